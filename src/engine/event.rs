@@ -1,0 +1,398 @@
+//! What the engine and the samplers report. Everything a reader sees (screen, JSON lines, reports, recordings) is
+//! made from this one stream.
+//!
+//! As JSON each event is one object with `type`, `t_ms` and, where they apply, `lane`, `session` and `step`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cache::Policy,
+    telemetry::{GpuSample, HostSample},
+};
+
+/// Names a session in every op and event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SessionId(pub u32);
+
+/// One of the two lanes. A lane runs the policy that the configuration gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lane {
+    /// The lane under test, `kcache` by default.
+    KCache,
+    /// The baseline, `kv` by default.
+    Kv,
+}
+
+impl Lane {
+    /// Both lanes, in the order in which they take turns.
+    pub const ALL: [Self; 2] = [Self::KCache, Self::Kv];
+
+    /// The other lane.
+    pub fn other(self) -> Self {
+        match self {
+            Self::KCache => Self::Kv,
+            Self::Kv => Self::KCache,
+        }
+    }
+}
+
+impl fmt::Display for Lane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::KCache => "kcache",
+            Self::Kv => "kv",
+        })
+    }
+}
+
+/// Something that happened, and when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Milliseconds since the engine started.
+    pub t_ms: f64,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum EventKind {
+    /// The engine is up: always the first event.
+    Started(Started),
+    /// A session was opened or renamed.
+    Session {
+        /// Which one.
+        session: SessionId,
+        /// Its name.
+        name: String,
+        /// The lanes that run it.
+        lanes: Vec<Lane>,
+    },
+    /// A session was closed; its pages are back.
+    Closed {
+        /// Which one.
+        session: SessionId,
+    },
+    /// A user message was accepted.
+    Said {
+        /// In which session.
+        session: SessionId,
+        /// The name of the document it is about.
+        document: Option<String>,
+        /// The message, without the document.
+        text: String,
+    },
+    /// A prompt is being computed.
+    Prefill {
+        /// For which session.
+        session: SessionId,
+        /// In which lane; `None` when one computation serves all lanes of the session.
+        lane: Option<Lane>,
+        /// The step that got it here; 0 when the turn has only been queued.
+        step: u64,
+        /// Tokens of this turn's prompt computed so far.
+        done: usize,
+        /// Tokens of this turn's prompt to compute (pages reused from earlier turns are not in it).
+        total: usize,
+    },
+    /// A token was generated.
+    Token(Token),
+    /// A lane finished a step.
+    Step(Step),
+    /// The account of a lane's bytes.
+    Ledger(Ledger),
+    /// Where the selected rows lay, summed since the lane's last `hits` event.
+    Hits(Hits),
+    /// A lane's policy or budget was changed; acts from this step on.
+    Knob {
+        /// Which lane.
+        lane: Lane,
+        /// The lane's next step.
+        step: u64,
+        /// What changed, for a mark on a chart: `n=256`, `tail=mean`, `budget=512MiB`.
+        change: String,
+        /// The whole policy now.
+        policy: Policy,
+    },
+    /// An answer ended.
+    Finished(Finished),
+    /// Something was refused or went wrong; what was said so far is kept.
+    Error {
+        /// In which lane, where it concerns one.
+        lane: Option<Lane>,
+        /// In which session, where it concerns one.
+        session: Option<SessionId>,
+        /// One line: what is wrong and what to do.
+        message: String,
+    },
+    /// A sample of the host (sysinfo).
+    Host(HostSample),
+    /// A sample of one GPU (NVML).
+    Gpu(GpuSample),
+    /// Telemetry events that a slow reader has missed so far, in all. Tokens are never among them.
+    Dropped {
+        /// How many.
+        count: u64,
+    },
+    /// The engine thread has ended; always the last event.
+    Stopped {
+        /// `None` after an ordinary shutdown, else what went wrong.
+        error: Option<String>,
+    },
+}
+
+/// What runs: model, threads and lanes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Started {
+    /// The model's own name.
+    pub model: String,
+    /// Its architecture, `llama`.
+    pub architecture: String,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Query heads per layer.
+    pub heads: usize,
+    /// KV heads per layer.
+    pub kv_heads: usize,
+    /// Values in one head's vector.
+    pub head_dim: usize,
+    /// The longest context, in tokens.
+    pub context: usize,
+    /// Bytes of weights in memory, shared by all lanes.
+    pub weight_bytes: u64,
+    /// Threads that compute.
+    pub threads: usize,
+    /// Whether the device tier is an account in host memory rather than a device's memory.
+    pub simulated: bool,
+    /// The lanes, in the order in which they take turns.
+    pub lanes: Vec<LaneCard>,
+}
+
+/// A lane as it starts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaneCard {
+    /// Which lane.
+    pub lane: Lane,
+    /// Its policy.
+    pub policy: Policy,
+    /// Its device budget in bytes, if any.
+    pub budget_bytes: Option<u64>,
+}
+
+/// One generated token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Token {
+    /// In which lane.
+    pub lane: Lane,
+    /// In which session.
+    pub session: SessionId,
+    /// By which step of the lane.
+    pub step: u64,
+    /// Its index in this answer, from 0.
+    pub index: usize,
+    /// The token.
+    pub token_id: u32,
+    /// The text it adds; may be empty while a character is incomplete.
+    pub text: String,
+    /// Milliseconds since the answer's previous token; `None` for the first.
+    pub itl_ms: Option<f64>,
+    /// The softmax mass the selected rows held, mean over layers below full attention and heads; `None` where every
+    /// row was read.
+    pub kept_mass: Option<f32>,
+}
+
+/// One step: a forward pass of one lane over all sequences it scheduled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Which lane; `None` for a prefill chunk that serves several lanes at once.
+    pub lane: Option<Lane>,
+    /// The step's number in its lane, from 1.
+    pub step: u64,
+    /// Sequences that decoded a token.
+    pub decode_rows: usize,
+    /// Prompt tokens computed.
+    pub prefill_rows: usize,
+    /// The whole step.
+    pub total_ms: f64,
+    /// Where the time went.
+    pub stages: Stages,
+    /// The longest context among the sequences, in tokens.
+    pub context: usize,
+    /// V rows that a query head read per token, mean over heads and layers (dense layers counted); `None` without decode.
+    pub rows_per_head: Option<f64>,
+    /// Bytes of V read from the host tier.
+    pub host_v_read_bytes: u64,
+    /// Bytes of K and V read from the device tier for attention.
+    pub device_read_bytes: u64,
+}
+
+/// Milliseconds a step spent in each stage. They sum to the step's total.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Stages {
+    /// The linear layers.
+    pub linear_ms: f64,
+    /// Attention scores over K, and their softmax.
+    pub scores_ms: f64,
+    /// Choosing the rows.
+    pub select_ms: f64,
+    /// Reading V rows and summing them, tail included.
+    pub gather_ms: f64,
+    /// Exact attention of prefill rows.
+    pub prefill_ms: f64,
+    /// The output head.
+    pub head_ms: f64,
+    /// Choosing the next tokens.
+    pub sampling_ms: f64,
+    /// Norms, rope, residuals, cache writes and everything else.
+    pub other_ms: f64,
+}
+
+impl Stages {
+    /// The names and values, in the order of the work.
+    pub fn named(&self) -> [(&'static str, f64); 8] {
+        [
+            ("linear", self.linear_ms),
+            ("scores", self.scores_ms),
+            ("select", self.select_ms),
+            ("gather", self.gather_ms),
+            ("prefill", self.prefill_ms),
+            ("head", self.head_ms),
+            ("sampling", self.sampling_ms),
+            ("other", self.other_ms),
+        ]
+    }
+}
+
+/// The account of a lane's bytes, by tier and owner. Weights are shared by all lanes and shown in each.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Which lane.
+    pub lane: Lane,
+    /// After which step of the lane.
+    pub step: u64,
+    /// The device tier.
+    pub device: TierBytes,
+    /// The host tier.
+    pub host: TierBytes,
+    /// The lane's device budget: bounds K + V + tail + workspace, not the weights.
+    pub budget_bytes: Option<u64>,
+    /// What an ordinary KV cache would hold on the device for the same tokens, in bytes.
+    pub ghost_kv_bytes: u64,
+    /// Tokens cached over all sequences.
+    pub tokens: usize,
+    /// Sequences that hold pages.
+    pub sequences: usize,
+}
+
+/// Bytes of one tier by owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TierBytes {
+    /// Model weights.
+    pub weights: u64,
+    /// Keys.
+    pub k: u64,
+    /// Values.
+    pub v: u64,
+    /// Running sums of V, for `tail=mean`.
+    pub tail: u64,
+    /// Buffers of the step.
+    pub workspace: u64,
+}
+
+impl TierBytes {
+    /// Everything.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache()
+    }
+
+    /// Everything but the weights: what a budget bounds.
+    pub fn cache(&self) -> u64 {
+        self.k + self.v + self.tail + self.workspace
+    }
+}
+
+/// Distances are counted in powers of two: bucket 0 is the token itself, bucket b ≥ 1 holds distances 2^(b-1)..2^b.
+pub const DISTANCE_BUCKETS: usize = 18;
+
+/// Where the selected rows lay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hits {
+    /// Which lane.
+    pub lane: Lane,
+    /// The lane's last step in the sum.
+    pub step: u64,
+    /// Decoded tokens in the sum.
+    pub tokens: u64,
+    /// Selected rows by layer and distance from now, `[layers][DISTANCE_BUCKETS]`; a dense layer's are all 0.
+    pub distance: Vec<Vec<u64>>,
+    /// The share of the selected rows among the first four positions, in 0..=1.
+    pub sink_share: f64,
+    /// The share of the selected rows among the last 64 positions, in 0..=1.
+    pub recent_share: f64,
+    /// The kept mass per layer, mean over heads and tokens; 1 where every row is read.
+    pub kept_mass: Vec<f32>,
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finished {
+    /// In which lane.
+    pub lane: Lane,
+    /// In which session.
+    pub session: SessionId,
+    /// After which step of the lane.
+    pub step: u64,
+    /// Why.
+    pub reason: FinishReason,
+    /// What it took.
+    pub usage: Usage,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended it.
+    Stop,
+    /// `max_tokens` was reached.
+    Length,
+    /// The model's context is full.
+    Context,
+    /// The lane's device budget, or the host tier, is full.
+    Budget,
+    /// Somebody stopped it.
+    Cancelled,
+}
+
+impl fmt::Display for FinishReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::Context => "context full",
+            Self::Budget => "budget full",
+            Self::Cancelled => "stopped",
+        })
+    }
+}
+
+/// What an answer took.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Tokens in the cache before this turn, reused.
+    pub reused_tokens: usize,
+    /// Prompt tokens computed for this turn.
+    pub prompt_tokens: usize,
+    /// Tokens generated.
+    pub completion_tokens: usize,
+    /// Milliseconds from the message to the first token.
+    pub ttft_ms: Option<f64>,
+    /// Milliseconds from the message to the end.
+    pub total_ms: f64,
+}

@@ -1,0 +1,129 @@
+//! What can be asked of the engine. Ops go in through a bounded channel and are carried out between steps.
+
+use crate::{
+    cache::Policy,
+    engine::{Lane, SessionId},
+};
+
+/// One request to the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Opens a session with one empty sequence in each of `lanes`. The id is chosen by the caller and must be new.
+    Open {
+        /// The id under which every later op and event names the session.
+        session: SessionId,
+        /// What the user calls it.
+        name: String,
+        /// The system message; `None` leaves it to the model's chat template.
+        system: Option<String>,
+        /// The lanes that run it.
+        lanes: Vec<Lane>,
+    },
+    /// Renames a session.
+    Rename {
+        /// Which session.
+        session: SessionId,
+        /// Its new name.
+        name: String,
+    },
+    /// Adds a user message and has every lane of the session answer it.
+    Say {
+        /// Which session; it must not be answering.
+        session: SessionId,
+        /// A document the message is about; it stands before the text in the prompt.
+        document: Option<Document>,
+        /// What the user wrote.
+        text: String,
+        /// How to answer.
+        turn: Turn,
+    },
+    /// Stops the answer of one lane, or of all, keeping what was said so far. Also takes back a turn that still waits.
+    Stop {
+        /// Which session.
+        session: SessionId,
+        /// Which lane; `None` for all.
+        lane: Option<Lane>,
+    },
+    /// Ends a session and gives its pages back.
+    Close {
+        /// Which session.
+        session: SessionId,
+    },
+    /// Turns a lane's policy; acts from the lane's next step. A change of `dense` moves V pages between the tiers.
+    /// A lane keeps its kind: `kv` stays `kv`, `kcache` stays `kcache`.
+    SetPolicy {
+        /// Which lane.
+        lane: Lane,
+        /// What it shall be from now on.
+        policy: Policy,
+    },
+    /// Sets a lane's device budget in bytes; `None` lifts it. What is held already stays.
+    SetBudget {
+        /// Which lane.
+        lane: Lane,
+        /// Bytes of K, V, tail and workspace the lane may hold on the device.
+        bytes: Option<u64>,
+    },
+    /// Stops every answer, closes every session and ends the engine thread.
+    Shutdown,
+}
+
+/// A text file that a message is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// The file's name, for the screen.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+}
+
+/// How one turn is answered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Turn {
+    /// How the next token is chosen.
+    pub sampling: Sampling,
+    /// The most tokens to generate.
+    pub max_tokens: usize,
+    /// Whether generation goes on past the end-of-sequence token (benchmarks).
+    pub ignore_eos: bool,
+    /// Who goes first where lanes must choose.
+    pub priority: Priority,
+}
+
+/// Who goes first. What a person typed goes before what the program asked by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Priority {
+    /// Started by the program (the demo).
+    Background,
+    /// Typed by a person.
+    #[default]
+    Typed,
+}
+
+/// How the next token is chosen from the logits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// 0 is greedy; otherwise the logits are divided by it.
+    pub temperature: f64,
+    /// Keep only the `top_k` likeliest tokens.
+    pub top_k: Option<usize>,
+    /// Keep only the likeliest tokens whose probabilities reach this sum, in (0, 1].
+    pub top_p: Option<f64>,
+    /// Divides the logits of tokens seen in the last 64; 1 is off.
+    pub repeat_penalty: f32,
+    /// The same seed gives the same text.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Greedy, so that two lanes differ by their policy alone.
+    fn default() -> Self {
+        Self { temperature: 0.0, top_k: None, top_p: None, repeat_penalty: 1.0, seed: 0 }
+    }
+}
+
+impl Default for Turn {
+    fn default() -> Self {
+        Self { sampling: Sampling::default(), max_tokens: 256, ignore_eos: false, priority: Priority::Typed }
+    }
+}

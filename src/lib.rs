@@ -1,0 +1,29 @@
+//! `kcache`: an LLM engine with two caches side by side, and a terminal dashboard that shows what each costs.
+//!
+//! The rooms, from the inside out:
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`kernels`] | the arithmetic that has to be fast, each routine beside its portable twin; the only home of `unsafe` |
+//! | [`cache`] | where keys and values live: policies, pages, the device and host tiers, and the ledger of every byte |
+//! | [`attention`] | exact attention for prefill, full or top-N attention for decoding, and the plain references |
+//! | [`model`] | a GGUF file as a model: shape, weights, tokenizer, chat template, forward pass, and where files come from |
+//! | [`engine`] | sessions, lanes and the step: requests go in as ops, everything that happens comes out as events |
+//! | [`quality`] | what a policy costs in quality: perplexity, KL divergence and agreement against full attention |
+//! | [`telemetry`] | series and percentiles, and the samplers of GPU (NVML) and host (sysinfo) |
+//! | [`config`] | `config.toml`, environment and flags as one checked structure |
+//! | [`tui`] | the dashboard: state, update, view, widgets, key map and themes |
+//! | [`cli`] | the command line, one file per command |
+//!
+//! `engine` and everything above it in this table knows nothing of terminals, of `tokio` or of `clap`.
+
+pub mod attention;
+pub mod cache;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod kernels;
+pub mod model;
+pub mod quality;
+pub mod telemetry;
+pub mod tui;

@@ -1,0 +1,1 @@
+//! The dashboard: state, update, view, widgets, key map and themes.
