@@ -138,9 +138,11 @@ impl FromStr for Policy {
             let (key, value) = part.split_once('=').ok_or_else(|| fail(format!("`{part}` is not `key=value`")))?;
             match key {
                 "n" => {
-                    knobs.n = value.parse().ok().filter(|&n| n >= 1).ok_or_else(|| {
-                        fail(format!("n is a whole number of rows, at least 1, not `{value}`"))
-                    })?
+                    knobs.n = value
+                        .parse()
+                        .ok()
+                        .filter(|&n| n >= 1)
+                        .ok_or_else(|| fail(format!("n is a whole number of rows, at least 1, not `{value}`")))?
                 }
                 "tail" => {
                     knobs.tail = match value {
@@ -151,9 +153,8 @@ impl FromStr for Policy {
                     }
                 }
                 "dense" => {
-                    knobs.dense = value
-                        .parse()
-                        .map_err(|_| fail(format!("dense is a whole number of layers, not `{value}`")))?
+                    knobs.dense =
+                        value.parse().map_err(|_| fail(format!("dense is a whole number of layers, not `{value}`")))?
                 }
                 "select" => {
                     knobs.select = match value {

@@ -1,10 +1,29 @@
 //! `config.toml`, environment and flags as one checked structure: flags > `KCACHE_…` > user's file > default.
+//!
+//! [`Config`] is what the program reads. [`Layers`] gathers every value that somebody set, with where it came from,
+//! and names each mistake with its place; [`keys::KEYS`] says what is allowed for each key.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{cache::Policy, engine::Sampling};
+use crate::{
+    cache::{Knobs, Policy},
+    engine::{Lane, Sampling},
+};
+
+mod budget;
+pub mod folders;
+pub mod keys;
+mod layers;
+mod mistake;
+
+pub use budget::{Budget, BudgetError};
+pub use layers::{Layers, Origin, Overrides};
+pub use mistake::{ConfigError, Mistake};
+
+/// The commented default, as it stands at the top of the repository. `kcache config init` writes it out.
+pub const DEFAULT_TOML: &str = include_str!("../../config.toml");
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,10 +39,10 @@ pub struct Config {
     pub sampling: SamplingConfig,
     /// How the dashboard looks and behaves.
     pub screen: ScreenConfig,
-    /// Key bindings that differ from the default: action name → keys (`"ctrl-n"`, `"f2"`, `"?"`).
-    pub keys: BTreeMap<String, Vec<String>>,
     /// The log file.
     pub log: LogConfig,
+    /// Key bindings that differ from the default: action name → keys (`"ctrl-n"`, `"f2"`, `"?"`).
+    pub keys: BTreeMap<String, Vec<String>>,
 }
 
 /// `[model]`
@@ -48,7 +67,7 @@ pub struct EngineConfig {
 
 /// `[lanes.kcache]` and `[lanes.kv]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(from = "LanesFile")]
 pub struct LanesConfig {
     /// The lane under test.
     pub kcache: LaneConfig,
@@ -66,9 +85,31 @@ pub struct LaneConfig {
     pub budget: Budget,
 }
 
-/// A device budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget(pub Option<u64>);
+/// Lanes as a file may write them: what is left out is that lane's default, and the two lanes' defaults differ.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LanesFile {
+    kcache: LaneFile,
+    kv: LaneFile,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct LaneFile {
+    policy: Option<Policy>,
+    budget: Option<Budget>,
+}
+
+impl From<LanesFile> for LanesConfig {
+    fn from(file: LanesFile) -> Self {
+        let fill = |lane: LaneFile, default: LaneConfig| LaneConfig {
+            policy: lane.policy.unwrap_or(default.policy),
+            budget: lane.budget.unwrap_or(default.budget),
+        };
+        let default = Self::default();
+        Self { kcache: fill(file.kcache, default.kcache), kv: fill(file.kv, default.kv) }
+    }
+}
 
 /// `[sampling]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,14 +139,14 @@ pub struct ScreenConfig {
     pub fps: u32,
     /// Whether the mouse is captured.
     pub mouse: bool,
-    /// Whether a first start opens the demo sessions.
+    /// Whether a start opens the demo sessions.
     pub demo: bool,
     /// Seconds that charts look back.
     pub window_s: u32,
 }
 
 /// Names of the themes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThemeName {
     /// From the terminal: `mono` under `NO_COLOR`, else `dark`.
@@ -129,4 +170,84 @@ pub struct LogConfig {
     pub filter: String,
     /// The file; `None` is the user's state folder.
     pub file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    /// What an empty file means; the same as [`DEFAULT_TOML`].
+    fn default() -> Self {
+        Self {
+            model: ModelConfig::default(),
+            engine: EngineConfig::default(),
+            lanes: LanesConfig::default(),
+            sampling: SamplingConfig::default(),
+            screen: ScreenConfig::default(),
+            log: LogConfig::default(),
+            keys: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { threads: None, context: None, prefill_chunk: 128 }
+    }
+}
+
+impl Default for LanesConfig {
+    fn default() -> Self {
+        let budget = Budget(Some(512 << 20));
+        Self {
+            kcache: LaneConfig { policy: Policy::KCache(Knobs::default()), budget },
+            kv: LaneConfig { policy: Policy::Kv, budget },
+        }
+    }
+}
+
+impl Default for SamplingConfig {
+    /// Greedy, so that two lanes differ by their policy alone.
+    fn default() -> Self {
+        let Sampling { temperature, top_k, top_p, repeat_penalty, seed } = Sampling::default();
+        Self { temperature, top_k, top_p, repeat_penalty, seed, max_tokens: 256 }
+    }
+}
+
+impl Default for ScreenConfig {
+    fn default() -> Self {
+        Self { theme: ThemeName::Auto, fps: 20, mouse: false, demo: true, window_s: 120 }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { filter: "info".into(), file: None }
+    }
+}
+
+impl SamplingConfig {
+    /// The part that an engine's turn carries.
+    pub fn sampling(&self) -> Sampling {
+        let Self { temperature, top_k, top_p, repeat_penalty, seed, max_tokens: _ } = *self;
+        Sampling { temperature, top_k, top_p, repeat_penalty, seed }
+    }
+}
+
+impl LanesConfig {
+    /// What one lane is configured to be.
+    pub fn get(&self, lane: Lane) -> &LaneConfig {
+        match lane {
+            Lane::KCache => &self.kcache,
+            Lane::Kv => &self.kv,
+        }
+    }
+}
+
+impl Config {
+    /// Everything that flags, this process's environment and the user's file say, over the default.
+    ///
+    /// # Errors
+    ///
+    /// Every unknown key and impossible value, each named with its place and what is allowed there.
+    pub fn load(overrides: &Overrides) -> Result<Self, ConfigError> {
+        Layers::gather(overrides, std::env::vars_os())?.config()
+    }
 }

@@ -1,0 +1,503 @@
+//! Flags, environment and file as layers of single settings, each checked alone and remembered with its place.
+//!
+//! A setting is a path and a TOML value in text. A later layer replaces an earlier one's setting, and what is left is
+//! one small document over the default. So every layer passes the same checks, and `config print` can say where each
+//! value came from.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    Config, ConfigError, Mistake, folders,
+    keys::{Form, KEYS, Key, PREFIX, SPECIAL_VARIABLES},
+    mistake::nearest,
+};
+use crate::cache::Policy;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A configuration file; the line where one can be told.
+    File(PathBuf, Option<usize>),
+    /// An environment variable.
+    Environment(String),
+    /// A flag of the command line.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
+            Self::File(path, None) => write!(f, "{}", path.display()),
+            Self::Environment(name) => f.write_str(name),
+            Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// What the command line says over every other layer.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// The configuration file to read instead of the user's (`--config`); it must exist.
+    pub file: Option<PathBuf>,
+    settings: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Overrides {
+    /// Has `flag` set the key at `path`, where the flag was given.
+    pub fn set(&mut self, flag: &'static str, path: &'static str, value: Option<impl ToString>) -> &mut Self {
+        debug_assert!(Key::find(path).is_some(), "{path} is no key");
+        self.settings.extend(value.map(|value| (flag, path, value.to_string())));
+        self
+    }
+}
+
+/// One value that somebody set.
+#[derive(Debug, Clone, PartialEq)]
+struct Setting {
+    /// The value as TOML writes it.
+    toml: String,
+    origin: Origin,
+}
+
+/// Every value that somebody set, the topmost layer's where several did.
+#[derive(Debug, Default)]
+pub struct Layers {
+    /// By path, each part quoted where TOML needs it.
+    settings: BTreeMap<String, Setting>,
+    file: Option<PathBuf>,
+    mistakes: Vec<Mistake>,
+}
+
+impl Layers {
+    /// Reads all layers: the file (`overrides.file`, `KCACHE_CONFIG`, or the user's where there is one), the
+    /// environment, the flags.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong in any layer, also where a higher one would have hidden it.
+    pub fn gather(
+        overrides: &Overrides,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let environment = ours(environment);
+        let special = |name: &str| environment.iter().find(|(ours, _)| ours == name).map(|(_, value)| value);
+        let mut layers = Self::default();
+
+        let named = overrides.file.clone().or_else(|| special("KCACHE_CONFIG").map(PathBuf::from));
+        if let Some(file) = named.clone().or_else(folders::config_file) {
+            match fs::read_to_string(&file) {
+                Ok(text) => layers.read(&file, &text),
+                Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {}
+                Err(error) => layers.mistake(Origin::File(file, None), format!("cannot be read: {error}")),
+            }
+        }
+        if let Some(filter) = special("KCACHE_LOG") {
+            let key = Key::find("log.filter").expect("log.filter is a key");
+            layers.set(key, filter, Origin::Environment("KCACHE_LOG".into()));
+        }
+        for (name, value) in &environment {
+            if SPECIAL_VARIABLES.iter().any(|(special, _)| special == name) {
+                continue;
+            }
+            let origin = Origin::Environment(name.clone());
+            match KEYS.iter().find(|key| key.variable() == *name) {
+                Some(key) => layers.set(key, value, origin),
+                None => layers.mistake(origin, unknown_variable(name)),
+            }
+        }
+        for (flag, path, value) in &overrides.settings {
+            let key = Key::find(path).expect("Overrides::set takes keys only");
+            layers.set(key, value, Origin::Flag(flag));
+        }
+        layers.checked()
+    }
+
+    /// Reads one file alone, over the default.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong in it.
+    pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
+        let mut layers = Self::default();
+        match fs::read_to_string(file) {
+            Ok(text) => layers.read(file, &text),
+            Err(error) => layers.mistake(Origin::File(file.into(), None), format!("cannot be read: {error}")),
+        }
+        layers.checked()
+    }
+
+    /// The configuration that the layers make.
+    ///
+    /// # Errors
+    ///
+    /// None that [`Self::gather`] would not have named.
+    pub fn config(&self) -> Result<Config, ConfigError> {
+        let document: String =
+            self.settings.iter().map(|(path, setting)| format!("{path} = {}\n", setting.toml)).collect();
+        toml::from_str(&document).map_err(|error| ConfigError {
+            mistakes: vec![Mistake { origin: Origin::Default, message: error.message().to_owned() }],
+        })
+    }
+
+    /// The configuration file that was read, if any.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The value of the key at `path` as TOML writes it, and where it came from; `None` where nobody set it.
+    pub fn setting(&self, path: &str) -> Option<(&str, &Origin)> {
+        self.settings.get(path).map(|setting| (setting.toml.as_str(), &setting.origin))
+    }
+
+    /// Paths below `[keys]` that somebody set.
+    pub fn bindings(&self) -> impl Iterator<Item = &str> {
+        self.settings.keys().map(String::as_str).filter(|path| path.starts_with("keys."))
+    }
+
+    fn checked(self) -> Result<Self, ConfigError> {
+        if self.mistakes.is_empty() { Ok(self) } else { Err(ConfigError { mistakes: self.mistakes }) }
+    }
+
+    fn mistake(&mut self, origin: Origin, message: String) {
+        self.mistakes.push(Mistake { origin, message });
+    }
+
+    fn read(&mut self, file: &Path, text: &str) {
+        self.file = Some(file.to_owned());
+        let (table, errors) = DeTable::parse_recoverable(text);
+        let at = |offset: usize| {
+            let line = 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
+            Origin::File(file.to_owned(), Some(line))
+        };
+        if errors.is_empty() {
+            self.walk(table.get_ref(), &mut Vec::new(), text, file, &at);
+        }
+        // What follows a broken line is guesswork, so the first is the one to name.
+        if let Some(error) = errors.first() {
+            self.mistake(at(error.span().map_or(0, |span| span.start)), error.message().to_owned());
+        }
+    }
+
+    fn walk(
+        &mut self,
+        table: &DeTable<'_>,
+        path: &mut Vec<String>,
+        text: &str,
+        file: &Path,
+        at: &impl Fn(usize) -> Origin,
+    ) {
+        for (name, value) in table {
+            path.push(name.get_ref().to_string());
+            let joined = path.join(".");
+            let origin = at(name.span().start);
+            let toml = text.get(value.span()).unwrap_or_default();
+            match value.get_ref() {
+                DeValue::Table(inner) if is_section(&joined) => self.walk(inner, path, text, file, at),
+                _ if is_section(&joined) => {
+                    self.mistake(origin, format!("`{joined}` is a section, written `[{joined}]`"));
+                }
+                _ if path.len() == 2 && path[0] == "keys" => self.bind(&path[1], toml, origin),
+                value => match Key::find(&joined) {
+                    Some(key @ Key { form: Form::Path, .. }) if value.is_str() => {
+                        let written = expand_home(value.as_str().unwrap_or_default());
+                        let beside = file.parent().unwrap_or(Path::new("")).join(&written);
+                        // An empty path is a mistake to be named, not the folder of the file.
+                        let path = if written.is_empty() { PathBuf::new() } else { beside };
+                        self.put(key, quoted(&path.to_string_lossy()), origin);
+                    }
+                    Some(key) => self.put(key, toml.to_owned(), origin),
+                    None => self.mistake(origin, unknown_key(&joined)),
+                },
+            }
+            path.pop();
+        }
+    }
+
+    /// Sets a key from text without quotes, as the environment and flags have it.
+    fn set(&mut self, key: &Key, value: &str, origin: Origin) {
+        let toml = match key.form {
+            Form::Text => quoted(value),
+            Form::Path => quoted(&expand_home(value)),
+            // What is no TOML value is shown as the text that it is when the check refuses it.
+            Form::Plain => value.parse::<toml::Value>().map_or_else(|_| quoted(value), |value| value.to_string()),
+        };
+        self.put(key, toml, origin);
+    }
+
+    fn put(&mut self, key: &Key, toml: String, origin: Origin) {
+        match toml::from_str::<Config>(&format!("{} = {toml}", key.path)) {
+            Ok(config) if (key.check)(&config) => {
+                self.settings.insert(key.path.to_owned(), Setting { toml, origin });
+            }
+            _ => {
+                let text = toml.parse::<toml::Value>().ok().and_then(|value| value.as_str().map(str::to_owned));
+                let message = match text.as_deref().map(str::parse::<Policy>) {
+                    // A policy's own message says which of its keys is wrong.
+                    Some(Err(error)) if key.path.ends_with(".policy") => format!("{}: {error}", key.path),
+                    _ => format!("{} is {}, not `{}`", key.path, key.allowed, text.as_deref().unwrap_or(&toml)),
+                };
+                self.mistake(origin, message);
+            }
+        }
+    }
+
+    fn bind(&mut self, action: &str, toml: &str, origin: Origin) {
+        let path = format!("keys.{}", quoted(action));
+        if toml::from_str::<Config>(&format!("{path} = {toml}")).is_ok() {
+            self.settings.insert(path, Setting { toml: toml.to_owned(), origin });
+        } else {
+            let message = format!("keys.{action} is a list of keys, such as `[\"ctrl-q\", \"f10\"]`, not `{toml}`");
+            self.mistake(origin, message);
+        }
+    }
+}
+
+/// The variables of ours that are set to something, by name, so that mistakes come in a settled order.
+fn ours(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, String)> {
+    let mut ours: Vec<_> = environment
+        .into_iter()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
+        .collect();
+    ours.sort();
+    ours
+}
+
+fn is_section(path: &str) -> bool {
+    path == "keys" || KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+fn unknown_key(path: &str) -> String {
+    if let Some(near) = nearest(path, KEYS.iter().map(|key| key.path)) {
+        return format!("unknown key `{path}`; did you mean `{near}`?");
+    }
+    match path.rsplit_once('.') {
+        Some((section, _)) => {
+            let names: Vec<_> = KEYS
+                .iter()
+                .filter_map(|key| key.path.strip_prefix(section)?.strip_prefix('.')?.split('.').next())
+                .collect();
+            format!("unknown key `{path}`; [{section}] has {}", names.join(", "))
+        }
+        None => format!("unknown key `{path}`; there are model, engine, lanes, sampling, screen, log and keys"),
+    }
+}
+
+fn unknown_variable(name: &str) -> String {
+    let variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
+    let known = || variables.iter().map(String::as_str).chain(SPECIAL_VARIABLES.iter().map(|(name, _)| *name));
+    let last = name.strip_prefix(PREFIX).map(|rest| format!("_{rest}")).unwrap_or_default();
+    match nearest(name, known()).or_else(|| known().find(|variable| variable.ends_with(&last))) {
+        Some(near) => format!("unknown variable; did you mean {near}?"),
+        None => "unknown variable; `kcache config print` shows every key, and KCACHE_ with a key's path sets it".into(),
+    }
+}
+
+/// `~/x` in the home folder, everything else as it is.
+fn expand_home(path: &str) -> String {
+    match (path.strip_prefix("~/"), etcetera::home_dir()) {
+        (Some(rest), Ok(home)) => home.join(rest).to_string_lossy().into_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// Text as a TOML string on one line.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{DEFAULT_TOML, ThemeName};
+    use proptest::prelude::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
+        // A file of its own, so that the configuration of whoever runs the tests plays no part.
+        let base = [("KCACHE_CONFIG", "/dev/null")];
+        base.iter().chain(pairs).map(|(name, value)| (name.into(), value.into())).collect()
+    }
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let mut layers = Layers::default();
+        layers.read(Path::new("c.toml"), text);
+        layers.mistakes.iter().map(Mistake::to_string).collect()
+    }
+
+    #[test]
+    fn the_commented_default_is_the_default() {
+        assert_eq!(toml::from_str::<Config>(DEFAULT_TOML).unwrap(), Config::default());
+        assert_eq!(mistakes(DEFAULT_TOML), [""; 0]);
+        let read = Layers::gather(&Overrides::default(), env(&[])).unwrap().config().unwrap();
+        assert_eq!(read, Config::default());
+    }
+
+    /// A key that is left out by default stands in the file as a comment; without its `# ` it has to be allowed.
+    #[test]
+    fn every_key_stands_in_the_default_file() {
+        let open: String = DEFAULT_TOML
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) => rest,
+                _ => line,
+            })
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        let mut layers = Layers::default();
+        layers.read(Path::new("c.toml"), &open);
+        assert_eq!(layers.mistakes, []);
+        let set: Vec<_> = KEYS.iter().filter(|key| layers.setting(key.path).is_none()).map(|key| key.path).collect();
+        assert_eq!(set, [""; 0]);
+    }
+
+    #[test]
+    fn a_higher_layer_wins_and_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        fs::write(&file, "engine.threads = 1\nengine.prefill_chunk = 64\nscreen.fps = 5\n").unwrap();
+        let mut overrides = Overrides { file: Some(file.clone()), ..Overrides::default() };
+        overrides.set("--threads", "engine.threads", Some(3)).set("--model", "model.path", None::<String>);
+        let environment = env(&[
+            ("KCACHE_ENGINE_THREADS", "2"),
+            ("KCACHE_ENGINE_PREFILL_CHUNK", "32"),
+            ("KCACHE_SCREEN_THEME", "mono"),
+            ("KCACHE_SCREEN_DEMO", "false"),
+            ("KCACHE_SCREEN_FPS", ""),
+        ]);
+        let layers = Layers::gather(&overrides, environment).unwrap();
+        let config = layers.config().unwrap();
+        assert_eq!(config.engine.threads, Some(3));
+        assert_eq!(config.engine.prefill_chunk, 32);
+        assert_eq!(config.screen.fps, 5);
+        assert_eq!(config.screen.theme, ThemeName::Mono);
+        assert!(!config.screen.demo);
+        assert_eq!(layers.setting("engine.threads"), Some(("3", &Origin::Flag("--threads"))));
+        assert_eq!(layers.setting("screen.fps"), Some(("5", &Origin::File(file, Some(3)))));
+        assert_eq!(layers.setting("screen.mouse"), None);
+    }
+
+    #[test]
+    fn the_log_filter_has_a_short_name() {
+        let config = |pairs| Layers::gather(&Overrides::default(), env(pairs)).unwrap().config().unwrap();
+        assert_eq!(config(&[("KCACHE_LOG", "debug")]).log.filter, "debug");
+        assert_eq!(config(&[("KCACHE_LOG", "debug"), ("KCACHE_LOG_FILTER", "warn")]).log.filter, "warn");
+    }
+
+    #[test]
+    fn mistakes_are_named_with_line_and_remedy() {
+        for (text, line) in [
+            ("\n[screen]\nfpss = 3", "c.toml:3: unknown key `screen.fpss`; did you mean `screen.fps`?"),
+            (
+                "[screen]\ncolour = 3",
+                "c.toml:2: unknown key `screen.colour`; [screen] has theme, fps, mouse, demo, window_s",
+            ),
+            (
+                "[server]",
+                "c.toml:1: unknown key `server`; there are model, engine, lanes, sampling, screen, log and keys",
+            ),
+            ("screen = 3", "c.toml:1: `screen` is a section, written `[screen]`"),
+            ("[screen]\nfps = 0", "c.toml:2: screen.fps is a whole number from 1 to 120, not `0`"),
+            ("[screen]\nfps = \"fast\"", "c.toml:2: screen.fps is a whole number from 1 to 120, not `fast`"),
+            ("sampling.top_p = 1.5", "c.toml:1: sampling.top_p is a number above 0, at most 1, not `1.5`"),
+            (
+                "sampling.temperature = nan",
+                "c.toml:1: sampling.temperature is a number from 0 (greedy) to 100, not `nan`",
+            ),
+            ("engine.threads = -1", "c.toml:1: engine.threads is a whole number from 1 to 1024, not `-1`"),
+            (
+                "lanes.kv.policy = \"kcache\"",
+                "c.toml:1: lanes.kv.policy is a policy that reads every row: `kv`, not `kcache`",
+            ),
+            (
+                "lanes.kcache.policy = \"kcache:n=0\"",
+                "c.toml:1: lanes.kcache.policy: policy `kcache:n=0`: n is a whole number of rows, at least 1, not `0`",
+            ),
+            (
+                "lanes.kv = { budget = \"3KiB\" }",
+                "c.toml:1: lanes.kv.budget is `none` or a size of at least 1MiB, such as `512MiB` or `1.5GiB`, not `3KiB`",
+            ),
+            (
+                "[keys]\nquit = \"q\"",
+                "c.toml:2: keys.quit is a list of keys, such as `[\"ctrl-q\", \"f10\"]`, not `\"q\"`",
+            ),
+            (
+                "log.filter = \"kcache=loud\"",
+                "c.toml:1: log.filter is a filter such as `info` or `kcache=debug`, not `kcache=loud`",
+            ),
+            ("model.path = \"\"", "c.toml:1: model.path is the path of a GGUF file, not ``"),
+        ] {
+            assert_eq!(mistakes(text), [line]);
+        }
+        let broken = mistakes("[screen]\nfps = \n");
+        assert!(broken.len() == 1 && broken[0].starts_with("c.toml:2: "), "{broken:?}");
+        assert_eq!(mistakes("screen.fps = 0\nscreen.window_s = 1\n").len(), 2);
+    }
+
+    #[test]
+    fn unknown_variables_are_named() {
+        for (name, remedy) in [
+            ("KCACHE_SCREEN_FPSS", "did you mean KCACHE_SCREEN_FPS?"),
+            ("KCACHE_THREADS", "did you mean KCACHE_ENGINE_THREADS?"),
+            ("KCACHE_NVMLLIB", "did you mean KCACHE_NVML_LIB?"),
+            ("KCACHE_SOMETHING_ELSE", "`kcache config print` shows every key"),
+        ] {
+            let error = Layers::gather(&Overrides::default(), env(&[(name, "1")])).unwrap_err().to_string();
+            assert!(error.starts_with(name) && error.contains(remedy), "{error}");
+        }
+        assert!(Layers::gather(&Overrides::default(), env(&[("KCACHE_DATA_DIR", "/x"), ("OTHER", "1")])).is_ok());
+    }
+
+    #[test]
+    fn a_file_that_was_asked_for_has_to_be_there() {
+        let overrides = Overrides { file: Some("/nonexistent/c.toml".into()), ..Overrides::default() };
+        let error = Layers::gather(&overrides, env(&[])).unwrap_err().to_string();
+        assert!(error.starts_with("/nonexistent/c.toml: cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn paths_in_a_file_stand_beside_it() {
+        let mut layers = Layers::default();
+        layers.read(Path::new("/etc/k/c.toml"), "model.path = \"m.gguf\"\nlog.file = \"/var/log/k\"");
+        let config = layers.config().unwrap();
+        assert_eq!(config.model.path, Some("/etc/k/m.gguf".into()));
+        assert_eq!(config.log.file, Some("/var/log/k".into()));
+        assert!(!expand_home("~/x").starts_with('~'));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_of_a_path_comes_through(text in "[^\0]{1,40}") {
+            prop_assume!(!text.starts_with("~/"));
+            let mut overrides = Overrides::default();
+            overrides.set("--model", "model.path", Some(&text));
+            let config = Layers::gather(&overrides, env(&[])).unwrap().config().unwrap();
+            prop_assert_eq!(config.model.path, Some(PathBuf::from(text)));
+        }
+
+        #[test]
+        fn no_file_makes_it_panic(text in "(\\[|\\]|[a-z.=\"\n# 0-9{}]|screen|fps|lanes|keys){0,40}") {
+            mistakes(&text);
+        }
+    }
+}
