@@ -1,0 +1,316 @@
+//! Several series over time, with a budget, marks where knobs were turned, and a cursor.
+
+use ratatui::{buffer::Buffer, layout::Rect, style::Style, widgets::Widget};
+
+use super::{
+    axis::Axis,
+    braille::Grid,
+    paint,
+    panel::{LegendEntry, Panel},
+};
+use crate::{
+    telemetry::{Marks, Series},
+    tui::theme::SeriesLook,
+};
+
+/// The stretch of time that charts show.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Span {
+    /// The newest moment on show.
+    pub to_ms: f64,
+    /// How far back it reaches.
+    pub length_ms: f64,
+    /// What `now` is; differs from `to_ms` when an earlier stretch is looked at.
+    pub now_ms: f64,
+}
+
+/// One series on a chart.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    /// Its name in the legend.
+    pub name: &'a str,
+    /// Its values.
+    pub series: &'a Series,
+    /// Its look.
+    pub look: SeriesLook,
+}
+
+/// A chart of several series over time. Lines given first lie on top.
+#[derive(Debug, Clone)]
+pub struct TimeChart<'a> {
+    panel: Panel<'a>,
+    axis: &'a Axis,
+    span: Span,
+    lines: Vec<Line<'a>>,
+    budget: Option<(f64, &'a str)>,
+    marks: Option<&'a Marks>,
+    cursor_ms: Option<f64>,
+}
+
+impl<'a> TimeChart<'a> {
+    /// An empty chart. `axis` is kept by the caller, who has it follow the values on show.
+    pub fn new(panel: Panel<'a>, axis: &'a Axis, span: Span) -> Self {
+        Self { panel, axis, span, lines: Vec::new(), budget: None, marks: None, cursor_ms: None }
+    }
+
+    /// Adds a series.
+    pub fn line(mut self, name: &'a str, series: &'a Series, look: SeriesLook) -> Self {
+        self.lines.push(Line { name, series, look });
+        self
+    }
+
+    /// A limit, drawn across the chart. Above the axis it is named at the top.
+    pub fn budget(self, value: Option<f64>, label: &'a str) -> Self {
+        Self { budget: value.map(|value| (value, label)), ..self }
+    }
+
+    /// Moments to mark.
+    pub fn marks(self, marks: &'a Marks) -> Self {
+        Self { marks: Some(marks), ..self }
+    }
+
+    /// A moment to read values at; the legend shows them instead of the newest.
+    pub fn cursor(self, t_ms: Option<f64>) -> Self {
+        Self { cursor_ms: t_ms, ..self }
+    }
+
+    fn legend(&self) -> Vec<LegendEntry<'a>> {
+        self.lines
+            .iter()
+            .map(|line| {
+                let value = line.series.at(self.cursor_ms.unwrap_or(self.span.to_ms));
+                LegendEntry { name: line.name, look: line.look, value: self.axis.unit().fixed(value) }
+            })
+            .collect()
+    }
+
+    /// One row per series: sign, sparkline, value.
+    fn sparklines(&self, area: Rect, buf: &mut Buffer) {
+        for (line, y) in self.lines.iter().zip(area.top()..area.bottom()) {
+            let x = paint::text(buf, area, area.x, y, line.look.symbol, line.look.style) + 1;
+            let plot = Rect { x, y, width: area.right().saturating_sub(x), height: 1 };
+            if plot.width == 0 {
+                continue;
+            }
+            let time = Columns::new(self.span, usize::from(plot.width));
+            for column in line.series.columns(time.first, time.width_ms, time.count) {
+                let eighths = (column.max / self.axis.top() * 8.0).round().clamp(1.0, 8.0) as usize;
+                paint::cell(buf, plot, plot.x + column.index as u16, y, paint::LOWER_EIGHTHS[eighths], line.look.style);
+            }
+        }
+    }
+
+    /// Labels of the value axis, each in the row of its height; as many as leave a free row between two.
+    fn value_axis(&self, plot: Rect, buf: &mut Buffer) {
+        let theme = self.panel.theme();
+        for y in plot.top()..plot.bottom() {
+            paint::cell(buf, Rect { x: plot.x - 1, width: 1, ..plot }, plot.x - 1, y, "│", theme.dim);
+        }
+        let area = Rect { x: plot.x - 1 - self.gutter(), width: self.gutter() + 1, ..plot };
+        let ticks: Vec<f64> = self.axis.ticks().collect();
+        // Keep every k-th tick, with k dividing the number of steps so that 0 and the top are among them.
+        let steps = ticks.len() - 1;
+        let room = (usize::from(plot.height).saturating_sub(1) / 2).max(1);
+        let every = (1..=steps).find(|every| steps % every == 0 && steps / every <= room).unwrap_or(steps);
+        for tick in ticks.iter().step_by(every) {
+            let y = plot.y + (self.height(*tick, plot) / 4) as u16;
+            paint::right(buf, area, plot.x - 1, y, &format!("{} ", self.axis.unit().tick(*tick)), theme.dim);
+            paint::cell(buf, area, plot.x - 1, y, "┤", theme.dim);
+        }
+    }
+
+    /// Columns left of the axis; one width for each unit, so that charts line up and do not jump.
+    fn gutter(&self) -> u16 {
+        self.axis.unit().width() as u16
+    }
+
+    /// The row of dots at which a value lies; what is above the axis lies at its top.
+    fn height(&self, value: f64, plot: Rect) -> i64 {
+        let rows = i64::from(plot.height) * 4 - 1;
+        let share = (value / self.axis.top()).clamp(0.0, 1.0);
+        rows - (share * rows as f64).round() as i64
+    }
+
+    /// `-60s … -15s now` below the plot.
+    fn time_axis(&self, plot: Rect, row: Rect, buf: &mut Buffer) {
+        let theme = self.panel.theme();
+        let seconds = self.span.length_ms / 1000.0;
+        let behind = (self.span.now_ms - self.span.to_ms).max(0.0) / 1000.0;
+        const STEPS: [f64; 16] = [
+            1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0,
+            28_800.0,
+        ];
+        let room = f64::from(plot.width / 10).max(1.0);
+        let step = STEPS.into_iter().find(|step| seconds / step <= room).unwrap_or(86_400.0);
+        let mut free_until = row.right();
+        for at in 0..=(seconds / step) as u32 + 1 {
+            let ago = (behind / step).ceil() * step + f64::from(at) * step;
+            let share = (ago - behind) / seconds;
+            if share > 1.0 {
+                break;
+            }
+            let label = if ago == 0.0 { "now".into() } else { short_time(ago) };
+            let width = paint::width(&label);
+            let centre = plot.right() - 1 - (share * f64::from(plot.width - 1)).round() as u16;
+            let x = centre.saturating_sub(width / 2).clamp(row.x, row.right().saturating_sub(width).max(row.x));
+            if x + width < free_until || at == 0 {
+                paint::text(buf, row, x, row.y, &label, theme.dim);
+                free_until = x;
+            }
+        }
+    }
+
+    fn draw_marks(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
+        let theme = self.panel.theme();
+        let Some(marks) = self.marks else { return };
+        let mut free_until = plot.right();
+        for mark in marks.window(time.from_ms(), time.to_ms()).rev() {
+            let x = plot.x + (time.dot(mark.t_ms) / 2).clamp(0, i64::from(plot.width) - 1) as u16;
+            for y in plot.top()..plot.bottom() {
+                paint::cell(buf, plot, x, y, "┊", theme.mark);
+            }
+            // The newest mark is named first; an older one is named where room is left of it.
+            let width = paint::width(&mark.label);
+            if x + 1 + width < free_until || (free_until == plot.right() && x + 1 + width <= free_until) {
+                paint::text(buf, plot, x + 1, plot.y, &mark.label, theme.mark);
+                free_until = x;
+            } else if x >= plot.x + width && x <= free_until {
+                paint::text(buf, plot, x - width, plot.y, &mark.label, theme.mark);
+                free_until = x - width;
+            } else {
+                free_until = free_until.min(x);
+            }
+        }
+    }
+
+    fn draw_budget(&self, plot: Rect, buf: &mut Buffer) {
+        let Some((value, label)) = self.budget else { return };
+        let theme = self.panel.theme();
+        let text = format!("{label} {}", self.axis.unit().text(Some(value)));
+        if value > self.axis.top() {
+            paint::text(
+                buf,
+                plot,
+                plot.x + 1,
+                plot.y,
+                &paint::clip(&format!("↑ {text}"), plot.width - 1),
+                theme.budget,
+            );
+            return;
+        }
+        let y = plot.y + (self.height(value, plot) / 4) as u16;
+        for x in plot.left()..plot.right() {
+            paint::cell(buf, plot, x, y, "╌", theme.budget);
+        }
+        paint::text(buf, plot, plot.x + 1, y, &paint::clip(&format!(" {text} "), plot.width - 1), theme.budget);
+    }
+
+    fn draw_lines(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
+        let mut grid = Grid::new(plot);
+        for (at, line) in self.lines.iter().enumerate().rev() {
+            let mut before: Option<(i64, i64)> = None;
+            for column in line.series.columns(time.first, time.width_ms, time.count) {
+                let x = column.index as i64;
+                let [first, last, top, bottom] =
+                    [column.first, column.last, column.max, column.min].map(|value| self.height(value, plot));
+                if let Some(before) = before.filter(|_| column.joined) {
+                    grid.line(before, (x, first), at, line.look.pattern, time.first);
+                }
+                grid.line((x, top), (x, bottom), at, line.look.pattern, time.first);
+                before = Some((x, last));
+            }
+        }
+        let styles: Vec<Style> = self.lines.iter().map(|line| line.look.style).collect();
+        grid.render(buf, &styles);
+    }
+
+    /// The sign of each series at the end of its line, or where the cursor crosses it.
+    fn draw_signs(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
+        for line in self.lines.iter().rev() {
+            let t_ms = self.cursor_ms.unwrap_or(self.span.to_ms);
+            let Some(value) = line.series.at(t_ms) else { continue };
+            let x = plot.x + (time.dot(t_ms) / 2).clamp(0, i64::from(plot.width) - 1) as u16;
+            let y = plot.y + (self.height(value, plot) / 4) as u16;
+            paint::cell(buf, plot, x, y, line.look.symbol, line.look.style);
+        }
+    }
+}
+
+impl Widget for &TimeChart<'_> {
+    fn render(self, area: Rect, buf: &mut Buffer) {
+        let inner = self.panel.render(area, buf, &self.legend());
+        let gutter = self.gutter() + 1;
+        if inner.height < 3
+            || inner.width < gutter + 12
+            || !self.span.length_ms.is_finite()
+            || self.span.length_ms <= 0.0
+        {
+            return self.sparklines(inner, buf);
+        }
+        let axis_rows = u16::from(inner.height >= 5);
+        let plot = Rect { x: inner.x + gutter, width: inner.width - gutter, height: inner.height - axis_rows, ..inner };
+        let time = Columns::new(self.span, usize::from(plot.width) * 2);
+        let theme = self.panel.theme();
+        self.value_axis(plot, buf);
+        self.draw_budget(plot, buf);
+        self.draw_marks(plot, buf, &time);
+        self.draw_lines(plot, buf, &time);
+        if axis_rows > 0 {
+            let row = Rect { y: plot.bottom(), height: 1, ..inner };
+            self.time_axis(plot, row, buf);
+            if let Some(cursor) = self.cursor_ms {
+                let x = plot.x + (time.dot(cursor) / 2).clamp(0, i64::from(plot.width) - 1) as u16;
+                let label = format!(" {} ", short_time((self.span.now_ms - cursor).max(0.0) / 1000.0));
+                let width = paint::width(&label);
+                let x = x.saturating_sub(width / 2).clamp(row.x, row.right().saturating_sub(width).max(row.x));
+                paint::text(buf, row, x, row.y, &label, theme.cursor);
+            }
+        }
+        if let Some(cursor) = self.cursor_ms {
+            let x = plot.x + (time.dot(cursor) / 2).clamp(0, i64::from(plot.width) - 1) as u16;
+            for y in plot.top()..plot.bottom() {
+                paint::cell(buf, plot, x, y, "│", theme.text);
+            }
+        }
+        self.draw_signs(plot, buf, &time);
+    }
+}
+
+/// The columns of a chart on the fixed grid of time.
+struct Columns {
+    first: i64,
+    width_ms: f64,
+    count: usize,
+}
+
+impl Columns {
+    fn new(span: Span, count: usize) -> Self {
+        let width_ms = span.length_ms / count.max(1) as f64;
+        let last = (span.to_ms / width_ms).floor() as i64;
+        Self { first: last.saturating_sub(count as i64 - 1), width_ms, count }
+    }
+
+    /// The column of a moment, counted from the first; may lie outside.
+    fn dot(&self, t_ms: f64) -> i64 {
+        ((t_ms / self.width_ms).floor() as i64).saturating_sub(self.first)
+    }
+
+    fn from_ms(&self) -> f64 {
+        self.first as f64 * self.width_ms
+    }
+
+    fn to_ms(&self) -> f64 {
+        (self.first as f64 + self.count as f64) * self.width_ms
+    }
+}
+
+/// `-15s`, `-2m`, `-1h`; fractions only below ten seconds.
+fn short_time(seconds_ago: f64) -> String {
+    match seconds_ago {
+        s if s < 10.0 && s.fract() > 1e-9 => format!("-{s:.1}s"),
+        s if s < 120.0 => format!("-{s:.0}s"),
+        s if s < 7200.0 && (s / 60.0).fract() < 1e-9 => format!("-{:.0}m", s / 60.0),
+        s if s < 7200.0 => format!("-{}m{:02}s", (s / 60.0) as u64, s as u64 % 60),
+        s => format!("-{:.1}h", s / 3600.0),
+    }
+}
