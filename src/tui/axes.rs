@@ -43,7 +43,7 @@ impl Axes {
     /// Follows what is on show.
     pub fn follow(&mut self, metrics: &Metrics, span: Span) {
         let (from_ms, to_ms) = (span.to_ms - span.length_ms, span.to_ms);
-        let mut follow = |axis: &mut Axis, maxima: &mut dyn Iterator<Item = Option<f64>>| {
+        let follow = |axis: &mut Axis, maxima: &mut dyn Iterator<Item = Option<f64>>| {
             if let Some(max) = maxima.flatten().reduce(f64::max) {
                 axis.follow(to_ms, max);
             }

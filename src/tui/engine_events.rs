@@ -2,12 +2,7 @@
 
 use crate::engine::{Event, EventKind, Lane, Priority, Started};
 
-use super::{
-    command::Command,
-    session::Session,
-    state::State,
-    update::say,
-};
+use super::{command::Command, session::Session, state::State, update::say};
 
 /// Takes in an event.
 pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
@@ -18,12 +13,12 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
     let mut commands = Vec::new();
     match event.kind {
         EventKind::Started(started) => begin(state, started),
+        EventKind::Session { session, .. } if state.closed.contains(&session) => {}
         EventKind::Session { session, name, lanes } => match state.by_id(session) {
             Some(known) => {
                 known.name = name;
                 known.lanes = lanes;
             }
-            None if state.closed.contains(&session) => {}
             None => {
                 state.next_id = state.next_id.max(session.0.saturating_add(1));
                 state.sessions.push(Session::new(session, name, lanes));

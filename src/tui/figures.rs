@@ -73,13 +73,7 @@ pub enum Room {
 
 impl Figures {
     /// The figures for the window `from_ms..=to_ms`; bytes as of its end.
-    pub fn new(
-        metrics: &Metrics,
-        started: Option<&Started>,
-        sessions: &[Session],
-        from_ms: f64,
-        to_ms: f64,
-    ) -> Self {
+    pub fn new(metrics: &Metrics, started: Option<&Started>, sessions: &[Session], from_ms: f64, to_ms: f64) -> Self {
         let [kcache, _] = &metrics.lanes;
         let (device, ghost) = (kcache.device.at(to_ms), kcache.ghost.at(to_ms));
         let saved_bytes = device.zip(ghost).map(|(device, ghost)| ghost - device);

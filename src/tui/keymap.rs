@@ -187,11 +187,7 @@ impl Keymap {
             if let Some(&(other, _)) =
                 all[..at].iter().find(|&&(other, by)| by == key && other != action && clash(action, other, key))
             {
-                return Err(KeymapError::Conflict {
-                    key: key.to_string(),
-                    first: other.name(),
-                    second: action.name(),
-                });
+                return Err(KeymapError::Conflict { key: key.to_string(), first: other.name(), second: action.name() });
             }
             map.table.insert((action.scope(), key), action);
         }

@@ -317,13 +317,8 @@ fn show(state: &mut State, preset: Preset) {
 
 /// The panes that a preset has, in the order of the tab key.
 fn focusable(preset: Preset) -> &'static [Focus] {
-    const ALL: [Focus; 5] = [
-        Focus::Input,
-        Focus::Sessions,
-        Focus::Transcript(Lane::KCache),
-        Focus::Transcript(Lane::Kv),
-        Focus::Charts,
-    ];
+    const ALL: [Focus; 5] =
+        [Focus::Input, Focus::Sessions, Focus::Transcript(Lane::KCache), Focus::Transcript(Lane::Kv), Focus::Charts];
     match preset {
         Preset::Both => &ALL,
         Preset::Chat => &ALL[..4],

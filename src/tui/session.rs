@@ -203,9 +203,9 @@ impl Session {
 
     /// Tokens compared and the same, over all turns.
     pub fn agreement(&self) -> (usize, usize) {
-        self.turns.iter().fold((0, 0), |(same, compared), turn| {
-            (same + turn.agreement.same, compared + turn.agreement.compared)
-        })
+        self.turns
+            .iter()
+            .fold((0, 0), |(same, compared), turn| (same + turn.agreement.same, compared + turn.agreement.compared))
     }
 }
 

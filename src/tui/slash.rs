@@ -83,7 +83,9 @@ pub fn parse(line: &str) -> Option<Result<Slash, String>> {
         ("/policy", text) => text.parse().map(Slash::Policy).map_err(|error| format!("/policy: {error}")),
         ("/help", "") => Ok(Slash::Help),
         ("/quit", "") => Ok(Slash::Quit),
-        _ => Err(format!("{command} is not a command here; /help lists everything. A second / sends it as text: /{line}")),
+        _ => Err(format!(
+            "{command} is not a command here; /help lists everything. A second / sends it as text: /{line}"
+        )),
     })
 }
 

@@ -9,16 +9,8 @@ use crate::{
 };
 
 use super::{
-    action::Scope,
-    axes::Axes,
-    demo::Demo,
-    figures::Figures,
-    input::Input,
-    keymap::Keymap,
-    metrics::Metrics,
-    observer::Observer,
-    session::Session,
-    widgets::Span,
+    action::Scope, axes::Axes, demo::Demo, figures::Figures, input::Input, keymap::Keymap, metrics::Metrics,
+    observer::Observer, session::Session, widgets::Span,
 };
 
 /// The shortest and the longest time that charts show, in milliseconds.
@@ -203,13 +195,7 @@ impl State {
         let window_ms = (f64::from(config.screen.window_s) * 1_000.0).clamp(WINDOW_MS.0, WINDOW_MS.1);
         Self {
             keymap,
-            sampling: Sampling {
-                temperature: sampling.temperature,
-                top_k: sampling.top_k,
-                top_p: sampling.top_p,
-                repeat_penalty: sampling.repeat_penalty,
-                seed: sampling.seed,
-            },
+            sampling: sampling.sampling(),
             max_tokens: sampling.max_tokens,
             started: None,
             sessions: Vec::new(),

@@ -18,12 +18,10 @@ const AGAIN_MS: f64 = 2_000.0;
 
 /// Takes in a message.
 pub fn update(state: &mut State, message: Message) -> Vec<Command> {
-    state.changed = true;
+    // Time alone changes little: `tick` says whether it did.
+    state.changed |= !matches!(message, Message::Tick(_));
     match message {
-        Message::Key(event) if event.kind == KeyEventKind::Release => {
-            state.changed = false;
-            Vec::new()
-        }
+        Message::Key(event) if event.kind == KeyEventKind::Release => Vec::new(),
         Message::Key(event) => keys::key(state, event),
         Message::Paste(text) => {
             keys::paste(state, &text);
@@ -66,7 +64,7 @@ fn tick(state: &mut State, now_ms: f64) -> Vec<Command> {
     state.toasts.retain(|toast| toast.until_ms > now_ms);
     let shown = state.observer;
     state.observer.tick(now_ms);
-    state.changed = held != state.toasts.len() || (shown.share.is_none() && state.observer.share.is_some());
+    state.changed |= held != state.toasts.len() || (shown.share.is_none() && state.observer.share.is_some());
     if state.frozen.is_none() {
         let span = state.span();
         state.axes.follow(&state.metrics, span);
@@ -98,11 +96,7 @@ fn open_demo(state: &mut State) -> Vec<Command> {
     commands
 }
 
-fn file_read(
-    state: &mut State,
-    purpose: FilePurpose,
-    result: Result<crate::engine::Document, String>,
-) -> Vec<Command> {
+fn file_read(state: &mut State, purpose: FilePurpose, result: Result<crate::engine::Document, String>) -> Vec<Command> {
     let document = match result {
         Ok(document) => document,
         Err(error) => {

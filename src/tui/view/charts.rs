@@ -169,7 +169,8 @@ impl<'a> Drawing<'a> {
                 other_ms,
             })
         });
-        let top = means.iter().flatten().map(|stages| stages.named().iter().map(|(_, ms)| ms).sum()).fold(1.0, f64::max);
+        let top =
+            means.iter().flatten().map(|stages| stages.named().iter().map(|(_, ms)| ms).sum()).fold(1.0, f64::max);
         let axis = Axis::nice(Unit::Ms, top);
         let [ours, theirs] = &means;
         StackedBars::stages(self.panel("ms per token by stage"), &axis)

@@ -51,7 +51,8 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
     let inner = panel.render(area, buf, &[]);
     // The title carries the lane's colour, as its lines on the charts do.
     let framed = inner.x > area.x;
-    let at = Rect { x: area.x + if framed { 3 } else { 0 }, width: area.width.min(title.len() as u16), height: 1, ..area };
+    let at =
+        Rect { x: area.x + if framed { 3 } else { 0 }, width: area.width.min(title.len() as u16), height: 1, ..area };
     buf.set_style(Rect { width: (1 + 1 + name.len() as u16).min(at.width), ..at }.intersection(area), look.style);
     let Some(session) = state.session() else {
         welcome(state, theme, lane, inner, buf);
@@ -79,7 +80,9 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
     }
     if let (Phase::Prefill(progress), true) = (session.phase(lane), body.height < inner.height) {
         let row = rows(inner, body.height, 1);
-        Progress::new(theme, "prefill", progress.done, progress.total, progress.rate()).style(look.style).render(row, buf);
+        Progress::new(theme, "prefill", progress.done, progress.total, progress.rate())
+            .style(look.style)
+            .render(row, buf);
     }
 }
 
@@ -92,7 +95,9 @@ fn note(session: &Session, lane: Lane) -> Option<String> {
     let agreement = turn.agreement;
     let share = agreement.share()?;
     Some(match agreement.first_difference {
-        Some(at) => format!("same {}/{} · {:.0} % · parts at {}", agreement.same, agreement.compared, share * 100.0, at + 1),
+        Some(at) => {
+            format!("same {}/{} · {:.0} % · parts at {}", agreement.same, agreement.compared, share * 100.0, at + 1)
+        }
         None => format!("same {}/{}", agreement.same, agreement.compared),
     })
 }
@@ -107,7 +112,8 @@ fn welcome(state: &State, theme: &Theme, lane: Lane, inner: Rect, buf: &mut Buff
         }
         (Lane::Kv, _) => "K and V stay on the device and every row is read: the ordinary KV cache, as the baseline.",
     };
-    for (line, row) in wrap_text(words, theme.dim, usize::from(inner.width.saturating_sub(2))).iter().zip(inner.rows()) {
+    for (line, row) in wrap_text(words, theme.dim, usize::from(inner.width.saturating_sub(2))).iter().zip(inner.rows())
+    {
         buf.set_line(row.x + 1, row.y, line, row.width.saturating_sub(1));
     }
 }
@@ -167,14 +173,7 @@ fn question(turn: &Turn, width: usize, styles: &Styles, lines: &mut Vec<Line<'st
     }
 }
 
-fn answer(
-    session: &Session,
-    turn: &Turn,
-    lane: Lane,
-    width: usize,
-    styles: &Styles,
-    lines: &mut Vec<Line<'static>>,
-) {
+fn answer(session: &Session, turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Vec<Line<'static>>) {
     let answer = turn.answer(lane);
     if !answer.text.is_empty() {
         let parted = turn.agreement.first_difference.and_then(|index| answer.token_range(index));
@@ -218,10 +217,7 @@ fn answer(
             let agreement = turn.agreement;
             let (words, style) = match agreement.first_difference {
                 None => ("every token the same in both".to_owned(), styles.same),
-                Some(at) => (
-                    format!("{:.0} % the same, parts at token {}", share * 100.0, at + 1),
-                    styles.dim,
-                ),
+                Some(at) => (format!("{:.0} % the same, parts at token {}", share * 100.0, at + 1), styles.dim),
             };
             line.extend(wrap_text(&words, style, width));
         }

@@ -68,7 +68,8 @@ fn cut(content: &str, cells: usize) -> String {
 
 /// What an empty input says: on a first start what there is to see, later what can be written.
 fn placeholder(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
-    let help = state.keymap.hint(state.focus.scope(), Action::Help).map_or(String::new(), |key| format!("{key} for help"));
+    let help =
+        state.keymap.hint(state.focus.scope(), Action::Help).map_or(String::new(), |key| format!("{key} for help"));
     let hint = if state.greeted {
         "ask something, or /file PATH to ask about a document".to_owned()
     } else {

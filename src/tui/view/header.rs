@@ -169,11 +169,7 @@ fn figures(state: &State, theme: &Theme) -> Vec<Figure> {
         Figure { label: "kept mass", short: "kept", value: plain(share(figures.kept)) },
         Figure { label: "same tokens", short: "same", value: agreement },
         Figure { label: "tokens until full", short: "room", value: both(figures.until_full.map(room)) },
-        Figure {
-            label: "ms between tokens seen, p50/p99",
-            short: "seen",
-            value: both(figures.itl_ms.map(pair)),
-        },
+        Figure { label: "ms between tokens seen, p50/p99", short: "seen", value: both(figures.itl_ms.map(pair)) },
     ]
 }
 

@@ -65,11 +65,7 @@ fn draw_help(
         return None;
     }
     let prompt = " search: ";
-    spans(
-        buf,
-        rows(inner, 0, 1),
-        vec![Span::styled(prompt, theme.dim), Span::styled(query.to_owned(), theme.text)],
-    );
+    spans(buf, rows(inner, 0, 1), vec![Span::styled(prompt, theme.dim), Span::styled(query.to_owned(), theme.text)]);
     let entries = help::entries(&state.keymap, query);
     let mut table = Vec::new();
     let mut group = None;
@@ -95,10 +91,7 @@ fn draw_help(
                 spans(
                     buf,
                     at,
-                    vec![
-                        Span::styled(keys, theme.key),
-                        Span::styled(format!("  {}", entry.action.help()), theme.text),
-                    ],
+                    vec![Span::styled(keys, theme.key), Span::styled(format!("  {}", entry.action.help()), theme.text)],
                 );
                 let name = format!(" {} ", entry.action.name());
                 let used = 3 + keys_width.max(entry.keys.width()) + 2 + entry.action.help().width();

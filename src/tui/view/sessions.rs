@@ -4,14 +4,12 @@ use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::{layout, right_spans, rows, spans, text};
-use crate::{
-    tui::{
-        session::{Phase, Session},
-        state::{Focus, State},
-        theme::Theme,
-        widgets::{Panel, units::duration},
-        wrap::clip,
-    },
+use crate::tui::{
+    session::{Phase, Session},
+    state::{Focus, State},
+    theme::Theme,
+    widgets::{Panel, units::duration},
+    wrap::clip,
 };
 
 /// The list, two rows for each session.
