@@ -122,6 +122,31 @@ impl Forward {
         }
     }
 
+    /// Makes the buffers for `rows` rows, of which the logits of `logit_rows` are wanted, so that no step up to that size
+    /// has to.
+    pub fn reserve(&mut self, model: &LanguageModel, rows: usize, logit_rows: usize) {
+        self.size(model, rows, rows);
+        self.logits.resize(logit_rows * model.shape.vocab, 0.0);
+    }
+
+    fn size(&mut self, model: &LanguageModel, rows: usize, policy_rows: usize) {
+        let shape = &model.shape;
+        let (q_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        for (buffer, width) in [
+            (&mut self.x, shape.hidden),
+            (&mut self.normed, shape.hidden),
+            (&mut self.q, q_width),
+            (&mut self.k, kv_width),
+            (&mut self.v, kv_width),
+            (&mut self.attended, q_width),
+            (&mut self.gate, shape.ffn),
+            (&mut self.up, shape.ffn),
+        ] {
+            buffer.resize(rows * width, 0.0);
+        }
+        self.v_sums.resize(policy_rows * kv_width, 0.0);
+    }
+
     /// Bytes the buffers take on the device.
     pub fn bytes(&self) -> u64 {
         let buffers = [
@@ -170,21 +195,7 @@ impl Forward {
         self.kept.clear();
         self.kept.resize(policy_rows, (0.0, 0));
         hits.tokens += policy_rows as u64;
-        let (q_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-        for (buffer, width) in [
-            (&mut self.x, shape.hidden),
-            (&mut self.normed, shape.hidden),
-            (&mut self.q, q_width),
-            (&mut self.k, kv_width),
-            (&mut self.v, kv_width),
-            (&mut self.attended, q_width),
-            (&mut self.gate, shape.ffn),
-            (&mut self.up, shape.ffn),
-        ] {
-            buffer.resize(rows * width, 0.0);
-        }
-        self.v_sums.resize(policy_rows * kv_width, 0.0);
-
+        self.size(model, rows, policy_rows);
         self.positions.clear();
         let mut x_rows = self.x.chunks_exact_mut(shape.hidden);
         for span in spans.iter() {
@@ -259,7 +270,7 @@ impl Forward {
             }
             self.count_v_reads(index, spans, shape.heads, shape.kv_heads, shape.head_dim);
         }
-        if exact_q.len() > 0 {
+        if !exact_q.is_empty() {
             let started = Instant::now();
             let mut taken = 0;
             let exact: Vec<PrefillSpan> = spans

@@ -3,20 +3,15 @@
 use super::Tokenizer;
 
 /// Decodes token by token. The parts it gives out are together exactly [`Tokenizer::decode`] of all tokens.
-pub struct TextStream<'t> {
-    tokenizer: &'t Tokenizer,
+#[derive(Debug, Default)]
+pub struct TextStream {
     pending: Utf8Buffer,
 }
 
-impl<'t> TextStream<'t> {
-    /// A stream at the beginning of a text.
-    pub fn new(tokenizer: &'t Tokenizer) -> Self {
-        Self { tokenizer, pending: Utf8Buffer::default() }
-    }
-
+impl TextStream {
     /// The text that is complete with token `id`; may be empty.
-    pub fn push(&mut self, id: u32) -> String {
-        self.pending.push(self.tokenizer.bytes(id))
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
+        self.pending.push(tokenizer.bytes(id))
     }
 
     /// What is left at the end: U+FFFD for a character that was never completed.

@@ -145,11 +145,6 @@ impl Tokenizer {
         String::from_utf8_lossy(self.vocabulary.spelling(id)).into_owned()
     }
 
-    /// Decodes token by token.
-    pub fn stream(&self) -> TextStream<'_> {
-        TextStream::new(self)
-    }
-
     /// Whether generation ends with this token.
     pub fn is_end(&self, id: u32) -> bool {
         self.ends.binary_search(&id).is_ok()
