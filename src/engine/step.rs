@@ -13,7 +13,7 @@ use super::{
 use crate::{
     attention::HitCounts,
     cache::SequenceCache,
-    model::{Forward, LanguageModel, LogitRows, PassTimes, Reading, Span},
+    model::{LanguageModel, LogitRows, PassTimes, Reading, Span},
 };
 
 /// A token that was chosen in this step, and for whom.

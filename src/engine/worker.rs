@@ -210,17 +210,20 @@ impl Worker {
             }
         }
         let context = self.model.context();
-        for (sequence, Prompt { tokens, anew }) in session.sequences.iter().zip(&prompts) {
+        let too_long = session.sequences.iter().zip(&prompts).find_map(|(sequence, Prompt { tokens, anew })| {
             let held = if *anew { 0 } else { sequence.cache.len() + sequence.pending.len() };
-            if held + tokens.len() + 1 > context {
+            // One more than the prompt: a turn without room for a token of answer is no turn.
+            let (needed, left) = (tokens.len() + 1, context.saturating_sub(held));
+            (needed > left).then(|| {
                 let message = format!(
-                    "the message needs {} tokens, and {} of the context's {context} are left: shorten it or start a \
-                     new session",
-                    tokens.len() + 1,
-                    context - held
+                    "the message needs {needed} tokens, and {left} of the context's {context} are left: shorten it or \
+                     start a new session"
                 );
-                return self.error(Some(sequence.lane), Some(id), message);
-            }
+                (sequence.lane, message)
+            })
+        });
+        if let Some((lane, message)) = too_long {
+            return self.error(Some(lane), Some(id), message);
         }
         let name = document.map(|document| document.name);
         self.publisher.publish(EventKind::Said { session: id, document: name, text });

@@ -6,10 +6,12 @@
 
 use std::time::{Duration, Instant};
 
+use half::f16;
+
 use super::{LanguageModel, weights::LayerWeights};
 use crate::{
     attention::{
-        DecodeRow, DecodeScratch, DecodeTimes, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill,
+        DecodeRow, DecodeScratch, DecodeTimes, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill,
     },
     cache::{Place, Policy, Select, SequenceCache},
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
@@ -255,7 +257,7 @@ impl Forward {
             let rows = policy_reads(index, spans, policy_q, &self.v_sums, q_width, kv_width);
             decode(pool, &heads, &rows, &mut self.decode, policy_out, &mut self.times.decode);
             for (row, read) in rows.iter().enumerate() {
-                self.traffic.device += (read.len * kv_width * 2) as u64;
+                self.traffic.device += (read.len * kv_width * size_of::<f16>()) as u64;
                 match self.decode.kept_mass(row) {
                     None => hits.read_all(index, read.len, shape.heads),
                     Some(kept) => {
@@ -268,7 +270,7 @@ impl Forward {
                     }
                 }
             }
-            self.count_v_reads(index, spans, shape.heads, shape.kv_heads, shape.head_dim);
+            count_v_reads(index, spans, &heads, &mut self.traffic);
         }
         if !exact_q.is_empty() {
             let started = Instant::now();
@@ -308,28 +310,6 @@ impl Forward {
                     self.v_sums[row * kv_width..][..kv_width].copy_from_slice(sums);
                 }
                 row += 1;
-            }
-        }
-    }
-
-    /// Counts the bytes of V that the policy rows read, by the tier they came from.
-    fn count_v_reads(&mut self, layer: usize, spans: &[Span], heads: usize, kv_heads: usize, head_dim: usize) {
-        for span in spans {
-            let Reading::Policy(policy) = span.reading else { continue };
-            let place = span.cache.v_place(layer);
-            for offset in 0..span.tokens.len() {
-                let len = span.cache.len() + offset + 1;
-                // Every row once per KV head, unless heads choose their own.
-                let rows = match rows_of(policy, layer) {
-                    Rows::Top { n, select: Select::Head, .. } if n < len => n * heads,
-                    Rows::Top { n, .. } if n < len => n * kv_heads,
-                    _ => len * kv_heads,
-                };
-                let bytes = (rows * head_dim * 2) as u64;
-                match place {
-                    Place::Device => self.traffic.device += bytes,
-                    Place::Host => self.traffic.host += bytes,
-                }
             }
         }
     }
@@ -408,6 +388,27 @@ fn policy_reads<'a>(
         }
     }
     reads
+}
+
+/// Counts the bytes of V that the policy rows of a layer read, by the tier they came from.
+fn count_v_reads(layer: usize, spans: &[Span], shape: &HeadShape, traffic: &mut Traffic) {
+    for span in spans {
+        let Reading::Policy(policy) = span.reading else { break };
+        for offset in 0..span.tokens.len() {
+            let len = span.cache.len() + offset + 1;
+            // Every row once per KV head, unless heads choose their own.
+            let rows = match rows_of(policy, layer) {
+                Rows::Top { n, select: Select::Head, .. } if n < len => n * shape.heads,
+                Rows::Top { n, .. } if n < len => n * shape.kv_heads,
+                _ => len * shape.kv_heads,
+            };
+            let bytes = (rows * shape.head_dim * size_of::<f16>()) as u64;
+            match span.cache.v_place(layer) {
+                Place::Device => traffic.device += bytes,
+                Place::Host => traffic.host += bytes,
+            }
+        }
+    }
 }
 
 /// The rows that a policy reads in a layer.

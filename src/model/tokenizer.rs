@@ -15,7 +15,7 @@ use tokenizers::{
     },
 };
 
-use super::{Gguf, ModelError, TextStream};
+use super::{Gguf, ModelError};
 
 /// A model's tokenizer.
 pub struct Tokenizer {
