@@ -22,3 +22,7 @@ pub use header::Metadata;
 pub use shape::{ModelShape, RopeScaling};
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;
+
+#[cfg(test)]
+#[path = "../../tests/support/tiny.rs"]
+mod tiny;
