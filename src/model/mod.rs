@@ -28,3 +28,7 @@ pub use shape::{ModelShape, RopeScaling};
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;
 pub use weights::{LayerWeights, Weights};
+
+#[cfg(test)]
+#[path = "../../tests/support/tiny.rs"]
+mod tiny;

@@ -55,3 +55,34 @@ impl Utf8Buffer {
 fn may_continue(bytes: &[u8]) -> bool {
     !bytes.is_empty() && std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_of_any_bytes_are_the_whole(bytes: Vec<u8>, cuts in prop::collection::vec(1usize..5, 0..40)) {
+            let mut buffer = Utf8Buffer::default();
+            let (mut text, mut rest) = (String::new(), &bytes[..]);
+            for cut in cuts.into_iter().chain([usize::MAX]) {
+                let (part, after) = rest.split_at(cut.min(rest.len()));
+                text += &buffer.push(part);
+                prop_assert!(buffer.0.len() < 4, "only one character is held back");
+                rest = after;
+            }
+            text += &buffer.finish();
+            prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_character_appears_when_it_is_whole() {
+        let mut buffer = Utf8Buffer::default();
+        let parts: Vec<_> = "🙂é".bytes().map(|byte| buffer.push(&[byte])).collect();
+        assert_eq!(parts, ["", "", "", "🙂", "", "é"]);
+        assert_eq!(buffer.finish(), "");
+    }
+}
