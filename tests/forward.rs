@@ -2,7 +2,10 @@
 
 mod support;
 
-use candle_core::{Device, Tensor, quantized::{GgmlDType, gguf_file}};
+use candle_core::{
+    Device, Tensor,
+    quantized::{GgmlDType, gguf_file},
+};
 use candle_transformers::models::quantized_llama::ModelWeights;
 use kcache::{
     attention::HitCounts,

@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    Document, EngineOptions, EventKind, FinishReason, Finished, Lane, LaneCard, Op, Publisher, SessionId, Started, Turn,
-    lane::LaneState, sequence::Sequence, session::Session,
+    Document, EngineOptions, EventKind, FinishReason, Finished, Lane, LaneCard, Op, Publisher, SessionId, Started,
+    Turn, lane::LaneState, sequence::Sequence, session::Session,
 };
 use crate::{
     cache::{Knobs, Policy, SequenceCache},

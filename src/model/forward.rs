@@ -152,7 +152,15 @@ impl Forward {
     /// Bytes the buffers take on the device.
     pub fn bytes(&self) -> u64 {
         let buffers = [
-            &self.x, &self.normed, &self.q, &self.k, &self.v, &self.attended, &self.gate, &self.up, &self.v_sums,
+            &self.x,
+            &self.normed,
+            &self.q,
+            &self.k,
+            &self.v,
+            &self.attended,
+            &self.gate,
+            &self.up,
+            &self.v_sums,
             &self.logits,
         ];
         buffers.into_iter().map(|buffer| (buffer.capacity() * size_of::<f32>()) as u64).sum()

@@ -3,11 +3,7 @@
 use std::path::Path;
 
 use super::{ChatTemplate, Gguf, ModelError, ModelShape, RopeScaling, Tokenizer, Weights};
-use crate::{
-    attention::HeadShape,
-    cache::CacheShape,
-    kernels::RopeTable,
-};
+use crate::{attention::HeadShape, cache::CacheShape, kernels::RopeTable};
 
 /// Shape, weights, tokenizer and chat template of one file.
 pub struct LanguageModel {

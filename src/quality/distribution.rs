@@ -32,12 +32,7 @@ impl Distribution {
 
 /// KL(reference ‖ other) in nats: what is lost when `other` stands for `reference`. Never below 0.
 pub fn kl_divergence(reference: &Distribution, other: &Distribution) -> f64 {
-    let sum: f64 = reference
-        .log_p
-        .iter()
-        .zip(&other.log_p)
-        .map(|(&p, &q)| f64::from(p).exp() * f64::from(p - q))
-        .sum();
+    let sum: f64 = reference.log_p.iter().zip(&other.log_p).map(|(&p, &q)| f64::from(p).exp() * f64::from(p - q)).sum();
     sum.max(0.0)
 }
 

@@ -194,7 +194,8 @@ pub fn evaluate(
             kept_mass: hits.kept_mass(),
         });
     }
-    let full_ppl = perplexity(full.iter().zip(targets).map(|(distribution, &target)| distribution.log_p(target as usize)));
+    let full_ppl =
+        perplexity(full.iter().zip(targets).map(|(distribution, &target)| distribution.log_p(target as usize)));
     Ok(Evaluation { full_ppl, scores })
 }
 
