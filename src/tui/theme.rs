@@ -440,8 +440,14 @@ mod tests {
     #[test]
     fn mono_has_no_colour_and_parts_differ() {
         let theme = Theme::mono();
-        assert!(!format!("{theme:?}").contains("Some("), "a colour is set: {theme:?}");
+        let Theme {
+            text, dim, frame, focus, title, good, warn, bad, mark, budget, cursor, selection, knob, key, ..
+        } = theme;
+        let series = [theme.kcache.style, theme.kv.style, theme.ghost.style];
+        let roles = [text, dim, frame, focus, title, good, warn, bad, mark, budget, cursor, selection, knob, key];
+        assert!(roles.iter().chain(&series).all(|style| style.fg.is_none() && style.bg.is_none()));
         for fills in [&theme.stages[..], &theme.owners[..]] {
+            assert!(fills.iter().all(|fill| fill.colour == Color::Reset && fill.ink == Color::Reset));
             let glyphs: std::collections::HashSet<_> = fills.iter().map(|fill| fill.glyph).collect();
             assert_eq!(glyphs.len(), fills.len());
         }

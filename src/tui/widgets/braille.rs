@@ -56,10 +56,10 @@ impl Grid {
             let share = at as f64 / steps.max(1) as f64;
             let between = |a: i64, b: i64| a + ((b - a) as f64 * share).round() as i64;
             let (x, y) = (between(from.0, to.0), between(from.1, to.1));
-            let place = if steep { y } else { x + phase };
+            let place = if steep { y } else { x.wrapping_add(phase) };
             let on = match pattern {
                 Pattern::Solid => true,
-                Pattern::Dashed => place.rem_euclid(6) < 4,
+                Pattern::Dashed => place.rem_euclid(8) < 5,
                 Pattern::Dotted => place.rem_euclid(3) == 0,
             };
             if on {

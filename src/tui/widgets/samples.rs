@@ -247,6 +247,20 @@ impl Scene {
 /// How many widgets [`Scene::draw`] knows.
 pub(super) const WIDGETS: usize = 10;
 
+/// Their names, in that order.
+const NAMES: [&str; WIDGETS] = [
+    "timechart",
+    "timechart_cursor",
+    "heatmap",
+    "ledger",
+    "stages",
+    "histogram",
+    "layers",
+    "kpi",
+    "footer",
+    "progress",
+];
+
 /// A widget drawn into a buffer of its own.
 pub(super) fn drawn(widget: impl Widget, width: u16, height: u16) -> Buffer {
     let area = Rect::new(0, 0, width, height);
@@ -280,6 +294,68 @@ proptest! {
         let mut small = Buffer::empty(Rect::new(0, 0, width / 2, height / 2));
         scene.draw(which, area, &mut small);
         prop_assert!(mono <= small.content.iter().all(|cell| cell.fg == Style::reset().fg.unwrap()));
+    }
+}
+
+#[test]
+fn every_widget_at_several_sizes() {
+    // Large, as on a screen of 120×40, as on one of 80×24, too low for a plot, one row, and next to nothing.
+    const SIZES: [(u16, u16); 7] = [(100, 26), (60, 14), (40, 9), (40, 5), (26, 4), (34, 1), (9, 2)];
+    for (themed, theme) in [("", Theme::dark(ColorDepth::Rgb)), ("mono_", Theme::mono())] {
+        let scene = Scene::new(theme);
+        for (which, name) in NAMES.into_iter().enumerate() {
+            let mut all = String::new();
+            for (width, height) in SIZES {
+                let mut buf = Buffer::empty(Rect::new(0, 0, width, height));
+                scene.draw(which, buf.area, &mut buf);
+                all += &format!("{width}×{height}\n{}\n\n", text(&buf));
+            }
+            insta::assert_snapshot!(format!("{themed}{name}"), all);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn charts_survive_any_figures(
+        values in prop::collection::vec((prop::num::f64::ANY, prop::num::f64::ANY), 0..30),
+        span in prop::array::uniform3(prop::num::f64::ANY),
+        [budget, cursor] in prop::array::uniform2(prop::option::of(prop::num::f64::ANY)),
+        counts in prop::collection::vec(prop::collection::vec(0u64..=u64::MAX / 4096, 0..25), 0..40),
+        mass in prop::collection::vec(prop::num::f32::ANY, 0..200),
+        width in 0u16..100, height in 0u16..30,
+    ) {
+        let theme = Theme::dark(ColorDepth::Ansi16);
+        let (mut series, mut marks, mut latency) = (Series::new(100), Marks::new(10), Latency::new(span[0], 10));
+        let mut axis = Axis::new(Unit::Bytes);
+        for &(t, value) in &values {
+            series.push(t, value);
+            marks.push(t, "n=1");
+            latency.record(t, value);
+            axis.follow(t, value);
+        }
+        let span = Span { to_ms: span[0], length_ms: span[1], now_ms: span[2] };
+        let panel = Panel::new(&theme, "any");
+        let chart = TimeChart::new(panel, &axis, span)
+            .line("a", &series, theme.kcache)
+            .line("b", &series, theme.kv)
+            .budget(budget, "budget")
+            .marks(&marks)
+            .cursor(cursor);
+        drawn(&chart, width, height);
+        drawn(&HeatMap::new(panel, &counts, values.len() * 300).shares(budget, cursor), width, height);
+        drawn(&KeptMass::new(panel, &mass, theme.kcache), width, height);
+        drawn(&LatencyHistogram::new(panel, &axis, span.to_ms).lane("a", theme.kcache, &latency), width, height);
+        let bar = Bar {
+            name: "any",
+            look: theme.kv,
+            values: values.iter().map(|&(_, value)| value).collect(),
+            limit: budget,
+            ghost: cursor,
+        };
+        drawn(&StackedBars::stages(panel, &axis).bar(bar), width, height);
+        drawn(&Kpi::new(panel, budget, Unit::Ms), width, height);
+        drawn(&Progress::new(&theme, "any", mass.len(), counts.len(), budget), width, height);
     }
 }
 
