@@ -2,8 +2,8 @@
 //!
 //! A value that is unknown is a gap: the line is broken there, never drawn as 0. For drawing a series is cut into
 //! columns of equal time that keep the extremes, so that a spike of one sample stays visible however long the window.
-//! Columns lie on a fixed grid of time (column k covers `k·width..(k+1)·width`), so a chart that moves on with the clock
-//! never puts a sample into another column than before.
+//! Columns lie on a fixed grid of time (column k covers `k·width..(k+1)·width`), so a chart that moves on with the
+//! clock never puts a sample into another column than before.
 
 use std::collections::VecDeque;
 

@@ -59,7 +59,8 @@ pub struct StackedBars<'a> {
 }
 
 impl<'a> StackedBars<'a> {
-    /// Bars of bytes by owner: weights, K, V, tail, workspace. Add one with [`StackedBars::tier`] for each lane and tier.
+    /// Bars of bytes by owner: weights, K, V, tail, workspace. Add one with [`StackedBars::tier`] for each lane and
+    /// tier.
     pub fn ledger(panel: Panel<'a>, axis: &'a Axis) -> Self {
         let names = ["weights", "K", "V", "tail", "work"];
         let parts = names.into_iter().zip(panel.theme().owners).map(|(name, fill)| Part { name, fill }).collect();

@@ -45,8 +45,8 @@ impl Grid {
         cell.0 |= BITS[x % 2][y % 4];
     }
 
-    /// Draws a line between two dots, both included. The pattern hangs on `phase`, the number of the grid's first column
-    /// on the fixed grid of time, so that dashes move along with what they show.
+    /// Draws a line between two dots, both included. The pattern hangs on `phase`, the number of the grid's first
+    /// column on the fixed grid of time, so that dashes move along with what they show.
     pub fn line(&mut self, from: (i64, i64), to: (i64, i64), series: usize, pattern: Pattern, phase: i64) {
         let (dx, dy) = ((to.0 - from.0).abs(), (to.1 - from.1).abs());
         let steps = dx.max(dy);

@@ -89,8 +89,8 @@ impl<'a> HeatMap<'a> {
         }
     }
 
-    /// The column at which a bucket begins. Where columns are plenty they are all used, so that buckets may differ by one
-    /// column in width; where they are few every bucket has the same.
+    /// The column at which a bucket begins. Where columns are plenty they are all used, so that buckets may differ by
+    /// one column in width; where they are few every bucket has the same.
     fn column(&self, bucket: usize, map: Rect) -> u16 {
         let (width, buckets) = (usize::from(map.width), self.buckets);
         let each = width / buckets;

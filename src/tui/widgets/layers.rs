@@ -43,8 +43,8 @@ impl<'a> KeptMass<'a> {
         self.mass.len().div_ceil(usize::from(plot.width)).max(1)
     }
 
-    /// The column at which a group of layers begins. Groups are equally wide where columns are plenty; where they are few
-    /// all are used, so that groups may differ by one.
+    /// The column at which a group of layers begins. Groups are equally wide where columns are plenty; where they are
+    /// few all are used, so that groups may differ by one.
     fn column(&self, at: usize, plot: Rect) -> u16 {
         let groups = self.mass.len().div_ceil(self.group(plot)).max(1);
         let width = usize::from(plot.width);

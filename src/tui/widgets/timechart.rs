@@ -12,22 +12,12 @@ use super::{
     braille::Grid,
     paint,
     panel::{LegendEntry, Panel},
+    span::{Columns, Span, short_time},
 };
 use crate::{
     telemetry::{Marks, Series},
     tui::theme::SeriesLook,
 };
-
-/// The stretch of time that charts show.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Span {
-    /// The newest moment on show.
-    pub to_ms: f64,
-    /// How far back it reaches.
-    pub length_ms: f64,
-    /// What `now` is; differs from `to_ms` when an earlier stretch is looked at.
-    pub now_ms: f64,
-}
 
 /// One series on a chart.
 #[derive(Debug, Clone, Copy)]
@@ -134,36 +124,6 @@ impl<'a> TimeChart<'a> {
         let rows = i64::from(plot.height) * 4 - 1;
         let share = (value / self.axis.top()).clamp(0.0, 1.0);
         rows - (share * rows as f64).round() as i64
-    }
-
-    /// `-60s … -15s now` below the plot.
-    fn time_axis(&self, plot: Rect, row: Rect, buf: &mut Buffer) {
-        let theme = self.panel.theme();
-        let seconds = self.span.length_ms / 1000.0;
-        let behind = (self.span.now_ms - self.span.to_ms).max(0.0) / 1000.0;
-        const STEPS: [f64; 16] = [
-            1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0,
-            28_800.0,
-        ];
-        let room = f64::from(plot.width / 10).max(1.0);
-        let days = (seconds / room / 86_400.0).ceil() * 86_400.0;
-        let step = STEPS.into_iter().find(|step| seconds / step <= room).unwrap_or(days);
-        let mut free_until = row.right();
-        for at in 0..=(seconds / step) as u32 + 1 {
-            let ago = (behind / step).ceil() * step + f64::from(at) * step;
-            let share = (ago - behind) / seconds;
-            if share > 1.0 {
-                break;
-            }
-            let label = if ago == 0.0 { "now".into() } else { short_time(ago) };
-            let width = paint::width(&label);
-            let centre = plot.right() - 1 - (share * f64::from(plot.width - 1)).round() as u16;
-            let x = centre.saturating_sub(width / 2).clamp(row.x, row.right().saturating_sub(width).max(row.x));
-            if x + width < free_until || at == 0 {
-                paint::text(buf, row, x, row.y, &label, theme.dim);
-                free_until = x;
-            }
-        }
     }
 
     fn draw_mark_lines(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
@@ -283,11 +243,7 @@ impl Widget for &TimeChart<'_> {
     fn render(self, area: Rect, buf: &mut Buffer) {
         let inner = self.panel.render(area, buf, &self.legend());
         let gutter = self.gutter() + 1;
-        if inner.height < 3
-            || inner.width < gutter + 12
-            || !self.span.length_ms.is_finite()
-            || self.span.length_ms <= 0.0
-        {
+        if inner.height < 3 || inner.width < gutter + 12 || !self.span.is_valid() {
             return self.sparklines(inner, buf);
         }
         let axis_rows = u16::from(inner.height >= 5);
@@ -299,56 +255,12 @@ impl Widget for &TimeChart<'_> {
         self.draw_mark_lines(plot, buf, &time);
         self.draw_lines(plot, buf, &time);
         if let Some(row) = row {
-            self.time_axis(plot, row, buf);
+            self.span.draw_axis(plot, row, self.panel.theme().dim, buf);
         }
         self.draw_cursor(plot, row, buf, &time);
         self.draw_mark_labels(plot, buf, &time);
         self.draw_budget_label(plot, buf);
         self.draw_signs(plot, buf, &time);
-    }
-}
-
-/// The columns of a chart on the fixed grid of time.
-struct Columns {
-    first: i64,
-    width_ms: f64,
-    count: usize,
-}
-
-impl Columns {
-    fn new(span: Span, count: usize) -> Self {
-        let width_ms = span.length_ms / count.max(1) as f64;
-        let last = (span.to_ms / width_ms).floor() as i64;
-        Self { first: last.saturating_sub(count as i64 - 1), width_ms, count }
-    }
-
-    /// The column of a moment, counted from the first; may lie outside.
-    fn dot(&self, t_ms: f64) -> i64 {
-        ((t_ms / self.width_ms).floor() as i64).saturating_sub(self.first)
-    }
-
-    /// The column of the screen in which a moment lies, kept inside the plot.
-    fn cell(&self, t_ms: f64, plot: Rect) -> u16 {
-        plot.x + (self.dot(t_ms) / 2).clamp(0, i64::from(plot.width) - 1) as u16
-    }
-
-    fn from_ms(&self) -> f64 {
-        self.first as f64 * self.width_ms
-    }
-
-    fn to_ms(&self) -> f64 {
-        (self.first as f64 + self.count as f64) * self.width_ms
-    }
-}
-
-/// `-15s`, `-2m`, `-1h`; fractions only below ten seconds.
-fn short_time(seconds_ago: f64) -> String {
-    match seconds_ago {
-        s if s < 10.0 && s.fract() > 1e-9 => format!("-{s:.1}s"),
-        s if s < 120.0 => format!("-{s:.0}s"),
-        s if s < 7200.0 && (s / 60.0).fract() < 1e-9 => format!("-{:.0}m", s / 60.0),
-        s if s < 7200.0 => format!("-{}m{:02}s", (s / 60.0) as u64, s as u64 % 60),
-        s => format!("-{:.1}h", s / 3600.0),
     }
 }
 
