@@ -21,7 +21,7 @@ pub struct Span {
 
 impl Span {
     /// Whether there is anything that could be drawn.
-    pub(super) fn is_valid(self) -> bool {
+    pub(super) fn is_valid(&self) -> bool {
         self.length_ms.is_finite() && self.length_ms > 0.0
     }
 
@@ -81,12 +81,12 @@ impl Columns {
     }
 
     /// Where the first column begins.
-    pub fn from_ms(&self) -> f64 {
+    pub fn start_ms(&self) -> f64 {
         self.first as f64 * self.width_ms
     }
 
     /// Where the last column ends.
-    pub fn to_ms(&self) -> f64 {
+    pub fn end_ms(&self) -> f64 {
         (self.first as f64 + self.count as f64) * self.width_ms
     }
 }
@@ -116,6 +116,6 @@ mod tests {
     fn the_last_column_holds_the_end() {
         let columns = Columns::new(Span { to_ms: 60_300.0, length_ms: 60_000.0, now_ms: 60_300.0 }, 60);
         assert_eq!((columns.dot(60_300.0), columns.dot(1_000.0), columns.dot(0.0)), (59, 0, -1));
-        assert_eq!((columns.from_ms(), columns.to_ms()), (1_000.0, 61_000.0));
+        assert_eq!((columns.start_ms(), columns.end_ms()), (1_000.0, 61_000.0));
     }
 }

@@ -128,7 +128,7 @@ impl<'a> TimeChart<'a> {
 
     fn draw_mark_lines(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
         let style = self.panel.theme().mark.add_modifier(Modifier::DIM);
-        for mark in self.marks.iter().flat_map(|marks| marks.window(time.from_ms(), time.to_ms())) {
+        for mark in self.marks.iter().flat_map(|marks| marks.window(time.start_ms(), time.end_ms())) {
             let x = time.cell(mark.t_ms, plot);
             for y in plot.top()..plot.bottom() {
                 paint::cell(buf, plot, x, y, "┊", style);
@@ -141,7 +141,7 @@ impl<'a> TimeChart<'a> {
         let Some(marks) = self.marks else { return };
         let style = self.panel.theme().mark;
         let mut free_until = plot.right();
-        for mark in marks.window(time.from_ms(), time.to_ms()).rev() {
+        for mark in marks.window(time.start_ms(), time.end_ms()).rev() {
             let (x, width) = (time.cell(mark.t_ms, plot), paint::width(&mark.label));
             let gap = u16::from(free_until < plot.right());
             let start = if x + 1 + width + gap <= free_until {
@@ -294,7 +294,7 @@ mod tests {
 
     fn dots(buf: &Buffer, y: u16) -> Vec<u32> {
         let codes = (12..56).map(|x| u32::from(buf[(x, y)].symbol().chars().next().unwrap_or(' ')));
-        codes.map(|code| code.checked_sub(0x2800).unwrap_or(0)).collect()
+        codes.map(|code| code.saturating_sub(0x2800)).collect()
     }
 
     #[test]
