@@ -1,1 +1,5 @@
 //! The dashboard: state, update, view, widgets, key map and themes.
+
+pub mod picture;
+pub mod theme;
+pub mod widgets;
