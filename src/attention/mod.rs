@@ -1,6 +1,7 @@
 //! Attention over cached pages: exact for prefill, full or top-N for decoding, and plain references for both.
 
 mod decode;
+mod hits;
 mod locals;
 mod prefill;
 pub mod reference;
@@ -11,6 +12,7 @@ mod shape;
 mod tests;
 
 pub use decode::{DecodeRow, DecodeScratch, DecodeTimes, decode};
+pub use hits::{DISTANCE_BUCKETS, HitCounts, RECENT_POSITIONS, SINK_POSITIONS, bucket};
 pub use prefill::{PrefillScratch, PrefillSpan, prefill};
 pub use rule::Rows;
 pub use shape::HeadShape;

@@ -17,6 +17,7 @@ pub mod exp;
 mod fallback;
 pub mod gemm;
 pub mod linear;
+pub(crate) mod map;
 pub mod pick;
 pub mod pool;
 mod q4_1;

@@ -16,7 +16,7 @@ use super::{
     units::Unit,
 };
 use crate::{
-    engine::DISTANCE_BUCKETS,
+    attention::DISTANCE_BUCKETS,
     tui::theme::{Heat, Pattern, SeriesLook},
 };
 

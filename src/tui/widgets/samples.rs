@@ -5,7 +5,8 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style, widgets::Widget};
 
 use super::*;
 use crate::{
-    engine::{DISTANCE_BUCKETS, Lane, Ledger, Stages, TierBytes},
+    attention::DISTANCE_BUCKETS,
+    engine::{Lane, Ledger, Stages, TierBytes},
     telemetry::{Latency, Marks, Series},
     tui::{
         theme::{ColorDepth, Theme},
