@@ -2,8 +2,8 @@
 //!
 //! A value that is unknown is a gap: the line is broken there, never drawn as 0. For drawing a series is cut into
 //! columns of equal time that keep the extremes, so that a spike of one sample stays visible however long the window.
-//! Columns lie on a fixed grid of time (column k covers `k·width..(k+1)·width`), so a chart that moves on with the clock
-//! never puts a sample into another column than before.
+//! Columns lie on a fixed grid of time (column k covers `k·width..(k+1)·width`), so a chart that moves on with the
+//! clock never puts a sample into another column than before.
 
 use std::collections::VecDeque;
 
@@ -145,13 +145,13 @@ impl Series {
             previous = Some(before);
         }
         for point in self.points.range(start..) {
-            let index = (column_of(point) - first) as usize;
+            let index = column_of(point).saturating_sub(first) as usize;
             if index >= count {
                 // In the same way it leaves the last column where the next measurement lies beyond it.
                 if let (Some(a), Some(b), Some(before)) = (previous.and_then(|p| p.value), point.value, previous)
                     && columns.last().is_some_and(|last| last.index + 1 < count)
                 {
-                    let edge = (first + count as i64) as f64 * width_ms;
+                    let edge = (first as f64 + count as f64) * width_ms;
                     let value = a + (b - a) * ((edge - before.t_ms) / (point.t_ms - before.t_ms)).clamp(0.0, 1.0);
                     columns.push(Column::of(count - 1, value, true));
                 }

@@ -258,7 +258,8 @@ impl Picture {
             let colour = hex(*colour);
             let _ = writeln!(
                 svg,
-                "<path fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" stroke-linecap=\"{cap}\" d=\"{path}\"/>"
+                "<path fill=\"none\" stroke=\"{colour}\" stroke-width=\"{width}\" stroke-linecap=\"{cap}\" \
+                 d=\"{path}\"/>"
             );
         }
         svg.push_str(&self.texts);
@@ -362,7 +363,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn always_well_formed(symbols in prop::collection::vec(any::<char>(), 1..200), width in 1u16..40, style in 0u16..512) {
+        fn always_well_formed(
+            symbols in prop::collection::vec(any::<char>(), 1..200), width in 1u16..40, style in 0u16..512,
+        ) {
             let mut buffer = Buffer::empty(Rect::new(0, 0, width, symbols.len() as u16 / width + 1));
             for (cell, symbol) in buffer.content.iter_mut().zip(&symbols) {
                 cell.set_char(*symbol).set_style(Style::new().add_modifier(Modifier::from_bits_truncate(style)));

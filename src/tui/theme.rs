@@ -5,6 +5,8 @@
 //! of Okabe and Ito. In every theme two series differ by more than hue: KCache is solid with ●, the baseline is dashed
 //! with ○, and what only might have been is dotted with ◌.
 
+mod terminal;
+
 use ratatui::{
     style::{Color, Modifier, Style},
     widgets::BorderType,
@@ -12,61 +14,7 @@ use ratatui::{
 
 use crate::{config::ThemeName, engine::Lane};
 
-/// How many colours the terminal says it has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ColorDepth {
-    /// None.
-    Mono,
-    /// The 16 of ANSI.
-    Ansi16,
-    /// The fixed palette of 256.
-    Indexed256,
-    /// Any.
-    Rgb,
-}
-
-/// The environment variables that say what the terminal can show.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TerminalEnv {
-    /// `NO_COLOR`: any text but the empty one asks for no colour.
-    pub no_color: Option<String>,
-    /// `COLORTERM`: `truecolor` or `24bit`.
-    pub colorterm: Option<String>,
-    /// `TERM`: `dumb`, `xterm-256color`, …
-    pub term: Option<String>,
-    /// `COLORFGBG`: `15;0`, the last number being the background.
-    pub colorfgbg: Option<String>,
-}
-
-impl TerminalEnv {
-    /// What the process was started with.
-    pub fn read() -> Self {
-        let get = |name| std::env::var(name).ok();
-        Self { no_color: get("NO_COLOR"), colorterm: get("COLORTERM"), term: get("TERM"), colorfgbg: get("COLORFGBG") }
-    }
-
-    fn wants_no_color(&self) -> bool {
-        self.no_color.as_deref().is_some_and(|text| !text.is_empty()) || self.term.as_deref() == Some("dumb")
-    }
-
-    fn has_light_background(&self) -> bool {
-        let background = self.colorfgbg.as_deref().and_then(|text| text.rsplit(';').next());
-        matches!(background, Some("7" | "15"))
-    }
-
-    fn depth(&self) -> ColorDepth {
-        let holds = |value: &Option<String>, words: &[&str]| {
-            value.as_deref().is_some_and(|value| words.iter().any(|word| value.to_ascii_lowercase().contains(word)))
-        };
-        if holds(&self.colorterm, &["truecolor", "24bit"]) || holds(&self.term, &["-direct"]) {
-            ColorDepth::Rgb
-        } else if holds(&self.term, &["256color"]) {
-            ColorDepth::Indexed256
-        } else {
-            ColorDepth::Ansi16
-        }
-    }
-}
+pub use terminal::{ColorDepth, TerminalEnv};
 
 /// How the line of a series runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,9 +151,12 @@ impl Theme {
 
     /// For dark backgrounds.
     pub fn dark(depth: ColorDepth) -> Self {
-        use Color::{Blue, Cyan, Gray, Green, LightBlue, LightGreen, LightMagenta, LightRed, Magenta, Yellow};
+        use Color::{
+            Blue, Cyan, DarkGray, Gray, Green, LightBlue, LightGreen, LightMagenta, LightRed, LightYellow, Magenta,
+            White, Yellow,
+        };
         let ramp = [0x1b2b3c, 0x1d4e6b, 0x1c7488, 0x2a9c86, 0x6cbf6a, 0xc2d457, 0xf7d64a, 0xfff0a8];
-        let ansi = [Color::DarkGray, Blue, Magenta, Color::Red, LightRed, Yellow, Color::LightYellow, Color::White];
+        let ansi = [DarkGray, Blue, Cyan, Green, LightGreen, Yellow, LightYellow, White];
         Self {
             stages: [Blue, Cyan, Yellow, Green, Magenta, LightBlue, LightMagenta, Gray].map(|c| on(c, Color::Black)),
             owners: [Gray, LightBlue, Green, Yellow, Magenta].map(|c| on(c, Color::Black)),
@@ -219,9 +170,9 @@ impl Theme {
 
     /// For light backgrounds.
     pub fn light(depth: ColorDepth) -> Self {
-        use Color::{Blue, Cyan, DarkGray, Green, LightBlue, LightRed, Magenta, Red, Yellow};
+        use Color::{Black, Blue, Cyan, DarkGray, Gray, Green, LightBlue, LightCyan, LightRed, Magenta, Red, Yellow};
         let ramp = [0xe3edf5, 0xc3dbec, 0x97c1dc, 0x66a3c9, 0x3f83b0, 0x286292, 0x184371, 0x0b264a];
-        let ansi = [Color::Gray, Color::LightYellow, Yellow, LightRed, Red, Magenta, Blue, Color::Black];
+        let ansi = [Gray, LightCyan, Cyan, LightBlue, Blue, Magenta, DarkGray, Black];
         Self {
             stages: [Blue, Cyan, Yellow, Green, Magenta, LightBlue, LightRed, DarkGray].map(|c| on(c, Color::White)),
             owners: [DarkGray, Blue, Green, Yellow, Magenta].map(|c| on(c, Color::White)),
@@ -233,7 +184,7 @@ impl Theme {
     /// Colours that differ for every kind of colour vision: the palette of Okabe and Ito.
     pub fn colour_blind(depth: ColorDepth, light: bool) -> Self {
         let ink = if light { Color::White } else { Color::Black };
-        let pick = |rgb, ansi| if depth >= ColorDepth::Indexed256 { colour(depth, rgb) } else { ansi };
+        let pick = |rgb, ansi| if depth >= ColorDepth::Indexed256 { depth.colour(rgb) } else { ansi };
         let orange = pick(0xe69f00, Color::Yellow);
         let sky = pick(0x56b4e9, Color::LightCyan);
         let green = pick(0x009e73, Color::Green);
@@ -353,21 +304,10 @@ fn on(colour: Color, ink: Color) -> Fill {
 fn heat(depth: ColorDepth, ramp: &[u32; 8], ansi: &[Color; 8]) -> Heat {
     let steps = ramp.iter().zip(ansi).map(
         |(&rgb, &ansi)| {
-            if depth >= ColorDepth::Indexed256 { colour(depth, rgb) } else { ansi }
+            if depth >= ColorDepth::Indexed256 { depth.colour(rgb) } else { ansi }
         },
     );
     Heat::Colours(std::iter::once(Color::Reset).chain(steps).collect())
-}
-
-/// A colour as the terminal can show it: exactly, or the nearest of the 6×6×6 cube of the 256.
-fn colour(depth: ColorDepth, rgb: u32) -> Color {
-    let [_, r, g, b] = rgb.to_be_bytes();
-    if depth == ColorDepth::Rgb {
-        return Color::Rgb(r, g, b);
-    }
-    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
-    let nearest = |value: u8| (0..6).min_by_key(|&at| LEVELS[at as usize].abs_diff(value)).unwrap_or(0);
-    Color::Indexed(16 + 36 * nearest(r) + 6 * nearest(g) + nearest(b))
 }
 
 #[cfg(test)]
@@ -440,8 +380,14 @@ mod tests {
     #[test]
     fn mono_has_no_colour_and_parts_differ() {
         let theme = Theme::mono();
-        assert!(!format!("{theme:?}").contains("Some("), "a colour is set: {theme:?}");
+        let Theme {
+            text, dim, frame, focus, title, good, warn, bad, mark, budget, cursor, selection, knob, key, ..
+        } = theme;
+        let series = [theme.kcache.style, theme.kv.style, theme.ghost.style];
+        let roles = [text, dim, frame, focus, title, good, warn, bad, mark, budget, cursor, selection, knob, key];
+        assert!(roles.iter().chain(&series).all(|style| style.fg.is_none() && style.bg.is_none()));
         for fills in [&theme.stages[..], &theme.owners[..]] {
+            assert!(fills.iter().all(|fill| fill.colour == Color::Reset && fill.ink == Color::Reset));
             let glyphs: std::collections::HashSet<_> = fills.iter().map(|fill| fill.glyph).collect();
             assert_eq!(glyphs.len(), fills.len());
         }

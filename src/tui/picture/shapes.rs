@@ -19,7 +19,7 @@ impl Ink {
         match self {
             Self::Line => (1.1, "square"),
             Self::Heavy => (2.4, "square"),
-            Self::Dots => (2.5, "round"),
+            Self::Dots => (2.9, "round"),
         }
     }
 }

@@ -15,8 +15,8 @@ pub struct Axis {
 }
 
 impl Axis {
-    /// The smallest round scale that holds 0 to `max`: two to five steps of 1, 2 or 5 times a power of ten, or for bytes
-    /// two to four steps of a power of two.
+    /// The smallest round scale that holds 0 to `max`: two to five steps of 1, 2 or 5 times a power of ten, or for
+    /// bytes two to four steps of a power of two.
     pub fn nice(unit: Unit, max: f64) -> Self {
         let least = if unit == Unit::Bytes { 1024.0 } else { 1e-3 };
         let max = if max.is_finite() { max.max(least) } else { least };

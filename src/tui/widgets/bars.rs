@@ -1,8 +1,17 @@
 //! Stacked bars on one scale: the ledger of every byte, and the time of a token by stage.
 
-use ratatui::{buffer::Buffer, layout::Rect, style::Style, widgets::Widget};
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::{Color, Style},
+    widgets::Widget,
+};
 
-use super::{axis::Axis, paint, panel::Panel};
+use super::{
+    axis::Axis,
+    paint,
+    panel::{LegendEntry, Panel},
+};
 use crate::{
     engine::{Ledger, Stages, TierBytes},
     tui::theme::{Fill, SeriesLook, Theme},
@@ -50,7 +59,8 @@ pub struct StackedBars<'a> {
 }
 
 impl<'a> StackedBars<'a> {
-    /// Bars of bytes by owner: weights, K, V, tail, workspace. Add one with [`StackedBars::tier`] for each lane and tier.
+    /// Bars of bytes by owner: weights, K, V, tail, workspace. Add one with [`StackedBars::tier`] for each lane and
+    /// tier.
     pub fn ledger(panel: Panel<'a>, axis: &'a Axis) -> Self {
         let names = ["weights", "K", "V", "tail", "work"];
         let parts = names.into_iter().zip(panel.theme().owners).map(|(name, fill)| Part { name, fill }).collect();
@@ -91,6 +101,10 @@ impl<'a> StackedBars<'a> {
         self.panel.theme()
     }
 
+    fn total(&self, bar: &Bar<'a>) -> LegendEntry<'a> {
+        LegendEntry { name: bar.name, look: bar.look, value: self.axis.unit().fixed(bar.total()) }
+    }
+
     fn name_width(&self) -> u16 {
         self.bars.iter().map(|bar| paint::width(bar.name)).max().unwrap_or(0) + 3
     }
@@ -118,7 +132,7 @@ impl<'a> StackedBars<'a> {
             let run = cell.iter().take_while(|&&owner| owner == first).count();
             let rest = cell.get(run).copied().flatten();
             let (symbol, style) = match first.map(|part| self.parts[part].fill) {
-                Some(fill) if fill.glyph != "█" => {
+                Some(fill) if fill.colour == Color::Reset => {
                     // Without colour a cell belongs to the part that has most of it.
                     let most = if run >= 4 { Some(fill) } else { rest.map(|part| self.parts[part].fill) };
                     (most.map_or(" ", |fill| fill.glyph), Style::new())
@@ -144,46 +158,48 @@ impl<'a> StackedBars<'a> {
         }
     }
 
-    /// The names of the parts on the bar, where they fit: a part is then known by more than its hue.
+    /// The names of the parts on the bar, where they fit: a part is then known by more than its hue. Without colour the
+    /// pattern says it already, and letters would only break it.
     fn draw_names_inside(&self, row: Rect, bar: &Bar<'_>, owners: &[Option<usize>], buf: &mut Buffer) {
-        for (at, part) in self.parts.iter().enumerate().take(bar.values.len()) {
-            let whole: Vec<u16> = owners
+        let parts = self.parts.iter().enumerate().take(bar.values.len());
+        for (at, part) in parts.filter(|(_, part)| part.fill.colour != Color::Reset) {
+            let mut whole = owners
                 .chunks(8)
                 .enumerate()
                 .filter(|(_, cell)| cell.iter().all(|&owner| owner == Some(at)))
-                .map(|(x, _)| x as u16)
-                .collect();
-            let width = paint::width(part.name);
-            let (Some(&first), true) = (whole.first(), whole.len() >= usize::from(width) + 2) else { continue };
-            let style = match self.theme().depth {
-                crate::tui::theme::ColorDepth::Mono => Style::new(),
-                _ => Style::new().fg(part.fill.ink).bg(part.fill.colour),
-            };
-            let pad = if style == Style::new() { 1 } else { 0 };
-            let x = row.x + first + (whole.len() as u16 - width) / 2 - pad;
-            let blank = " ".repeat(usize::from(pad));
-            paint::text(buf, row, x, row.y, &format!("{blank}{}{blank}", part.name), style);
+                .map(|(x, _)| x as u16);
+            let Some(first) = whole.next() else { continue };
+            let (room, width) = (whole.count() as u16 + 1, paint::width(part.name));
+            if room >= width + 2 {
+                let style = Style::new().fg(part.fill.ink).bg(part.fill.colour);
+                paint::text(buf, row, row.x + first + (room - width) / 2, row.y, part.name, style);
+            }
         }
     }
 
-    /// The legend in one row, as many entries as fit.
-    fn draw_legend(&self, row: Rect, buf: &mut Buffer) {
-        let mut x = row.x;
-        let mut entry = |symbol: &str, style: Style, name: &str, buf: &mut Buffer| {
-            if x + 2 + paint::width(name) > row.right() {
-                return;
+    /// What the legend names: sign, style and name.
+    fn legend(&self) -> Vec<(&'static str, Style, &'a str)> {
+        let parts = self.parts.iter().map(|part| (part.swatch(), Style::new().fg(part.fill.colour), part.name));
+        let ghost =
+            self.bars.iter().any(|bar| bar.ghost.is_some()).then_some(("┄", self.theme().ghost.style, self.ghost_name));
+        let limit =
+            self.bars.iter().any(|bar| bar.limit.is_some()).then_some(("┃", self.theme().budget, self.limit_name));
+        parts.chain(limit).chain(ghost).collect()
+    }
+
+    /// The legend as running text, in as many rows as there are.
+    fn draw_legend(&self, area: Rect, buf: &mut Buffer) {
+        let (mut x, mut y) = (area.x, area.y);
+        for (symbol, style, name) in self.legend() {
+            let width = 2 + paint::width(name);
+            if x > area.x && x + width > area.right() {
+                (x, y) = (area.x, y + 1);
             }
-            x = paint::text(buf, row, x, row.y, symbol, style);
-            x = paint::text(buf, row, x, row.y, &format!(" {name}"), self.theme().dim) + 2;
-        };
-        if self.bars.iter().any(|bar| bar.limit.is_some()) {
-            entry("┃", self.theme().budget, self.limit_name, buf);
-        }
-        if self.bars.iter().any(|bar| bar.ghost.is_some()) {
-            entry("┄", self.theme().ghost.style, self.ghost_name, buf);
-        }
-        for part in &self.parts {
-            entry(part.swatch(), Style::new().fg(part.fill.colour), part.name, buf);
+            if y >= area.bottom() {
+                break;
+            }
+            let after = paint::text(buf, area, x, y, symbol, style);
+            x = paint::text(buf, area, after + 1, y, name, self.theme().dim) + 2;
         }
     }
 
@@ -224,7 +240,9 @@ impl Part {
 
 impl Widget for &StackedBars<'_> {
     fn render(self, area: Rect, buf: &mut Buffer) {
-        let inner = self.panel.render(area, buf, &[]);
+        let totals: Vec<_> = self.bars.iter().map(|bar| self.total(bar)).collect();
+        // In a single row the totals are all there is.
+        let inner = self.panel.render(area, buf, if area.height == 1 { &totals } else { &[] });
         let rows = self.bars.len() as u16;
         if inner.is_empty() || rows == 0 {
             return;
@@ -240,7 +258,7 @@ impl Widget for &StackedBars<'_> {
         // A blank row between bars where there is room for all of them.
         let pitch = match table {
             true if spare > table_height + rows => 2,
-            false if spare >= rows => 2,
+            false if spare > rows => 2,
             _ => 1,
         };
         for (at, bar) in self.bars.iter().enumerate() {
@@ -265,7 +283,56 @@ impl Widget for &StackedBars<'_> {
             self.draw_table(Rect { y: top.min(below + 1), height: table_height, ..inner }, part_width, buf);
         } else if legend {
             let y = (below + pitch - 1).min(inner.bottom() - 1);
-            self.draw_legend(Rect { y, height: 1, ..inner }, buf);
+            self.draw_legend(Rect { y, height: inner.bottom() - y, ..inner }, buf);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::{
+        theme::ColorDepth,
+        widgets::{
+            Unit,
+            samples::{drawn, text},
+        },
+    };
+
+    fn bars<'a>(
+        theme: &'a Theme,
+        axis: &'a Axis,
+        values: &[f64],
+        limit: Option<f64>,
+        ghost: Option<f64>,
+    ) -> StackedBars<'a> {
+        let bar = Bar { name: "x", look: theme.kcache, values: values.to_vec(), limit, ghost };
+        StackedBars::ledger(Panel::new(theme, "t").bare(), axis).bar(bar)
+    }
+
+    #[test]
+    fn parts_limit_and_ghost_stand_at_their_values() {
+        // 32 columns are left for the bar, one for each KiB.
+        let (theme, axis) = (Theme::mono(), Axis::nice(Unit::Bytes, 32.0 * 1024.0));
+        let kib = |values: &[f64]| values.iter().map(|value| value * 1024.0).collect::<Vec<_>>();
+        let values = kib(&[8.0, 4.0, 0.0, 2.0, 2.0]);
+        let widget = bars(&theme, &axis, &values, Some(28.0 * 1024.0), Some(24.0 * 1024.0));
+        let screen = text(&drawn(&widget, 45, 3));
+        assert_eq!(screen.lines().nth(1).unwrap(), "● x ▒▒▒▒▒▒▒▒████╱╱··┄┄┄┄┄┄┄┄┤   ┃    16.0 KiB");
+    }
+
+    #[test]
+    fn boundaries_inside_a_cell_take_both_colours() {
+        let (theme, axis) = (Theme::dark(ColorDepth::Ansi16), Axis::nice(Unit::Bytes, 32.0 * 1024.0));
+        let buf = drawn(&bars(&theme, &axis, &[1.5 * 1024.0, 2048.0, 0.0, 0.0, 0.0], None, None), 45, 3);
+        let [weights, k] = [theme.owners[0].colour, theme.owners[1].colour];
+        assert_eq!((buf[(5, 1)].symbol(), buf[(5, 1)].fg, buf[(5, 1)].bg), ("▌", weights, k));
+        assert_eq!((buf[(7, 1)].symbol(), buf[(7, 1)].fg, buf[(7, 1)].bg), ("▌", k, Color::Reset));
+    }
+
+    #[test]
+    fn nothing_known_is_not_nothing() {
+        let (theme, axis) = (Theme::mono(), Axis::new(Unit::Bytes));
+        assert!(text(&drawn(&bars(&theme, &axis, &[], None, None), 45, 3)).contains(" n/a"));
     }
 }

@@ -45,8 +45,8 @@ impl Grid {
         cell.0 |= BITS[x % 2][y % 4];
     }
 
-    /// Draws a line between two dots, both included. The pattern hangs on `phase`, the number of the grid's first column
-    /// on the fixed grid of time, so that dashes move along with what they show.
+    /// Draws a line between two dots, both included. The pattern hangs on `phase`, the number of the grid's first
+    /// column on the fixed grid of time, so that dashes move along with what they show.
     pub fn line(&mut self, from: (i64, i64), to: (i64, i64), series: usize, pattern: Pattern, phase: i64) {
         let (dx, dy) = ((to.0 - from.0).abs(), (to.1 - from.1).abs());
         let steps = dx.max(dy);
@@ -56,10 +56,10 @@ impl Grid {
             let share = at as f64 / steps.max(1) as f64;
             let between = |a: i64, b: i64| a + ((b - a) as f64 * share).round() as i64;
             let (x, y) = (between(from.0, to.0), between(from.1, to.1));
-            let place = if steep { y } else { x + phase };
+            let place = if steep { y } else { x.wrapping_add(phase) };
             let on = match pattern {
                 Pattern::Solid => true,
-                Pattern::Dashed => place.rem_euclid(6) < 4,
+                Pattern::Dashed => place.rem_euclid(8) < 5,
                 Pattern::Dotted => place.rem_euclid(3) == 0,
             };
             if on {

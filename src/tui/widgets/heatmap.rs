@@ -10,8 +10,15 @@ use ratatui::{
     widgets::Widget,
 };
 
-use super::{paint, panel::Panel, units::Unit};
-use crate::{engine::DISTANCE_BUCKETS, tui::theme::Heat};
+use super::{
+    paint,
+    panel::{LegendEntry, Panel},
+    units::Unit,
+};
+use crate::{
+    attention::DISTANCE_BUCKETS,
+    tui::theme::{Heat, Pattern, SeriesLook},
+};
 
 /// The share that is shown as the hottest step.
 const HOTTEST: f64 = 0.5;
@@ -61,12 +68,12 @@ impl<'a> HeatMap<'a> {
     fn footer(&self, row: Rect, buf: &mut Buffer) {
         let theme = self.panel.theme();
         let steps = theme.heat.steps();
-        let scale_width = 2 + steps as u16 * 2 + 7;
+        let scale_width = 2 + (steps as u16 - 1) * 2 + 7;
         let figures = self.figures();
         let figures_width = paint::width(&figures);
         if row.width >= scale_width {
             let mut x = paint::text(buf, row, row.x, row.y, "0 ", theme.dim);
-            for step in 0..steps {
+            for step in 1..steps {
                 for _ in 0..2 {
                     let (symbol, style) = one(&theme.heat, step);
                     paint::cell(buf, row, x, row.y, symbol, style);
@@ -82,11 +89,19 @@ impl<'a> HeatMap<'a> {
         }
     }
 
+    /// The column at which a bucket begins. Where columns are plenty they are all used, so that buckets may differ by
+    /// one column in width; where they are few every bucket has the same.
+    fn column(&self, bucket: usize, map: Rect) -> u16 {
+        let (width, buckets) = (usize::from(map.width), self.buckets);
+        let each = width / buckets;
+        map.x + if each >= 3 { bucket * width / buckets } else { bucket * each } as u16
+    }
+
     /// `now 1 4 16 64 256 1k 4k` under the buckets, as many as fit.
-    fn distance_axis(&self, map: Rect, row: Rect, cell: u16, buf: &mut Buffer) {
+    fn distance_axis(&self, map: Rect, row: Rect, buf: &mut Buffer) {
         let mut free_from = row.x;
         for bucket in (0..1).chain((1..self.buckets).step_by(2)) {
-            let x = map.x + bucket as u16 * cell;
+            let x = self.column(bucket, map);
             let label = distance_label(bucket);
             if x >= free_from && x + paint::width(&label) <= row.right() {
                 free_from = paint::text(buf, row, x, row.y, &label, self.panel.theme().dim) + 1;
@@ -94,46 +109,47 @@ impl<'a> HeatMap<'a> {
         }
     }
 
-    fn draw(&self, map: Rect, cell: u16, buf: &mut Buffer) {
+    fn draw(&self, map: Rect, buf: &mut Buffer) {
         let theme = self.panel.theme();
         let layers = self.hits.len();
         // Two layers in one row of cells take two colours, which shading characters do not have.
         let halves = match theme.heat {
-            Heat::Colours(_) if layers > usize::from(map.height) => 2,
-            _ => 1,
+            Heat::Colours(_) => 2,
+            Heat::Shades(_) => 1,
         };
+        // Lanes are (half) rows: each shows the layers that fall to it, at least one.
         let lanes = usize::from(map.height) * halves;
-        let group = layers.div_ceil(lanes.max(1)).max(1);
-        let bands: Vec<_> = self.hits.chunks(group).map(|layers| self.shares_of(layers)).collect();
-        // Where rows are plenty every layer gets the same number of them.
-        let tall = if halves == 1 { (map.height / bands.len().max(1) as u16).max(1) } else { 1 };
+        let layers_of = |lane: usize| {
+            let from = lane * layers / lanes;
+            from..((lane + 1) * layers / lanes).max(from + 1).min(layers)
+        };
+        let gutter = Rect { x: map.x - GUTTER, width: GUTTER, ..map };
         let mut label_free_from = map.y;
-        for (at, band) in bands.chunks(halves).enumerate() {
-            for y in (0..tall).map(|y| map.y + at as u16 * tall + y).filter(|&y| y < map.bottom()) {
-                let layer = at * halves * group;
-                if y >= label_free_from && y == map.y + at as u16 * tall {
-                    let gutter = Rect { x: map.x - GUTTER, width: GUTTER, ..map };
-                    paint::right(buf, gutter, map.x - 1, y, &format!("L{layer}"), theme.dim);
-                    label_free_from = y + if tall == 1 { 3 } else { tall };
+        for (row, y) in (map.top()..map.bottom()).enumerate() {
+            let bands: Vec<_> =
+                (0..halves).map(|half| self.shares_of(&self.hits[layers_of(row * halves + half)])).collect();
+            let first = layers_of(row * halves).start;
+            let is_last = y + 1 == map.bottom();
+            if y == map.top() || is_last || (y >= label_free_from && y + 2 < map.bottom()) {
+                let layer = if is_last && y > map.top() { layers - 1 } else { first };
+                paint::right(buf, gutter, map.x - 1, y, &format!("L{layer}"), theme.dim);
+                label_free_from = y + 3;
+            }
+            for bucket in 0..self.buckets {
+                let step = |half: usize| {
+                    let share = bands[half].as_ref().map_or(0.0, |shares| shares[bucket]);
+                    theme.heat.step((share / HOTTEST).sqrt())
+                };
+                let (symbol, style) = match halves {
+                    1 => one(&theme.heat, step(0)),
+                    _ => two(&theme.heat, step(0), step(1)),
+                };
+                for x in self.column(bucket, map)..self.column(bucket + 1, map) {
+                    paint::cell(buf, map, x, y, symbol, style);
                 }
-                for bucket in 0..self.buckets {
-                    let step = |half: usize| {
-                        let share = band.get(half).and_then(Option::as_ref).map_or(0.0, |shares| shares[bucket]);
-                        theme.heat.step((share / HOTTEST).sqrt())
-                    };
-                    let (symbol, style) = match halves {
-                        1 => one(&theme.heat, step(0)),
-                        _ => two(&theme.heat, step(0), step(1)),
-                    };
-                    let left = map.x + bucket as u16 * cell;
-                    for x in left..left + cell {
-                        paint::cell(buf, map, x, y, symbol, style);
-                    }
-                }
-                if halves == 1 && band[0].is_none() && tall == 1 {
-                    let note = paint::clip("every row read", map.width);
-                    paint::text(buf, map, map.x, y, &note, theme.dim);
-                }
+            }
+            if bands.iter().all(Option::is_none) {
+                paint::text(buf, map, map.x, y, &paint::clip("every row is read", map.width), theme.dim);
             }
         }
     }
@@ -151,7 +167,7 @@ fn one(heat: &Heat, step: usize) -> (&'static str, Style) {
 fn two(heat: &Heat, upper: usize, lower: usize) -> (&'static str, Style) {
     match heat {
         Heat::Colours(colours) => match (colours[upper], colours[lower]) {
-            (Color::Reset, Color::Reset) => (" ", Style::new()),
+            (upper, lower) if upper == lower => (" ", Style::new().bg(upper)),
             // The terminal's own background cannot be had as a foreground.
             (Color::Reset, lower) => ("▄", Style::new().fg(lower)),
             (upper, lower) => ("▀", Style::new().fg(upper).bg(lower)),
@@ -172,7 +188,13 @@ fn distance_label(bucket: usize) -> String {
 impl Widget for &HeatMap<'_> {
     fn render(self, area: Rect, buf: &mut Buffer) {
         let theme = self.panel.theme();
-        let inner = self.panel.render(area, buf, &[]);
+        let share = |name, share| {
+            let look = SeriesLook { symbol: name, style: theme.text, pattern: Pattern::Solid };
+            LegendEntry { name: "", look, value: Unit::Percent.fixed(share) }
+        };
+        let figures = [share("sink", self.sink_share), share("recent", self.recent_share)];
+        // In a single row the figures are all there is.
+        let inner = self.panel.render(area, buf, if area.height == 1 { &figures } else { &[] });
         if inner.is_empty() {
             return;
         }
@@ -198,12 +220,68 @@ impl Widget for &HeatMap<'_> {
             return;
         }
         let below = if inner.height >= 5 { 2 } else { 1 };
-        let width = cell * self.buckets as u16;
-        let map = Rect { x: inner.x + GUTTER, width, height: inner.height - below, ..inner };
-        self.draw(map, cell, buf);
-        self.distance_axis(map, Rect { y: map.bottom(), height: 1, x: map.x, width: inner.right() - map.x }, cell, buf);
+        let map = Rect { x: inner.x + GUTTER, width: inner.width - GUTTER, height: inner.height - below, ..inner };
+        self.draw(map, buf);
+        self.distance_axis(map, Rect { y: map.bottom(), height: 1, ..map }, buf);
         if below == 2 {
             self.footer(Rect { x: inner.x + 1, width: inner.width - 1, ..last }, buf);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::{
+        theme::{ColorDepth, Theme},
+        widgets::samples::{drawn, text},
+    };
+
+    #[test]
+    fn buckets_are_labelled_by_their_least_distance() {
+        let labels: Vec<_> = (0..DISTANCE_BUCKETS).map(distance_label).collect();
+        assert_eq!(labels[..6], ["now", "1", "2", "4", "8", "16"]);
+        assert_eq!((labels[9].as_str(), labels[11].as_str(), labels[17].as_str()), ("256", "1k", "64k"));
+    }
+
+    #[test]
+    fn the_context_bounds_the_buckets() {
+        let theme = Theme::mono();
+        let buckets = |context| HeatMap::new(Panel::new(&theme, ""), &[], context).buckets;
+        // The farthest row of 8,192 is 8,191 away, which is in bucket 13: 4,096 to 8,191.
+        assert_eq!([0, 2, 8192, 8193, usize::MAX].map(buckets), [2, 2, 14, 15, DISTANCE_BUCKETS]);
+    }
+
+    #[test]
+    fn colour_follows_the_share_in_the_layer() {
+        let theme = Theme::dark(ColorDepth::Rgb);
+        let Heat::Colours(ramp) = &theme.heat else { panic!("dark has colours") };
+        // All rows of the first layer at distance 0, those of the second one half at 2..4 and half at 4..8.
+        let mut hits = vec![vec![0; DISTANCE_BUCKETS]; 2];
+        hits[0][0] = 9;
+        (hits[1][2], hits[1][3]) = (500, 500);
+        let buf = drawn(&HeatMap::new(Panel::new(&theme, "x").bare(), &hits, 64), 40, 4);
+        // Two rows: a layer each; seven buckets of five columns.
+        let hottest = *ramp.last().unwrap();
+        assert_eq!((buf[(4, 1)].bg, buf[(9, 1)].bg), (hottest, Color::Reset));
+        assert_eq!((buf[(4, 2)].bg, buf[(15, 2)].bg, buf[(20, 2)].bg), (Color::Reset, hottest, hottest));
+    }
+
+    #[test]
+    fn two_layers_share_a_row_where_rows_are_few() {
+        let theme = Theme::dark(ColorDepth::Rgb);
+        let Heat::Colours(ramp) = &theme.heat else { panic!("dark has colours") };
+        let mut hits = vec![vec![0; DISTANCE_BUCKETS]; 4];
+        (hits[0][1], hits[1][2], hits[2][3], hits[3][3]) = (1, 1, 1, 1);
+        let buf = drawn(&HeatMap::new(Panel::new(&theme, "x").bare(), &hits, 64), 40, 4);
+        assert_eq!((buf[(9, 1)].symbol(), buf[(14, 1)].symbol()), ("▀", "▄"));
+        assert_eq!((buf[(19, 2)].symbol(), buf[(19, 2)].bg), (" ", *ramp.last().unwrap()));
+    }
+
+    #[test]
+    fn nothing_selected_is_said() {
+        let theme = Theme::mono();
+        let hits = vec![vec![0; DISTANCE_BUCKETS]; 3];
+        assert!(text(&drawn(&HeatMap::new(Panel::new(&theme, "x"), &hits, 64), 40, 8)).contains("n/a: no row"));
     }
 }

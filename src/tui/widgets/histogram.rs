@@ -2,7 +2,12 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, widgets::Widget};
 
-use super::{axis::Axis, paint, panel::Panel};
+use super::{
+    axis::Axis,
+    paint,
+    panel::{LegendEntry, Panel},
+    units::Unit,
+};
 use crate::{
     telemetry::{Latency, Summary},
     tui::theme::SeriesLook,
@@ -40,12 +45,17 @@ impl<'a> LatencyHistogram<'a> {
         self
     }
 
+    fn median(&self, lane: &LatencyLane<'a>) -> LegendEntry<'a> {
+        let median = lane.latency.window(self.now_ms).p50;
+        LegendEntry { name: "p50", look: lane.look, value: self.axis.unit().fixed(median) }
+    }
+
     /// `● kcache  p50 12.3 ms  p99 45.6 ms  max …  n …`, as much as fits.
     fn figures(&self, row: Rect, lane: &LatencyLane<'_>, summary: &Summary, name_width: usize, buf: &mut Buffer) {
         let (theme, unit) = (self.panel.theme(), self.axis.unit());
         let mut x = paint::text(buf, row, row.x, row.y, lane.look.symbol, lane.look.style) + 1;
         x = paint::text(buf, row, x, row.y, &format!("{:<name_width$}", lane.name), theme.text);
-        let count = super::units::Unit::Count.fixed(Some(summary.count as f64));
+        let count = Unit::Count.fixed(Some(summary.count as f64));
         let figures = [
             ("p50", unit.fixed(summary.p50)),
             ("p99", unit.fixed(summary.p99)),
@@ -84,17 +94,20 @@ impl<'a> LatencyHistogram<'a> {
         for x in line.left()..line.right() {
             paint::cell(buf, line, x, line.y, "─", theme.dim);
         }
-        // The 99th percentile first: where both fall together the median is the one that stays.
-        for (name, value) in [("p99", summary.p99), ("p50", summary.p50)] {
+        // The median is named at the left of its place and the 99th percentile at the right, so that they never cover
+        // each other, whatever the distance; at an edge the name changes sides.
+        for (name, value, to_the_left) in [("p99", summary.p99, false), ("p50", summary.p50, true)] {
             let Some(value) = value else { continue };
             let share = (value / self.axis.top()).clamp(0.0, 1.0);
             let x = line.x + ((share * f64::from(line.width)) as u16).min(line.width - 1);
-            let label = format!("┴{name}");
-            if x + paint::width(&label) <= line.right() {
-                paint::text(buf, line, x, line.y, &label, lane.look.style);
+            let width = paint::width(name);
+            let left_fits = x >= line.x + width;
+            if (to_the_left && left_fits) || x + 1 + width > line.right() {
+                paint::right(buf, line, x, line.y, name, lane.look.style);
             } else {
-                paint::right(buf, line, x + 1, line.y, &format!("{name}┴"), lane.look.style);
+                paint::text(buf, line, x + 1, line.y, name, lane.look.style);
             }
+            paint::cell(buf, line, x, line.y, "┴", lane.look.style);
         }
     }
 
@@ -116,7 +129,9 @@ impl<'a> LatencyHistogram<'a> {
 
 impl Widget for &LatencyHistogram<'_> {
     fn render(self, area: Rect, buf: &mut Buffer) {
-        let inner = self.panel.render(area, buf, &[]);
+        let medians: Vec<_> = self.lanes.iter().map(|lane| self.median(lane)).collect();
+        // In a single row the medians are all there is.
+        let inner = self.panel.render(area, buf, if area.height == 1 { &medians } else { &[] });
         let lanes = self.lanes.len() as u16;
         if inner.is_empty() || lanes == 0 {
             return;

@@ -16,6 +16,7 @@ mod panel;
 mod progress;
 #[cfg(test)]
 mod samples;
+mod span;
 mod timechart;
 pub mod units;
 
@@ -28,5 +29,6 @@ pub use kpi::{Comparison, Kpi};
 pub use layers::KeptMass;
 pub use panel::{LegendEntry, Panel};
 pub use progress::Progress;
-pub use timechart::{Line, Span, TimeChart};
+pub use span::Span;
+pub use timechart::{Line, TimeChart};
 pub use units::Unit;

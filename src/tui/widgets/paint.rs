@@ -41,7 +41,7 @@ pub(super) fn text(buf: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, sty
     if y < area.top() || y >= area.bottom() || x < area.left() || x >= area.right() {
         return x;
     }
-    buf.set_stringn(x, y, text, usize::from(area.right() - x), style).0
+    buf.set_stringn(x, y, text, usize::from(area.right() - x), over(style)).0
 }
 
 /// Writes so that the text ends before column `end`; its beginning is cut where it does not fit.
@@ -56,8 +56,13 @@ pub(super) fn cell(buf: &mut Buffer, area: Rect, x: u16, y: u16, symbol: &str, s
     if area.contains((x, y).into())
         && let Some(cell) = buf.cell_mut((x, y))
     {
-        cell.set_symbol(symbol).set_style(style);
+        cell.set_symbol(symbol).set_style(over(style));
     }
+}
+
+/// The style alone, with nothing left of what was in the cell before.
+fn over(style: Style) -> Style {
+    Style::reset().patch(style)
 }
 
 #[cfg(test)]

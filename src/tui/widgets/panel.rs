@@ -59,71 +59,97 @@ impl<'a> Panel<'a> {
 
     /// Draws frame and title with a legend at the right; returns the area inside. Where three rows or ten columns are
     /// not there the frame is left out; where there is a single row the legend is all there is.
+    ///
+    /// Room is given up in this order: names in the legend; then the legend moves to the lower edge of the frame; then
+    /// the note goes, then entries of the legend from the end. Without a frame the title gives way to the last entry.
     pub fn render(&self, area: Rect, buf: &mut Buffer, legend: &[LegendEntry<'_>]) -> Rect {
         let area = area.intersection(buf.area);
         if area.is_empty() {
             return area;
         }
         let framed = self.framed && area.height >= 3 && area.width >= 10;
-        let head = Rect { height: 1, ..area };
-        if framed {
-            let (style, border) = match self.focused {
-                true => (self.theme.focus, self.theme.focus_border),
-                false => (self.theme.frame, BorderType::Rounded),
+        if !framed {
+            let head = Rect { height: 1, ..area };
+            let title = self.title_width(0);
+            let (note, all) = (self.note_width(), legend.len());
+            let fits = |taken: u16, count: usize, named: bool| {
+                let gap = if count == 0 || taken == 0 { 0 } else { 2 };
+                taken + gap + legend_width(&legend[..count], named) <= area.width
             };
-            Block::bordered().border_type(border).border_style(style).render(area, buf);
-            self.head(Rect { x: area.x + 2, width: area.width - 4, ..head }, buf, legend, 1);
-            Rect { x: area.x + 1, y: area.y + 1, width: area.width - 2, height: area.height - 2 }
-        } else {
-            self.head(head, buf, legend, 0);
-            Rect { y: area.y + 1, height: area.height - 1, ..area }
+            if fits(title + note, all, true) || fits(title + note, all, false) {
+                self.draw_title(head, buf, 0, true);
+                self.draw_legend(head, buf, legend, fits(title + note, all, true), 0);
+            } else if let Some(count) = (1..=all).rev().find(|&count| fits(title, count, false)) {
+                self.draw_title(head, buf, 0, false);
+                self.draw_legend(head, buf, &legend[..count], false, 0);
+            } else if let Some(count) = (1..=all).rev().find(|&count| fits(0, count, false)) {
+                self.draw_legend(head, buf, &legend[..count], false, 0);
+            } else {
+                self.draw_title(head, buf, 0, false);
+            }
+            return Rect { y: area.y + 1, height: area.height - 1, ..area };
         }
+        let (style, border) = match self.focused {
+            true => (self.theme.focus, self.theme.focus_border),
+            false => (self.theme.frame, BorderType::Rounded),
+        };
+        Block::bordered().border_type(border).border_style(style).render(area, buf);
+        let upper = Rect { x: area.x + 2, width: area.width - 4, height: 1, ..area };
+        let lower = Rect { y: area.bottom() - 1, ..upper };
+        let title = self.title_width(1);
+        let note = if title + self.note_width() <= upper.width { self.note_width() } else { 0 };
+        // A piece of the frame between the title and the legend, and blanks around the legend.
+        let fits = |taken: u16, count: usize, named: bool| {
+            count == 0 || taken + legend_width(&legend[..count], named) + 3 <= upper.width
+        };
+        self.draw_title(upper, buf, 1, note > 0);
+        let all = legend.len();
+        let above = [true, false].into_iter().find(|&named| fits(title + note, all, named));
+        let below = (1..=all).rev().flat_map(|count| [(count, true), (count, false)]);
+        if let Some(named) = above {
+            self.draw_legend(upper, buf, legend, named, 1);
+        } else if let Some((count, named)) = below.into_iter().find(|&(count, named)| fits(0, count, named)) {
+            self.draw_legend(lower, buf, &legend[..count], named, 1);
+        }
+        Rect { x: area.x + 1, y: area.y + 1, width: area.width - 2, height: area.height - 2 }
     }
 
-    /// Title, note and legend in one row, each with `pad` blanks around it, as far as they fit: names in the legend go
-    /// first, then the note, then entries from the end, then the end of the title.
-    fn head(&self, row: Rect, buf: &mut Buffer, legend: &[LegendEntry<'_>], pad: u16) {
-        let title_width = paint::width(self.title) + 2 * pad;
-        let note = self.note.map(|note| (note, paint::width(note) + 3));
-        let note_width = note.map_or(0, |(_, width)| width);
-        let entry_width = |entry: &LegendEntry<'_>, named: bool| {
-            let name = if named && !entry.name.is_empty() { paint::width(entry.name) + 1 } else { 0 };
-            paint::width(entry.look.symbol) + 1 + name + paint::width(&entry.value)
-        };
-        let legend_width = |count: usize, named: bool| match count {
-            0 => 0,
-            _ => legend[..count].iter().map(|entry| entry_width(entry, named) + 2).sum::<u16>() - 2 + 2 * pad + 1,
-        };
-        let all = legend.len();
-        let shrunk = (1..=all).rev().map(|count| (count, false, false));
-        let tries = [(all, true, true), (all, false, true)].into_iter().chain(shrunk);
-        let (count, named, noted) = tries
-            .filter(|&(count, named, noted)| {
-                let title = if noted { title_width + note_width } else { title_width };
-                title + legend_width(count, named) <= row.width
-            })
-            .next()
-            // Nothing fits beside the title: figures matter more than a title in a single row of figures.
-            .unwrap_or((0, false, note_width + title_width <= row.width));
+    fn title_width(&self, pad: u16) -> u16 {
+        if self.title.is_empty() { 0 } else { paint::width(self.title) + 2 * pad }
+    }
 
+    /// Columns of ` · note`.
+    fn note_width(&self) -> u16 {
+        self.note.map_or(0, |note| paint::width(note) + 3)
+    }
+
+    /// The title at the left of a row, with `pad` blanks around it.
+    fn draw_title(&self, row: Rect, buf: &mut Buffer, pad: u16, noted: bool) {
+        if self.title.is_empty() {
+            return;
+        }
         let blank = " ".repeat(usize::from(pad));
-        let title_room = row.width.saturating_sub(2 * pad);
-        let mut x = paint::text(buf, row, row.x, row.y, &blank, self.theme.title);
-        x = paint::text(buf, row, x, row.y, &paint::clip(self.title, title_room), self.theme.title);
-        if let Some((note, _)) = note.filter(|_| noted) {
+        let title = paint::clip(self.title, row.width.saturating_sub(2 * pad));
+        let mut x = paint::text(buf, row, row.x, row.y, &blank, Style::new());
+        x = paint::text(buf, row, x, row.y, &title, self.theme.title);
+        if let Some(note) = self.note.filter(|_| noted) {
             x = paint::text(buf, row, x, row.y, " · ", self.theme.dim);
-            x = paint::text(buf, row, x, row.y, note, self.theme.warn);
+            x = paint::text(buf, row, x, row.y, note, self.theme.mark);
         }
         paint::text(buf, row, x, row.y, &blank, Style::new());
+    }
 
-        let mut x = row.right().saturating_sub(legend_width(count, named).saturating_sub(1));
-        if count > 0 {
-            x = paint::text(buf, row, x, row.y, &blank, Style::new());
+    /// The legend at the right of a row, with `pad` blanks around it.
+    fn draw_legend(&self, row: Rect, buf: &mut Buffer, legend: &[LegendEntry<'_>], named: bool, pad: u16) {
+        if legend.is_empty() {
+            return;
         }
-        for (at, entry) in legend[..count].iter().enumerate() {
-            if at > 0 {
-                x = paint::text(buf, row, x, row.y, "  ", Style::new());
-            }
+        let blank = " ".repeat(usize::from(pad));
+        let mut x = row.right().saturating_sub(legend_width(legend, named) + 2 * pad).max(row.x);
+        x = paint::text(buf, row, x, row.y, &blank, Style::new());
+        for (at, entry) in legend.iter().enumerate() {
+            let gap = if at > 0 { "  " } else { "" };
+            x = paint::text(buf, row, x, row.y, gap, Style::new());
             x = paint::text(buf, row, x, row.y, entry.look.symbol, entry.look.style);
             x = paint::text(buf, row, x, row.y, " ", Style::new());
             if named && !entry.name.is_empty() {
@@ -132,8 +158,58 @@ impl<'a> Panel<'a> {
             }
             x = paint::text(buf, row, x, row.y, &entry.value, entry.look.style);
         }
-        if count > 0 {
-            paint::text(buf, row, x, row.y, &blank, Style::new());
+        paint::text(buf, row, x, row.y, &blank, Style::new());
+    }
+}
+
+/// Columns of a legend, entries two apart.
+fn legend_width(legend: &[LegendEntry<'_>], named: bool) -> u16 {
+    let entry = |entry: &LegendEntry<'_>| {
+        let name = if named && !entry.name.is_empty() { paint::width(entry.name) + 1 } else { 0 };
+        paint::width(entry.look.symbol) + 1 + name + paint::width(&entry.value) + 2
+    };
+    legend.iter().map(entry).sum::<u16>().saturating_sub(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::{theme::ColorDepth, widgets::samples::text};
+
+    fn drawn(panel: Panel<'_>, width: u16, height: u16) -> Buffer {
+        let theme = panel.theme();
+        let entry = |name, look, value: &str| LegendEntry { name, look, value: value.into() };
+        let legend = [entry("kcache", theme.kcache, "12.3 MiB"), entry("kv", theme.kv, "24.5 MiB")];
+        let mut buf = Buffer::empty(Rect::new(0, 0, width, height));
+        panel.render(buf.area, &mut buf, &legend);
+        buf
+    }
+
+    #[test]
+    fn room_is_given_up_in_order() {
+        let theme = Theme::mono();
+        let panel = Panel::new(&theme, "Memory").note("simulated");
+        let rows = |panel, width, height| text(&drawn(panel, width, height));
+        assert_eq!(
+            rows(panel, 64, 3).lines().next().unwrap(),
+            "╭─ Memory · simulated ────── ● kcache 12.3 MiB  ○ kv 24.5 MiB ─╮"
+        );
+        assert_eq!(rows(panel, 52, 3).lines().next().unwrap(), "╭─ Memory · simulated ──── ● 12.3 MiB  ○ 24.5 MiB ─╮");
+        let narrow = rows(panel, 40, 3);
+        assert_eq!(narrow.lines().next().unwrap(), "╭─ Memory · simulated ─────────────────╮");
+        assert_eq!(narrow.lines().last().unwrap(), "╰─── ● kcache 12.3 MiB  ○ kv 24.5 MiB ─╯");
+        assert_eq!(rows(panel.bare(), 40, 1), "Memory            ● 12.3 MiB  ○ 24.5 MiB");
+        assert_eq!(rows(panel.bare(), 16, 1), "      ● 12.3 MiB");
+        assert_eq!(rows(panel.bare(), 4, 1), "Mem…");
+    }
+
+    #[test]
+    fn focus_shows_with_and_without_colour() {
+        for theme in [Theme::mono(), Theme::dark(ColorDepth::Ansi16)] {
+            let panel = Panel::new(&theme, "Memory");
+            assert_ne!(drawn(panel.focused(true), 40, 3)[(0, 0)], drawn(panel, 40, 3)[(0, 0)]);
         }
+        let mono = Theme::mono();
+        assert!(text(&drawn(Panel::new(&mono, "Memory").focused(true), 40, 3)).starts_with('┏'));
     }
 }

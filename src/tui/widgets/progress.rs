@@ -56,15 +56,16 @@ impl Widget for &Progress<'_> {
             Some(left) => format!("{:>9} left", duration(Some(left))),
             None => format!("{:>14}", ""),
         };
+        let label = paint::width(self.label);
         let percent = format!("{:>3.0} %", (self.share() * 100.0).floor());
         let figures = [
             format!("{percent}  {tokens}  {speed}  {left}"),
+            format!("{tokens}  {speed}  {left}"),
+            format!("{percent}  {tokens}  {left}"),
             format!("{percent}  {left}"),
             percent.clone(),
-            String::new(),
         ];
-        let label = paint::width(self.label);
-        let fits = |figures: &String, label: u16| label + 8 + paint::width(figures) + 3 <= row.width;
+        let fits = |figures: &String, label: u16| label + 6 + paint::width(figures) + 2 <= row.width;
         let (figures, label_room) = match figures.iter().find(|figures| fits(figures, label + 1)) {
             Some(figures) => (figures.as_str(), label + 1),
             None if row.width >= 4 + label.min(1) => (percent.as_str(), 0),

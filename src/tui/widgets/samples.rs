@@ -5,7 +5,8 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style, widgets::Widget};
 
 use super::*;
 use crate::{
-    engine::{DISTANCE_BUCKETS, Lane, Ledger, Stages, TierBytes},
+    attention::DISTANCE_BUCKETS,
+    engine::{Lane, Ledger, Stages, TierBytes},
     telemetry::{Latency, Marks, Series},
     tui::{
         theme::{ColorDepth, Theme},
@@ -230,22 +231,36 @@ impl Scene {
     /// Draws one of the widgets.
     pub fn draw(&self, which: usize, area: Rect, buf: &mut Buffer) {
         match which {
-            0 => (&self.memory()).render(area, buf),
-            1 => (&self.latency()).render(area, buf),
-            2 => (&self.heat_map()).render(area, buf),
-            3 => (&self.ledger()).render(area, buf),
-            4 => (&self.stages()).render(area, buf),
-            5 => (&self.histogram()).render(area, buf),
-            6 => (&self.kept_mass()).render(area, buf),
-            7 => (&self.kpi()).render(area, buf),
-            8 => (&self.footer()).render(area, buf),
-            _ => (&self.progress()).render(area, buf),
+            0 => self.memory().render(area, buf),
+            1 => self.latency().render(area, buf),
+            2 => self.heat_map().render(area, buf),
+            3 => self.ledger().render(area, buf),
+            4 => self.stages().render(area, buf),
+            5 => self.histogram().render(area, buf),
+            6 => self.kept_mass().render(area, buf),
+            7 => self.kpi().render(area, buf),
+            8 => self.footer().render(area, buf),
+            _ => self.progress().render(area, buf),
         }
     }
 }
 
 /// How many widgets [`Scene::draw`] knows.
 pub(super) const WIDGETS: usize = 10;
+
+/// Their names, in that order.
+const NAMES: [&str; WIDGETS] = [
+    "timechart",
+    "timechart_cursor",
+    "heatmap",
+    "ledger",
+    "stages",
+    "histogram",
+    "layers",
+    "kpi",
+    "footer",
+    "progress",
+];
 
 /// A widget drawn into a buffer of its own.
 pub(super) fn drawn(widget: impl Widget, width: u16, height: u16) -> Buffer {
@@ -264,7 +279,12 @@ pub(super) fn text(buf: &Buffer) -> String {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
-    fn no_widget_panics_or_leaves_its_area(which in 0..WIDGETS, x in 0u16..4, y in 0u16..4, width in 0u16..=120, height in 0u16..=50, mono: bool) {
+    fn no_widget_panics_or_leaves_its_area(
+        which in 0..WIDGETS,
+        (x, y) in (0u16..4, 0u16..4),
+        (width, height) in (0u16..=120, 0u16..=50),
+        mono in any::<bool>(),
+    ) {
         let theme = if mono { Theme::mono() } else { Theme::dark(ColorDepth::Rgb) };
         let scene = Scene::new(theme);
         // A frame of # around the area shows whether anything was written outside.
@@ -279,52 +299,68 @@ proptest! {
         // An area that reaches beyond the buffer is drawn as far as there is a buffer.
         let mut small = Buffer::empty(Rect::new(0, 0, width / 2, height / 2));
         scene.draw(which, area, &mut small);
-        prop_assert!(mono <= small.content.iter().all(|cell| cell.fg == Style::reset().fg.unwrap()));
+        prop_assert!(!mono || small.content.iter().all(|cell| cell.fg == Style::reset().fg.unwrap()));
     }
 }
 
 #[test]
-fn look() {
-    use crate::tui::picture::{Palette, svg};
-    let themes = [
-        ("dark", Theme::dark(ColorDepth::Rgb), Palette::DARK),
-        ("dark16", Theme::dark(ColorDepth::Ansi16), Palette::DARK),
-        ("light", Theme::light(ColorDepth::Rgb), Palette::LIGHT),
-        ("light16", Theme::light(ColorDepth::Ansi16), Palette::LIGHT),
-        ("blind", Theme::colour_blind(ColorDepth::Rgb, false), Palette::DARK),
-        ("mono", Theme::mono(), Palette::DARK),
-    ];
-    for (name, theme, palette) in themes {
+fn every_widget_at_several_sizes() {
+    // Large, as on a screen of 120×40, as on one of 80×24, too low for a plot, one row, and next to nothing.
+    const SIZES: [(u16, u16); 7] = [(100, 22), (60, 14), (40, 9), (40, 5), (26, 4), (50, 1), (9, 2)];
+    for (themed, theme) in [("", Theme::dark(ColorDepth::Rgb)), ("mono_", Theme::mono())] {
         let scene = Scene::new(theme);
-        for (width, height) in [(80u16, 24u16), (120, 40), (200, 60)] {
-            let mut buf = Buffer::empty(Rect::new(0, 0, width, height));
-            let w3 = width / 3;
-            let h = height - 2;
-            let kpi = 4.min(h / 6 + 1);
-            let rows = (h - kpi) / 2;
-            scene.draw(7, Rect::new(0, 0, w3, kpi), &mut buf);
-            scene.draw(7, Rect::new(w3, 0, w3, kpi), &mut buf);
-            scene.draw(7, Rect::new(2 * w3, 0, width - 2 * w3, kpi), &mut buf);
-            scene.draw(0, Rect::new(0, kpi, width / 2, rows), &mut buf);
-            scene.draw(1, Rect::new(width / 2, kpi, width - width / 2, rows), &mut buf);
-            let y = kpi + rows;
-            let rest = h - y;
-            let w = width / 3;
-            if rest >= 14 {
-                scene.draw(2, Rect::new(0, y, w, rest), &mut buf);
-                scene.draw(3, Rect::new(w, y, w, rest / 2), &mut buf);
-                scene.draw(4, Rect::new(w, y + rest / 2, w, rest - rest / 2), &mut buf);
-                scene.draw(5, Rect::new(2 * w, y, width - 2 * w, rest / 2), &mut buf);
-                scene.draw(6, Rect::new(2 * w, y + rest / 2, width - 2 * w, rest - rest / 2), &mut buf);
-            } else {
-                scene.draw(2, Rect::new(0, y, width / 2, rest), &mut buf);
-                scene.draw(3, Rect::new(width / 2, y, width - width / 2, rest / 2), &mut buf);
-                scene.draw(6, Rect::new(width / 2, y + rest / 2, width - width / 2, rest - rest / 2), &mut buf);
+        for (which, name) in NAMES.into_iter().enumerate() {
+            let mut all = String::new();
+            for (width, height) in SIZES {
+                let mut buf = Buffer::empty(Rect::new(0, 0, width, height));
+                scene.draw(which, buf.area, &mut buf);
+                all += &format!("{width}×{height}\n{}\n\n", text(&buf));
             }
-            scene.draw(9, Rect::new(0, height - 2, width, 1), &mut buf);
-            scene.draw(8, Rect::new(0, height - 1, width, 1), &mut buf);
-            std::fs::write(format!("/tmp/look/{name}-{width}.svg"), svg(&buf, &palette)).unwrap();
-            std::fs::write(format!("/tmp/look/{name}-{width}.txt"), text(&buf)).unwrap();
+            insta::assert_snapshot!(format!("{themed}{name}"), all);
         }
+    }
+}
+
+proptest! {
+    #[test]
+    fn charts_survive_any_figures(
+        values in prop::collection::vec((prop::num::f64::ANY, prop::num::f64::ANY), 0..30),
+        span in prop::array::uniform3(prop::num::f64::ANY),
+        [budget, cursor] in prop::array::uniform2(prop::option::of(prop::num::f64::ANY)),
+        counts in prop::collection::vec(prop::collection::vec(0u64..=u64::MAX / 4096, 0..25), 0..40),
+        mass in prop::collection::vec(prop::num::f32::ANY, 0..200),
+        width in 0u16..100, height in 0u16..30,
+    ) {
+        let theme = Theme::dark(ColorDepth::Ansi16);
+        let (mut series, mut marks, mut latency) = (Series::new(100), Marks::new(10), Latency::new(span[0], 10));
+        let mut axis = Axis::new(Unit::Bytes);
+        for &(t, value) in &values {
+            series.push(t, value);
+            marks.push(t, "n=1");
+            latency.record(t, value);
+            axis.follow(t, value);
+        }
+        let span = Span { to_ms: span[0], length_ms: span[1], now_ms: span[2] };
+        let panel = Panel::new(&theme, "any");
+        let chart = TimeChart::new(panel, &axis, span)
+            .line("a", &series, theme.kcache)
+            .line("b", &series, theme.kv)
+            .budget(budget, "budget")
+            .marks(&marks)
+            .cursor(cursor);
+        drawn(&chart, width, height);
+        drawn(&HeatMap::new(panel, &counts, values.len() * 300).shares(budget, cursor), width, height);
+        drawn(&KeptMass::new(panel, &mass, theme.kcache), width, height);
+        drawn(&LatencyHistogram::new(panel, &axis, span.to_ms).lane("a", theme.kcache, &latency), width, height);
+        let bar = Bar {
+            name: "any",
+            look: theme.kv,
+            values: values.iter().map(|&(_, value)| value).collect(),
+            limit: budget,
+            ghost: cursor,
+        };
+        drawn(&StackedBars::stages(panel, &axis).bar(bar), width, height);
+        drawn(&Kpi::new(panel, budget, Unit::Ms), width, height);
+        drawn(&Progress::new(&theme, "any", mass.len(), counts.len(), budget), width, height);
     }
 }

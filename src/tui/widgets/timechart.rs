@@ -1,28 +1,23 @@
 //! Several series over time, with a budget, marks where knobs were turned, and a cursor.
 
-use ratatui::{buffer::Buffer, layout::Rect, style::Style, widgets::Widget};
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::{Modifier, Style},
+    widgets::Widget,
+};
 
 use super::{
     axis::Axis,
     braille::Grid,
     paint,
     panel::{LegendEntry, Panel},
+    span::{Columns, Span, short_time},
 };
 use crate::{
     telemetry::{Marks, Series},
     tui::theme::SeriesLook,
 };
-
-/// The stretch of time that charts show.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Span {
-    /// The newest moment on show.
-    pub to_ms: f64,
-    /// How far back it reaches.
-    pub length_ms: f64,
-    /// What `now` is; differs from `to_ms` when an earlier stretch is looked at.
-    pub now_ms: f64,
-}
 
 /// One series on a chart.
 #[derive(Debug, Clone, Copy)]
@@ -131,78 +126,86 @@ impl<'a> TimeChart<'a> {
         rows - (share * rows as f64).round() as i64
     }
 
-    /// `-60s … -15s now` below the plot.
-    fn time_axis(&self, plot: Rect, row: Rect, buf: &mut Buffer) {
-        let theme = self.panel.theme();
-        let seconds = self.span.length_ms / 1000.0;
-        let behind = (self.span.now_ms - self.span.to_ms).max(0.0) / 1000.0;
-        const STEPS: [f64; 16] = [
-            1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 14_400.0,
-            28_800.0,
-        ];
-        let room = f64::from(plot.width / 10).max(1.0);
-        let step = STEPS.into_iter().find(|step| seconds / step <= room).unwrap_or(86_400.0);
-        let mut free_until = row.right();
-        for at in 0..=(seconds / step) as u32 + 1 {
-            let ago = (behind / step).ceil() * step + f64::from(at) * step;
-            let share = (ago - behind) / seconds;
-            if share > 1.0 {
-                break;
-            }
-            let label = if ago == 0.0 { "now".into() } else { short_time(ago) };
-            let width = paint::width(&label);
-            let centre = plot.right() - 1 - (share * f64::from(plot.width - 1)).round() as u16;
-            let x = centre.saturating_sub(width / 2).clamp(row.x, row.right().saturating_sub(width).max(row.x));
-            if x + width < free_until || at == 0 {
-                paint::text(buf, row, x, row.y, &label, theme.dim);
-                free_until = x;
-            }
-        }
-    }
-
-    fn draw_marks(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
-        let theme = self.panel.theme();
-        let Some(marks) = self.marks else { return };
-        let mut free_until = plot.right();
-        for mark in marks.window(time.from_ms(), time.to_ms()).rev() {
-            let x = plot.x + (time.dot(mark.t_ms) / 2).clamp(0, i64::from(plot.width) - 1) as u16;
+    fn draw_mark_lines(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
+        let style = self.panel.theme().mark.add_modifier(Modifier::DIM);
+        for mark in self.marks.iter().flat_map(|marks| marks.window(time.start_ms(), time.end_ms())) {
+            let x = time.cell(mark.t_ms, plot);
             for y in plot.top()..plot.bottom() {
-                paint::cell(buf, plot, x, y, "┊", theme.mark);
-            }
-            // The newest mark is named first; an older one is named where room is left of it.
-            let width = paint::width(&mark.label);
-            if x + 1 + width < free_until || (free_until == plot.right() && x + 1 + width <= free_until) {
-                paint::text(buf, plot, x + 1, plot.y, &mark.label, theme.mark);
-                free_until = x;
-            } else if x >= plot.x + width && x <= free_until {
-                paint::text(buf, plot, x - width, plot.y, &mark.label, theme.mark);
-                free_until = x - width;
-            } else {
-                free_until = free_until.min(x);
+                paint::cell(buf, plot, x, y, "┊", style);
             }
         }
     }
 
-    fn draw_budget(&self, plot: Rect, buf: &mut Buffer) {
+    /// The newest mark is named first; an older one where room is left before it.
+    fn draw_mark_labels(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
+        let Some(marks) = self.marks else { return };
+        let style = self.panel.theme().mark;
+        let mut free_until = plot.right();
+        for mark in marks.window(time.start_ms(), time.end_ms()).rev() {
+            let (x, width) = (time.cell(mark.t_ms, plot), paint::width(&mark.label));
+            let gap = u16::from(free_until < plot.right());
+            let start = if x + 1 + width + gap <= free_until {
+                Some(x + 1)
+            } else if x >= plot.x + width && x < free_until {
+                Some(x - width)
+            } else {
+                None
+            };
+            if let Some(start) = start {
+                paint::text(buf, plot, start, plot.y, &mark.label, style);
+            }
+            free_until = free_until.min(start.unwrap_or(x)).min(x);
+        }
+    }
+
+    fn draw_budget_line(&self, plot: Rect, buf: &mut Buffer) {
+        let Some((value, _)) = self.budget.filter(|&(value, _)| value <= self.axis.top()) else { return };
+        let y = plot.y + (self.height(value, plot) / 4) as u16;
+        for x in plot.left()..plot.right() {
+            paint::cell(buf, plot, x, y, "╌", self.panel.theme().budget);
+        }
+    }
+
+    /// Names the budget beside its line, where no series is in the way.
+    fn draw_budget_label(&self, plot: Rect, buf: &mut Buffer) {
         let Some((value, label)) = self.budget else { return };
         let theme = self.panel.theme();
         let text = format!("{label} {}", self.axis.unit().text(Some(value)));
-        if value > self.axis.top() {
-            paint::text(
-                buf,
-                plot,
-                plot.x + 1,
-                plot.y,
-                &paint::clip(&format!("↑ {text}"), plot.width - 1),
-                theme.budget,
-            );
+        let (text, rows) = if value > self.axis.top() {
+            (format!(" ↑ {text} "), vec![plot.y + u16::from(plot.height > 3), plot.y])
+        } else {
+            let y = plot.y + (self.height(value, plot) / 4) as u16;
+            (format!(" {text} "), vec![y, y.saturating_sub(1).max(plot.y), (y + 1).min(plot.bottom() - 1)])
+        };
+        let width = paint::width(&text);
+        if width + 2 > plot.width {
             return;
         }
-        let y = plot.y + (self.height(value, plot) / 4) as u16;
-        for x in plot.left()..plot.right() {
-            paint::cell(buf, plot, x, y, "╌", theme.budget);
+        let columns = [plot.x + 2, plot.right() - width - 2, plot.x + (plot.width - width) / 2];
+        let free = |x: u16, y: u16| {
+            (x..x + width).all(|x| matches!(buf.cell((x, y)).map_or("", |cell| cell.symbol()), " " | "╌" | "┊"))
+        };
+        let mut places = rows.iter().flat_map(|&y| columns.map(|x| (x, y)));
+        // Where everything is taken the label covers a piece of a line, unless rows are few.
+        let covering = (plot.height >= 6).then_some((columns[0], rows[0]));
+        if let Some((x, y)) = places.find(|&(x, y)| free(x, y)).or(covering) {
+            paint::text(buf, plot, x, y, &text, theme.budget);
         }
-        paint::text(buf, plot, plot.x + 1, y, &paint::clip(&format!(" {text} "), plot.width - 1), theme.budget);
+    }
+
+    fn draw_cursor(&self, plot: Rect, row: Option<Rect>, buf: &mut Buffer, time: &Columns) {
+        let Some(cursor) = self.cursor_ms else { return };
+        let theme = self.panel.theme();
+        let x = time.cell(cursor, plot);
+        for y in plot.top()..plot.bottom() {
+            paint::cell(buf, plot, x, y, "│", theme.text);
+        }
+        if let Some(row) = row {
+            let label = format!(" {} ", short_time((self.span.now_ms - cursor).max(0.0) / 1000.0));
+            let width = paint::width(&label);
+            let x = x.saturating_sub(width / 2).clamp(row.x, row.right().saturating_sub(width).max(row.x));
+            paint::text(buf, row, x, row.y, &label, theme.cursor);
+        }
     }
 
     fn draw_lines(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
@@ -229,7 +232,7 @@ impl<'a> TimeChart<'a> {
         for line in self.lines.iter().rev() {
             let t_ms = self.cursor_ms.unwrap_or(self.span.to_ms);
             let Some(value) = line.series.at(t_ms) else { continue };
-            let x = plot.x + (time.dot(t_ms) / 2).clamp(0, i64::from(plot.width) - 1) as u16;
+            let x = time.cell(t_ms, plot);
             let y = plot.y + (self.height(value, plot) / 4) as u16;
             paint::cell(buf, plot, x, y, line.look.symbol, line.look.style);
         }
@@ -240,77 +243,110 @@ impl Widget for &TimeChart<'_> {
     fn render(self, area: Rect, buf: &mut Buffer) {
         let inner = self.panel.render(area, buf, &self.legend());
         let gutter = self.gutter() + 1;
-        if inner.height < 3
-            || inner.width < gutter + 12
-            || !self.span.length_ms.is_finite()
-            || self.span.length_ms <= 0.0
-        {
+        if inner.height < 3 || inner.width < gutter + 12 || !self.span.is_valid() {
             return self.sparklines(inner, buf);
         }
         let axis_rows = u16::from(inner.height >= 5);
         let plot = Rect { x: inner.x + gutter, width: inner.width - gutter, height: inner.height - axis_rows, ..inner };
         let time = Columns::new(self.span, usize::from(plot.width) * 2);
-        let theme = self.panel.theme();
+        let row = (axis_rows > 0).then_some(Rect { y: plot.bottom(), height: 1, ..inner });
         self.value_axis(plot, buf);
-        self.draw_budget(plot, buf);
-        self.draw_marks(plot, buf, &time);
+        self.draw_budget_line(plot, buf);
+        self.draw_mark_lines(plot, buf, &time);
         self.draw_lines(plot, buf, &time);
-        if axis_rows > 0 {
-            let row = Rect { y: plot.bottom(), height: 1, ..inner };
-            self.time_axis(plot, row, buf);
-            if let Some(cursor) = self.cursor_ms {
-                let x = plot.x + (time.dot(cursor) / 2).clamp(0, i64::from(plot.width) - 1) as u16;
-                let label = format!(" {} ", short_time((self.span.now_ms - cursor).max(0.0) / 1000.0));
-                let width = paint::width(&label);
-                let x = x.saturating_sub(width / 2).clamp(row.x, row.right().saturating_sub(width).max(row.x));
-                paint::text(buf, row, x, row.y, &label, theme.cursor);
-            }
+        if let Some(row) = row {
+            self.span.draw_axis(plot, row, self.panel.theme().dim, buf);
         }
-        if let Some(cursor) = self.cursor_ms {
-            let x = plot.x + (time.dot(cursor) / 2).clamp(0, i64::from(plot.width) - 1) as u16;
-            for y in plot.top()..plot.bottom() {
-                paint::cell(buf, plot, x, y, "│", theme.text);
-            }
-        }
+        self.draw_cursor(plot, row, buf, &time);
+        self.draw_mark_labels(plot, buf, &time);
+        self.draw_budget_label(plot, buf);
         self.draw_signs(plot, buf, &time);
     }
 }
 
-/// The columns of a chart on the fixed grid of time.
-struct Columns {
-    first: i64,
-    width_ms: f64,
-    count: usize,
-}
+#[cfg(test)]
+mod tests {
+    use ratatui::style::Color;
 
-impl Columns {
-    fn new(span: Span, count: usize) -> Self {
-        let width_ms = span.length_ms / count.max(1) as f64;
-        let last = (span.to_ms / width_ms).floor() as i64;
-        Self { first: last.saturating_sub(count as i64 - 1), width_ms, count }
+    use super::*;
+    use crate::tui::{
+        theme::{ColorDepth, Theme},
+        widgets::{Unit, samples},
+    };
+
+    /// Two level lines far apart, and the rows in which they are drawn.
+    fn level_lines(theme: &Theme) -> (Buffer, u16, u16) {
+        let (mut upper, mut lower) = (Series::new(1000), Series::new(1000));
+        for at in 0..600 {
+            upper.push(f64::from(at) * 100.0, 90.0);
+            lower.push(f64::from(at) * 100.0, 20.0);
+        }
+        let axis = Axis::nice(Unit::Ms, 100.0);
+        let span = Span { to_ms: 60_000.0, length_ms: 60_000.0, now_ms: 60_000.0 };
+        let chart = TimeChart::new(Panel::new(theme, "x"), &axis, span)
+            .line("kcache", &lower, theme.kcache)
+            .line("kv", &upper, theme.kv);
+        let buf = samples::drawn(&chart, 60, 14);
+        let row_of = |symbol| (1..13).find(|&y| (0..60).any(|x| buf[(x, y)].symbol() == symbol)).unwrap();
+        let rows = (row_of("●"), row_of("○"));
+        (buf, rows.0, rows.1)
     }
 
-    /// The column of a moment, counted from the first; may lie outside.
-    fn dot(&self, t_ms: f64) -> i64 {
-        ((t_ms / self.width_ms).floor() as i64).saturating_sub(self.first)
+    fn dots(buf: &Buffer, y: u16) -> Vec<u32> {
+        let codes = (12..56).map(|x| u32::from(buf[(x, y)].symbol().chars().next().unwrap_or(' ')));
+        codes.map(|code| code.saturating_sub(0x2800)).collect()
     }
 
-    fn from_ms(&self) -> f64 {
-        self.first as f64 * self.width_ms
+    #[test]
+    fn the_baseline_is_dashed_and_kcache_is_solid_in_every_theme() {
+        for theme in [Theme::dark(ColorDepth::Ansi16), Theme::mono()] {
+            let (buf, kcache, kv) = level_lines(&theme);
+            let (solid, dashed) = (dots(&buf, kcache), dots(&buf, kv));
+            assert!(solid.iter().all(|dots| dots.count_ones() == 2), "{solid:?}");
+            // Of eight columns of dots the dashes take five: four cells hold five dots.
+            let mut per_period =
+                dashed.chunks_exact(4).map(|cells| cells.iter().map(|dots| dots.count_ones()).sum::<u32>());
+            assert!(per_period.all(|dots| dots == 5), "{dashed:?}");
+        }
     }
 
-    fn to_ms(&self) -> f64 {
-        (self.first as f64 + self.count as f64) * self.width_ms
+    #[test]
+    fn a_line_has_its_lanes_colour() {
+        let (buf, kcache, kv) = level_lines(&Theme::dark(ColorDepth::Ansi16));
+        assert_eq!(
+            (buf[(30, kcache)].fg, (29..33).map(|x| buf[(x, kv)].fg).find(|&fg| fg != Color::Reset)),
+            (Color::Cyan, Some(Color::LightMagenta))
+        );
     }
-}
 
-/// `-15s`, `-2m`, `-1h`; fractions only below ten seconds.
-fn short_time(seconds_ago: f64) -> String {
-    match seconds_ago {
-        s if s < 10.0 && s.fract() > 1e-9 => format!("-{s:.1}s"),
-        s if s < 120.0 => format!("-{s:.0}s"),
-        s if s < 7200.0 && (s / 60.0).fract() < 1e-9 => format!("-{:.0}m", s / 60.0),
-        s if s < 7200.0 => format!("-{}m{:02}s", (s / 60.0) as u64, s as u64 % 60),
-        s => format!("-{:.1}h", s / 3600.0),
+    #[test]
+    fn moving_on_by_a_column_moves_the_picture_by_a_column() {
+        let theme = Theme::mono();
+        let mut series = Series::new(1000);
+        (0..900u32).for_each(|at| series.push(f64::from(at) * 70.0, f64::from(at * at % 97)));
+        let axis = Axis::nice(Unit::Ms, 100.0);
+        let plot = |to_ms: f64| {
+            let span = Span { to_ms, length_ms: 49_000.0, now_ms: to_ms };
+            let chart = TimeChart::new(Panel::new(&theme, "x"), &axis, span).line("kv", &series, theme.kv);
+            samples::drawn(&chart, 59, 14)
+        };
+        // 59 columns less frame and gutter leave 49, so a column is a second.
+        let (before, after) = (plot(60_500.0), plot(61_500.0));
+        for y in 1..12 {
+            let row = |buf: &Buffer, from: u16, to: u16| {
+                (from..to).map(|x| buf[(x, y)].symbol().to_owned()).collect::<Vec<_>>()
+            };
+            assert_eq!(row(&before, 12, 56), row(&after, 11, 55), "row {y}");
+        }
+    }
+
+    #[test]
+    fn the_legend_reads_at_the_cursor() {
+        let scene = samples::Scene::new(Theme::mono());
+        let [now, then] = [None, Some(60_000.0)]
+            .map(|cursor| samples::text(&samples::drawn(&scene.memory().cursor(cursor), 120, 12)));
+        let value = |at| Unit::Bytes.fixed(scene.samples.kcache_memory.at(at));
+        assert!(now.contains(&format!("● kcache {}", value(120_000.0))), "{now}");
+        assert!(then.contains(&format!("● kcache {}", value(60_000.0))) && then.contains(" -60s "), "{then}");
     }
 }
