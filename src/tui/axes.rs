@@ -19,8 +19,8 @@ pub struct Axes {
     pub latency: Axis,
     /// Tokens per second.
     pub throughput: Axis,
-    /// Memory of this process.
-    pub memory: Axis,
+    /// Bytes of a whole tier, weights included.
+    pub ledger: Axis,
     /// CPU of this process.
     pub cpu: Axis,
 }
@@ -33,7 +33,7 @@ impl Default for Axes {
             host_v: Axis::new(Unit::Bytes),
             latency: Axis::new(Unit::Ms),
             throughput: Axis::new(Unit::TokensPerSecond),
-            memory: Axis::new(Unit::Bytes),
+            ledger: Axis::new(Unit::Bytes),
             cpu: Axis::new(Unit::Percent),
         }
     }
@@ -55,7 +55,13 @@ impl Axes {
         follow(&mut self.latency, &mut lanes.iter().map(|lane| max(&lane.step_ms)));
         follow(&mut self.throughput, &mut lanes.iter().map(|lane| max(&lane.tok_s)));
         follow(&mut self.gpu, &mut metrics.gpus.iter().map(|gpu| max(&gpu.memory)));
-        follow(&mut self.memory, &mut [max(&metrics.rss)].into_iter());
+        follow(
+            &mut self.ledger,
+            &mut lanes.iter().filter_map(|lane| lane.ledger.as_ref()).map(|ledger| {
+                let device = ledger.device.weights + ledger.device.cache().max(ledger.ghost_kv_bytes);
+                Some(device.max(ledger.host.total()) as f64)
+            }),
+        );
         follow(&mut self.cpu, &mut [max(&metrics.process_cpu), max(&metrics.cpu)].into_iter());
     }
 }

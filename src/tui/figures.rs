@@ -72,7 +72,7 @@ pub enum Room {
 }
 
 impl Figures {
-    /// The figures for the window `from_ms..=to_ms`; bytes as of its end.
+    /// The figures of the stretch `from_ms..=to_ms`; bytes as of its end.
     pub fn new(metrics: &Metrics, started: Option<&Started>, sessions: &[Session], from_ms: f64, to_ms: f64) -> Self {
         let [kcache, _] = &metrics.lanes;
         let (device, ghost) = (kcache.device.at(to_ms), kcache.ghost.at(to_ms));
@@ -82,7 +82,7 @@ impl Figures {
             saved_bytes,
             saved_share: saved_bytes.zip(ghost).and_then(|(saved, ghost)| (ghost > 0.0).then(|| saved / ghost)),
             host_v_bytes: kcache.host_v.at(to_ms),
-            tok_s: metrics.lanes.each_ref().map(|lane| lane.tok_s.at(to_ms)),
+            tok_s: metrics.lanes.each_ref().map(|lane| lane.tok_s.mean(from_ms, to_ms)),
             step_ms: each(&|lane| percentiles(&lane.step_ms, from_ms, to_ms)),
             itl_ms: each(&|lane| percentiles(&lane.itl_ms, from_ms, to_ms)),
             kept: kcache.kept.mean(from_ms, to_ms),

@@ -1,11 +1,12 @@
 //! A scripted run for the tests of the screen: every kind of event, made up, the same in every run.
 
 use crate::{
+    attention::DISTANCE_BUCKETS,
     cache::{Knobs, Policy},
     config::Config,
     engine::{
-        DISTANCE_BUCKETS, Event, EventKind, FinishReason, Finished, Hits, Lane, LaneCard, Ledger, SessionId, Stages,
-        Started, Step, TierBytes, Token, Usage,
+        Event, EventKind, FinishReason, Finished, Hits, Lane, LaneCard, Ledger, SessionId, Stages, Started, Step,
+        TierBytes, Token, Usage,
     },
     telemetry::HostSample,
 };

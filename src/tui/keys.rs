@@ -306,12 +306,20 @@ fn step_chart(state: &mut State, by: isize) {
     state.chart = charts[(at + by).rem_euclid(charts.len() as isize) as usize];
 }
 
+/// Shows a preset. Who was writing goes on writing when the input comes back; who was not is never put there.
 fn show(state: &mut State, preset: Preset) {
     state.preset = preset;
     state.expanded = false;
     let there = focusable(preset);
-    if !there.contains(&state.focus) {
-        state.focus = there[0];
+    if there.contains(&Focus::Input) && std::mem::take(&mut state.was_writing) {
+        state.focus = Focus::Input;
+    } else if !there.contains(&state.focus) {
+        state.was_writing = state.focus == Focus::Input;
+        state.focus = if state.was_writing || there.contains(&Focus::Charts) {
+            Focus::Charts
+        } else {
+            Focus::Transcript(Lane::KCache)
+        };
     }
 }
 

@@ -47,6 +47,8 @@ pub struct State {
     pub wanted: Option<Policy>,
     /// The pane that hears the keys.
     pub focus: Focus,
+    /// Whether the input had the focus before a preset without one was shown.
+    pub was_writing: bool,
     /// What the screen shows.
     pub preset: Preset,
     /// Whether the focused pane has the whole screen.
@@ -134,6 +136,8 @@ pub enum Chart {
     Device,
     /// Memory of the GPUs as NVML reports it.
     Gpu,
+    /// Bytes of both tiers by owner.
+    Ledger,
     /// Bytes of V in host memory.
     HostV,
     /// Milliseconds per token.
@@ -206,6 +210,7 @@ impl State {
             axes: Axes::default(),
             wanted: None,
             focus: Focus::Input,
+            was_writing: false,
             preset: Preset::Both,
             expanded: false,
             chart: Chart::Device,
@@ -283,10 +288,19 @@ impl State {
         self.cursor_ms().unwrap_or(self.engine_ms)
     }
 
+    /// The stretch of time that figures are taken from: up to now or to the cursor, as far back as the charts reach
+    /// but not beyond the last turn of a knob, so that a figure never mixes two settings.
+    pub fn stretch(&self) -> (f64, f64) {
+        let at = self.at_ms();
+        let from = at - self.window_ms;
+        let turned = self.metrics.marks.window(from, at).next_back().map(|mark| mark.t_ms);
+        (turned.unwrap_or(from), at)
+    }
+
     /// The figures of the moment.
     pub fn figures(&self) -> Figures {
-        let at = self.at_ms();
-        Figures::new(&self.metrics, self.started.as_ref(), &self.sessions, at - self.window_ms, at)
+        let (from, to) = self.stretch();
+        Figures::new(&self.metrics, self.started.as_ref(), &self.sessions, from, to)
     }
 
     /// The charts there are, in the order of the screen.
@@ -301,6 +315,7 @@ impl State {
             Chart::Throughput,
             Chart::KeptMass,
             Chart::Stages,
+            Chart::Ledger,
             Chart::HostV,
             Chart::Host,
         ]);

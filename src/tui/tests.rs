@@ -96,7 +96,7 @@ fn pictures() {
         save(&name("charts-frozen"), &state, &dark(), &Palette::DARK);
         press(&mut state, &["space", "4"]);
         save(&name("figures"), &state, &dark(), &Palette::DARK);
-        press(&mut state, &["1", "?"]);
+        press(&mut state, &["3", "?"]);
         save(&name("help"), &state, &dark(), &Palette::DARK);
         save(&name("empty"), &fixture::empty(columns, rows), &dark(), &Palette::DARK);
     }
@@ -251,7 +251,7 @@ fn a_stopped_engine_leaves_a_screen_to_read() {
     let kind = EventKind::Stopped { error: Some("out of memory".into()) };
     update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
     let screen = text(&state);
-    assert!(screen.contains("engine stopped: out of memory") && screen.contains("Marta"), "{screen}");
+    assert!(screen.contains("out of memory · everything stays readable") && screen.contains("Marta"), "{screen}");
     typed(&mut state, "hello");
     assert!(press(&mut state, &["enter"]).is_empty());
     assert_eq!(press(&mut state, &["esc", "q"]), [Command::Quit]);

@@ -4,11 +4,12 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span, widgets::W
 
 use super::right_spans;
 use crate::{
-    engine::{DISTANCE_BUCKETS, Hits, Lane, Stages},
+    attention::DISTANCE_BUCKETS,
+    engine::{Hits, Lane, Stages},
     telemetry::Series,
     tui::{
         metrics::percentiles,
-        state::{Chart, Focus, Preset, State},
+        state::{Chart, Focus, State},
         theme::{SeriesLook, Theme},
         widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit},
     },
@@ -23,6 +24,7 @@ pub fn draw(state: &State, theme: &Theme, chart: Chart, area: Rect, buf: &mut Bu
     match chart {
         Chart::Device => drawing.device(buf),
         Chart::Gpu => drawing.gpu(buf),
+        Chart::Ledger => drawing.ledger(buf),
         Chart::HostV => drawing.host_v(buf),
         Chart::Latency => drawing.latency(buf),
         Chart::Stages => drawing.stages(buf),
@@ -42,9 +44,7 @@ struct Drawing<'a> {
 
 impl<'a> Drawing<'a> {
     fn panel(&self, title: &'a str) -> Panel<'a> {
-        // Where charts are all there is, the chosen one is marked only while it matters: with a neighbour.
-        let alone = self.state.expanded && self.state.preset != Preset::Both;
-        Panel::new(self.theme, title).focused(self.chosen && !alone)
+        Panel::new(self.theme, title).focused(self.chosen)
     }
 
     fn series(&self, of: impl Fn(&'a crate::tui::metrics::LaneMetrics) -> &'a Series) -> [&'a Series; 2] {
@@ -63,16 +63,15 @@ impl<'a> Drawing<'a> {
         chart.line("KCache", ours, self.theme.kcache).line("KV", theirs, self.theme.kv)
     }
 
-    /// The stretch of time of the figures: the window up to the cursor, or up to now.
-    fn stretch(&self) -> (f64, f64) {
-        let at = self.state.at_ms();
-        (at - self.state.window_ms, at)
-    }
-
-    /// Figures on the lower frame, at the right.
+    /// Figures on the lower frame, at the right; not where the legend has moved there.
     fn note(&self, buf: &mut Buffer, pieces: Vec<Span<'_>>) {
-        if self.area.height >= 4 && self.area.width >= 12 {
-            let row = Rect { x: self.area.x + 2, y: self.area.bottom() - 1, width: self.area.width - 4, height: 1 };
+        if self.area.height < 4 || self.area.width < 12 {
+            return;
+        }
+        let row = Rect { x: self.area.x + 2, y: self.area.bottom() - 1, width: self.area.width - 4, height: 1 };
+        if row.columns().all(|at| buf[(at.x, at.y)].symbol() == "─") {
+            buf.set_style(row, Style::reset());
+            buf.set_style(row, if self.chosen { self.theme.focus } else { self.theme.frame });
             right_spans(buf, row, pieces);
         }
     }
@@ -90,17 +89,25 @@ impl<'a> Drawing<'a> {
         let chart = self.both(self.time_in(panel, &self.state.axes.device), self.series(|lane| &lane.device));
         let ours = &lanes[Lane::KCache as usize];
         let budget = ours.budget_bytes.or(lanes[Lane::Kv as usize].budget_bytes).map(|bytes| bytes as f64);
-        let label = format!("budget {}", Unit::Bytes.text(budget));
-        let chart = chart.line("as KV", &ours.ghost, self.theme.ghost).budget(budget, &label);
+        let chart = chart.line("as KV", &ours.ghost, self.theme.ghost).budget(budget, "budget");
         chart.render(self.area, buf);
-        let mut pieces = Vec::new();
-        if budget.is_some_and(|budget| budget > self.state.axes.device.top()) {
-            pieces.push(self.dim(format!(" {label} ")));
-        }
         if let Some(ledger) = &ours.ledger {
-            pieces.push(self.dim(format!(" weights {} apart ", Unit::Bytes.text(Some(ledger.device.weights as f64)))));
+            let weights = Unit::Bytes.text(Some(ledger.device.weights as f64));
+            self.note(buf, vec![self.dim(format!(" cache alone; weights {weights} "))]);
         }
-        self.note(buf, pieces);
+    }
+
+    fn ledger(&self, buf: &mut Buffer) {
+        let mut panel = self.panel("Bytes by owner");
+        if self.state.simulated() {
+            panel = panel.note("simulated");
+        }
+        let [ours, theirs] = self.state.metrics.lanes.each_ref().map(|lane| lane.ledger.as_ref());
+        StackedBars::ledger(panel, &self.state.axes.ledger)
+            .tier("KCache device", self.theme.kcache, ours.map(|ledger| ledger.device), ours)
+            .tier("KCache host", self.theme.kcache, ours.map(|ledger| ledger.host), None)
+            .tier("KV device", self.theme.kv, theirs.map(|ledger| ledger.device), theirs)
+            .render(self.area, buf);
     }
 
     fn gpu(&self, buf: &mut Buffer) {
@@ -125,7 +132,7 @@ impl<'a> Drawing<'a> {
     fn host_v(&self, buf: &mut Buffer) {
         let chart = self.time("V in host memory", &self.state.axes.host_v);
         self.both(chart, self.series(|lane| &lane.host_v)).render(self.area, buf);
-        let (from, to) = self.stretch();
+        let (from, to) = self.state.stretch();
         let lane = &self.state.metrics.lanes[Lane::KCache as usize];
         let read = Unit::Bytes.text(lane.host_read.mean(from, to));
         let rows = Unit::Plain.text(lane.rows.mean(from, to));
@@ -135,7 +142,7 @@ impl<'a> Drawing<'a> {
     fn latency(&self, buf: &mut Buffer) {
         let chart = self.time("ms per token", &self.state.axes.latency);
         self.both(chart, self.series(|lane| &lane.step_ms)).render(self.area, buf);
-        let (from, to) = self.stretch();
+        let (from, to) = self.state.stretch();
         let mut pieces = vec![self.dim(" p50/p99".to_owned())];
         for lane in Lane::ALL {
             let look = self.theme.lane(lane);
@@ -152,7 +159,7 @@ impl<'a> Drawing<'a> {
     }
 
     fn stages(&self, buf: &mut Buffer) {
-        let (from, to) = self.stretch();
+        let (from, to) = self.state.stretch();
         let means = Lane::ALL.map(|lane| {
             let stages = &self.state.metrics.lanes[lane as usize].stages;
             let [linear_ms, scores_ms, select_ms, gather_ms, prefill_ms, head_ms, sampling_ms, other_ms] =
@@ -182,13 +189,13 @@ impl<'a> Drawing<'a> {
     fn throughput(&self, buf: &mut Buffer) {
         let chart = self.time("Tokens per second", &self.state.axes.throughput);
         self.both(chart, self.series(|lane| &lane.tok_s)).render(self.area, buf);
-        let (from, to) = self.stretch();
+        let (from, to) = self.state.stretch();
         let prefill = Unit::TokensPerSecond.text(self.state.metrics.prefill_tok_s.mean(from, to));
         self.note(buf, vec![self.dim(format!(" prefill {prefill} "))]);
     }
 
     fn hits(&self, buf: &mut Buffer) {
-        let (from, to) = self.stretch();
+        let (from, to) = self.state.stretch();
         let lane = &self.state.metrics.lanes[Lane::KCache as usize];
         let sum = Sum::of(lane.hits_in(from, to));
         let context = lane.tokens.max(from, to).unwrap_or(0.0) as usize;

@@ -14,9 +14,9 @@ use crate::{
     tui::{
         session::{Phase, Session},
         state::{Focus, State},
-        theme::Theme,
+        theme::{SeriesLook, Theme},
         transcript::Turn,
-        widgets::{Panel, Progress, Unit, units::duration},
+        widgets::{LegendEntry, Panel, Progress, Unit, units::duration},
         wrap::{Piece, wrap, wrap_text},
     },
 };
@@ -43,12 +43,9 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
     let look = theme.lane(lane);
     let name = header::lane_name(state, lane);
     let title = format!("{} {name}", look.symbol);
-    let note = state.session().and_then(|session| note(session, lane));
-    let mut panel = Panel::new(theme, &title).focused(state.focus == Focus::Transcript(lane));
-    if let Some(note) = &note {
-        panel = panel.note(note);
-    }
-    let inner = panel.render(area, buf, &[]);
+    let legend: Vec<_> = state.session().and_then(|session| agreement(theme, session, lane)).into_iter().collect();
+    let panel = Panel::new(theme, &title).focused(state.focus == Focus::Transcript(lane));
+    let inner = panel.render(area, buf, &legend);
     // The title carries the lane's colour, as its lines on the charts do.
     let framed = inner.x > area.x;
     let at =
@@ -86,20 +83,17 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
     }
 }
 
-/// What is worth saying beside the lane's name: how far the answers on show agree.
-fn note(session: &Session, lane: Lane) -> Option<String> {
-    let turn = session.turns.last()?;
-    if session.phase(lane) == Phase::Waiting {
-        return Some("waiting".into());
-    }
-    let agreement = turn.agreement;
+/// How far the answers on show agree, for the title: `≠ 37/40 the same`.
+fn agreement(theme: &Theme, session: &Session, lane: Lane) -> Option<LegendEntry<'static>> {
+    let agreement = session.turns.last()?.agreement;
     let share = agreement.share()?;
-    Some(match agreement.first_difference {
-        Some(at) => {
-            format!("same {}/{} · {:.0} % · parts at {}", agreement.same, agreement.compared, share * 100.0, at + 1)
-        }
-        None => format!("same {}/{}", agreement.same, agreement.compared),
-    })
+    let (symbol, style) = match agreement.first_difference {
+        None => ("=", theme.good),
+        Some(_) => ("≠", theme.mark),
+    };
+    let look = SeriesLook { symbol, style, ..theme.lane(lane) };
+    let value = format!("{}/{} {:>3.0} %", agreement.same, agreement.compared, share * 100.0);
+    Some(LegendEntry { name: "same", look, value })
 }
 
 /// What an empty transcript says.
@@ -209,7 +203,7 @@ fn answer(session: &Session, turn: &Turn, lane: Lane, width: usize, styles: &Sty
             words.push(format!("kept {}", Unit::Percent.text(Some(kept))));
         }
         let style = match reason {
-            FinishReason::Context | FinishReason::Budget => styles.bad,
+            FinishReason::Context | FinishReason::Budget | FinishReason::Failed => styles.bad,
             _ => styles.dim,
         };
         let mut line = wrap_text(&words.join(" · "), style, width);

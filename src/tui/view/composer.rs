@@ -73,9 +73,7 @@ fn placeholder(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
     let hint = if state.greeted {
         "ask something, or /file PATH to ask about a document".to_owned()
     } else {
-        format!(
-            "one model, two caches: ● KCache left, ○ an ordinary KV cache right. Type to ask, /file PATH for a document, {help}"
-        )
+        format!("type to ask, {help} · left ● KCache, right ○ an ordinary KV cache: one model, the same words")
     };
     // The first cell is the cursor's.
     let at = Rect { x: inner.x + 1, width: inner.width.saturating_sub(1), height: 1, ..inner };

@@ -130,7 +130,7 @@ fn cards(state: &State, theme: &Theme) -> Vec<Card> {
         card(
             "Time per token",
             parts(Unit::Ms, ours_ms),
-            format!("median of the window; KV: {}", text(Unit::Ms, theirs_ms)),
+            format!("the median since N was turned, or of the time on the charts; KV: {}", text(Unit::Ms, theirs_ms)),
             Provenance::Measured,
             ours,
         ),

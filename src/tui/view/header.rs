@@ -1,6 +1,6 @@
 //! The top of the screen: what runs and how, and the figures of both lanes.
 
-use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span};
+use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 use unicode_width::UnicodeWidthStr;
 
 use super::{right_spans, rows, spans};
@@ -13,8 +13,8 @@ use crate::{
 /// Model, policy and machine at the left; what the screen itself does at the right.
 pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     if let Some(error) = &state.stopped {
-        let why = error.as_deref().unwrap_or("it was shut down");
-        let banner = format!(" engine stopped: {why} · everything stays readable, q quits");
+        let why = error.as_deref().unwrap_or("the engine was shut down");
+        let banner = format!(" {why} · everything stays readable, q quits");
         buf.set_style(area, theme.bad);
         super::text(buf, area, &banner, theme.bad);
         return;
@@ -180,9 +180,4 @@ pub(super) fn lane_name(state: &State, lane: Lane) -> String {
         (Lane::Kv, None | Some(Policy::Kv)) => "KV".into(),
         (_, Some(policy)) => policy.to_string(),
     }
-}
-
-/// The style of a lane's text.
-pub(super) fn lane_style(theme: &Theme, lane: Lane) -> Style {
-    theme.lane(lane).style
 }

@@ -162,16 +162,7 @@ fn charts(state: &State, area: Rect) -> Vec<(Chart, Rect)> {
         return Vec::new();
     }
     let all = state.charts();
-    let (least_width, least_height) = (26, 6);
-    let most_columns = usize::from((area.width / least_width).max(1));
-    let most_rows = usize::from((area.height / least_height).max(1));
-    let mut columns = most_columns.min(all.len());
-    let mut rows = all.len().div_ceil(columns).min(most_rows);
-    // Charts that are wider than they are tall read best: prefer fewer columns while the rows still fit.
-    while columns > 1 && all.len().div_ceil(columns - 1) <= most_rows && area.width / (columns as u16) < 56 {
-        columns -= 1;
-        rows = all.len().div_ceil(columns);
-    }
+    let (columns, rows) = grid(all.len(), area);
     let shown = (columns * rows).min(all.len());
     let chosen = all.iter().position(|&chart| chart == state.chart).unwrap_or(0);
     let first = if chosen < shown { 0 } else { (chosen + 1).saturating_sub(shown).min(all.len() - shown) };
@@ -182,4 +173,20 @@ fn charts(state: &State, area: Rect) -> Vec<(Chart, Rect)> {
         placed.extend(charts.iter().copied().zip(cells.iter().copied()));
     }
     placed
+}
+
+/// Columns and rows for `count` charts: as many as can be shown, each about four times as wide as it is high.
+fn grid(count: usize, area: Rect) -> (usize, usize) {
+    const LEAST: (u16, u16) = (26, 6);
+    const SHAPE: f64 = 4.0;
+    let most_columns = usize::from((area.width / LEAST.0).max(1)).min(count);
+    let most_rows = usize::from((area.height / LEAST.1).max(1));
+    let candidates = (1..=most_columns).map(|columns| (columns, count.div_ceil(columns).min(most_rows)));
+    let badness = |&(columns, rows): &(usize, usize)| {
+        let missing = count.saturating_sub(columns * rows) as f64;
+        let width = f64::from(area.width) / columns as f64;
+        let height = f64::from(area.height) / rows as f64;
+        missing + (width / height / SHAPE).ln().abs()
+    };
+    candidates.min_by(|a, b| badness(a).total_cmp(&badness(b))).unwrap_or((1, 1))
 }
