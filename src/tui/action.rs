@@ -139,16 +139,16 @@ actions! {
     NUp = "n-up", "N+1", Knobs, Always, ["}", "alt-right"];
     /// Lowers N by one
     NDown = "n-down", "N−1", Knobs, Always, ["{", "alt-left"];
-    /// Cycles the tail, what stands for the rows that were not read: none, renorm, mean
+    /// Cycles what stands for the rows not read: none, renorm, mean
     TailCycle = "tail-cycle", "tail", Knobs, Always, ["t", "alt-t"];
-    /// One more dense layer, which keeps V on the device and reads every row
+    /// One more dense layer: V on the device, every row read
     DenseUp = "dense-up", "dense+1", Knobs, Always, ["d", "alt-d"];
     /// One dense layer less
     DenseDown = "dense-down", "dense−1", Knobs, Always, ["D", "alt-D"];
     /// Switches between rows chosen per query head and per KV head
     SelectCycle = "select-cycle", "select", Knobs, Always, ["s", "alt-s"];
 
-    /// Freezes the screen while collecting goes on, or thaws it
+    /// Freezes charts and figures while collecting goes on
     Freeze = "freeze", "freeze", Charts, Always, ["space", "f6", "alt-f"];
     /// Moves the cursor over all charts back in time
     CursorLeft = "cursor-left", "back", Charts, Charts, ["left", "h"];

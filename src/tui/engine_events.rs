@@ -72,12 +72,16 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
         EventKind::Host(sample) => state.metrics.host(t_ms, sample),
         EventKind::Gpu(sample) => state.metrics.gpu(t_ms, sample),
         EventKind::Dropped { count } => state.dropped = count,
-        EventKind::Stopped { error } => {
-            state.sessions.iter_mut().for_each(|session| session.failed(None, "the engine has ended"));
-            state.stopped = Some(error);
-        }
+        EventKind::Stopped { error } => ended(state, error),
     }
     commands
+}
+
+/// The engine has ended: nothing waits for it any longer, everything stays to be read.
+pub(super) fn ended(state: &mut State, error: Option<String>) {
+    state.sessions.iter_mut().for_each(|session| session.failed(None, "the engine has ended"));
+    state.wanted = None;
+    state.stopped.get_or_insert(error);
 }
 
 fn begin(state: &mut State, started: Started) {

@@ -22,6 +22,8 @@ pub mod metrics;
 mod mouse;
 pub mod observer;
 pub mod picture;
+#[cfg(test)]
+mod pty_tests;
 mod run;
 pub mod session;
 mod slash;

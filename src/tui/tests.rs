@@ -90,6 +90,9 @@ fn pictures() {
         let mut state = fixture::state(columns, rows);
         let name = |what: &str| format!("{what}-{columns}x{rows}");
         save(&name("both"), &state, &dark(), &Palette::DARK);
+        state.selected = 1;
+        save(&name("prefill"), &state, &dark(), &Palette::DARK);
+        state.selected = 0;
         save(&name("light"), &state, &Theme::light(ColorDepth::Rgb), &Palette::LIGHT);
         save(&name("mono"), &state, &Theme::mono(), &Palette::DARK);
         press(&mut state, &["esc", "2", "space", "left", "left", "H"]);

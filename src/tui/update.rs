@@ -37,7 +37,7 @@ pub fn update(state: &mut State, message: Message) -> Vec<Command> {
         }
         Message::Engine(event) => engine_events::apply(state, event),
         Message::EngineGone => {
-            state.stopped.get_or_insert(Some("the engine went away without a word".into()));
+            engine_events::ended(state, Some("the engine went away without a word".into()));
             Vec::new()
         }
         Message::Tick(now_ms) => tick(state, now_ms),

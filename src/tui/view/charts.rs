@@ -15,6 +15,9 @@ use crate::{
     },
 };
 
+/// Below this width titles are short.
+const NARROW: u16 = 34;
+
 /// Draws a chart.
 pub fn draw(state: &State, theme: &Theme, chart: Chart, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
@@ -82,7 +85,8 @@ impl<'a> Drawing<'a> {
 
     fn device(&self, buf: &mut Buffer) {
         let lanes = &self.state.metrics.lanes;
-        let mut panel = self.panel("Device memory");
+        // The short title leaves room for the word that must not be missed.
+        let mut panel = self.panel(if self.area.width < NARROW { "Device" } else { "Device memory" });
         if self.state.simulated() {
             panel = panel.note("simulated");
         }
@@ -98,7 +102,7 @@ impl<'a> Drawing<'a> {
     }
 
     fn ledger(&self, buf: &mut Buffer) {
-        let mut panel = self.panel("Bytes by owner");
+        let mut panel = self.panel(if self.area.width < NARROW { "Bytes" } else { "Bytes by owner" });
         if self.state.simulated() {
             panel = panel.note("simulated");
         }

@@ -211,7 +211,7 @@ fn answer(session: &Session, turn: &Turn, lane: Lane, width: usize, styles: &Sty
             let agreement = turn.agreement;
             let (words, style) = match agreement.first_difference {
                 None => ("every token the same in both".to_owned(), styles.same),
-                Some(at) => (format!("{:.0} % the same, parts at token {}", share * 100.0, at + 1), styles.dim),
+                Some(at) => (format!("{:.0} % the same, parts at {}", share * 100.0, at + 1), styles.dim),
             };
             line.extend(wrap_text(&words, style, width));
         }

@@ -73,7 +73,7 @@ fn placeholder(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
     let hint = if state.greeted {
         "ask something, or /file PATH to ask about a document".to_owned()
     } else {
-        format!("type to ask, {help} · left ● KCache, right ○ an ordinary KV cache: one model, the same words")
+        format!("type to ask, {help} · ● KCache left, ○ ordinary KV cache right, one model")
     };
     // The first cell is the cursor's.
     let at = Rect { x: inner.x + 1, width: inner.width.saturating_sub(1), height: 1, ..inner };

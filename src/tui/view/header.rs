@@ -7,14 +7,16 @@ use super::{right_spans, rows, spans};
 use crate::{
     cache::Policy,
     engine::Lane,
-    tui::{figures::Room, state::State, theme::Theme, widgets::Unit},
+    tui::{action::Action, figures::Room, state::State, theme::Theme, widgets::Unit},
 };
 
 /// Model, policy and machine at the left; what the screen itself does at the right.
 pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     if let Some(error) = &state.stopped {
         let why = error.as_deref().unwrap_or("the engine was shut down");
-        let banner = format!(" {why} · everything stays readable, q quits");
+        let quit = state.keymap.hint(state.focus.scope(), Action::Quit);
+        let quit = quit.map_or_else(String::new, |key| format!(", {key} quits"));
+        let banner = format!(" {why} · everything stays readable{quit}");
         buf.set_style(area, theme.bad);
         super::text(buf, area, &banner, theme.bad);
         return;
@@ -24,14 +26,17 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let mut left = vec![Span::styled(" kcache ", theme.title)];
     let room = usize::from(area.width.saturating_sub(taken + 1));
     let mut used = 8;
+    // The most important first; after the first that does not fit nothing follows.
     let mut add = |pieces: Vec<Span<'static>>| {
-        let width: usize = pieces.iter().map(Span::width).sum();
-        if used + width <= room {
-            used += width;
+        used += pieces.iter().map(Span::width).sum::<usize>();
+        if used <= room {
             left.extend(pieces);
         }
     };
     add(policy(state, theme));
+    if state.simulated() {
+        add(vec![Span::styled("  simulated", theme.mark)]);
+    }
     match &state.started {
         Some(started) => {
             add(vec![Span::styled("  ", theme.dim), Span::styled(started.model.clone(), theme.text)]);
@@ -100,7 +105,7 @@ pub fn kpis(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
             sum + blanks + if tall { wide(figure).max(label) } else { wide(figure) + 1 + label }
         })
     };
-    let short = total(false, 3) > usize::from(area.width);
+    let short = total(false, 2) > usize::from(area.width);
     let spare = usize::from(area.width).saturating_sub(total(short, 0));
     let gap = (spare / figures.len().max(1)).clamp(2, 6) as u16;
     let mut x = area.x + 1;
@@ -139,17 +144,20 @@ fn figures(state: &State, theme: &Theme) -> Vec<Figure> {
         spans
     };
     let number = |unit: Unit, value: Option<f64>| format!("{:>4}", unit.parts(value).0);
-    let pair = |value: Option<(f64, f64)>| {
-        let (p50, p99) = value.unzip();
-        format!("{}/{:<4}", number(Unit::Ms, p50), number(Unit::Ms, p99).trim_start())
+    let pair = |value: Option<(f64, f64)>| match value {
+        Some((p50, p99)) => {
+            format!("{}/{:<4}", number(Unit::Ms, Some(p50)), number(Unit::Ms, Some(p99)).trim_start())
+        }
+        None => format!("{:<9}", " n/a"),
     };
     let room = |room: Room| match room {
         Room::Unknown => " n/a".to_owned(),
         Room::Unlimited => "   ∞".to_owned(),
         Room::Tokens(tokens) => number(Unit::Count, Some(tokens as f64)),
     };
-    let share = |value| format!("{:>4} %", Unit::Percent.parts(value).0);
+    let share = |value| Unit::Percent.fixed(value);
     let (_, compared) = figures.agreement;
+    let saved_label = if state.simulated() { "saved, simulated" } else { "saved on device" };
     let mut saved = plain(Unit::Bytes.fixed(figures.saved_bytes));
     if figures.saved_share.is_some() {
         saved.push(Span::styled(format!("{:>3.0} %", figures.saved_share.unwrap_or(0.0) * 100.0), theme.good));
@@ -159,7 +167,7 @@ fn figures(state: &State, theme: &Theme) -> Vec<Figure> {
         agreement.push(Span::styled(format!(" of {}", Unit::Count.text(Some(compared as f64))), theme.dim));
     }
     vec![
-        Figure { label: "device KV saved", short: "saved", value: saved },
+        Figure { label: saved_label, short: "saved", value: saved },
         Figure {
             label: "tok/s",
             short: "tok/s",
@@ -168,8 +176,8 @@ fn figures(state: &State, theme: &Theme) -> Vec<Figure> {
         Figure { label: "ms per token, p50/p99", short: "ms", value: both(figures.step_ms.map(pair)) },
         Figure { label: "kept mass", short: "kept", value: plain(share(figures.kept)) },
         Figure { label: "same tokens", short: "same", value: agreement },
-        Figure { label: "tokens until full", short: "room", value: both(figures.until_full.map(room)) },
-        Figure { label: "ms between tokens seen, p50/p99", short: "seen", value: both(figures.itl_ms.map(pair)) },
+        Figure { label: "until full", short: "room", value: both(figures.until_full.map(room)) },
+        Figure { label: "ms seen between tokens", short: "seen", value: both(figures.itl_ms.map(pair)) },
     ]
 }
 

@@ -15,6 +15,7 @@ use crate::tui::{
     state::{Overlay, State},
     theme::Theme,
     widgets::Panel,
+    wrap::clip,
 };
 
 /// Draws what lies over the panes; returns where its cursor stands.
@@ -60,7 +61,7 @@ fn draw_help(
     buf: &mut Buffer,
 ) -> Option<Position> {
     let inner =
-        popup(theme, "Help · type to search, enter does it, esc closes", 90, area.height.saturating_sub(2), area, buf);
+        popup(theme, "Help · type to search, enter does it, esc closes", 100, area.height.saturating_sub(2), area, buf);
     if inner.is_empty() {
         return None;
     }
@@ -88,10 +89,14 @@ fn draw_help(
             Row::Heading(group) => text(buf, at, &format!(" {group}"), theme.title),
             Row::Entry(index, entry) => {
                 let keys = format!("   {:<keys_width$}", entry.keys);
+                let room = usize::from(at.width).saturating_sub(keys.width());
                 spans(
                     buf,
                     at,
-                    vec![Span::styled(keys, theme.key), Span::styled(format!("  {}", entry.action.help()), theme.text)],
+                    vec![
+                        Span::styled(keys, theme.key),
+                        Span::styled(clip(&format!("  {}", entry.action.help()), room), theme.text),
+                    ],
                 );
                 let name = format!(" {} ", entry.action.name());
                 let used = 3 + keys_width.max(entry.keys.width()) + 2 + entry.action.help().width();
