@@ -1,7 +1,13 @@
-//! Where keys and values live: policies, pages, the two tiers, and the ledger that accounts for every byte.
+//! Where keys and values live: policies, pages, the two tiers, and the account of every byte.
 
+mod lane;
 mod page;
 mod policy;
+mod sequence;
+mod tier;
 
+pub use lane::{CacheShape, LaneCache, Unbalanced};
 pub use page::{PAGE_TOKENS, Page};
 pub use policy::{Knobs, Policy, PolicyError, Select, Tail};
+pub use sequence::SequenceCache;
+pub use tier::{Full, Owner, Place, Tier};

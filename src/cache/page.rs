@@ -47,4 +47,9 @@ impl Page {
         let at = (kv_head * PAGE_TOKENS + slot) * self.head_dim;
         &mut self.data[at..][..self.head_dim]
     }
+
+    /// Takes over the rows of a page of the same shape.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.data.copy_from_slice(&other.data);
+    }
 }

@@ -1,1 +1,3 @@
 //! The arithmetic that has to be fast, each routine beside its portable twin. The only home of `unsafe`.
+
+pub mod map;

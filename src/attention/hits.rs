@@ -1,0 +1,134 @@
+//! Where the selected rows lay: counts by layer and distance, and the mass they held.
+
+/// Distances are counted in powers of two: bucket 0 is the token itself, bucket b ≥ 1 holds distances 2^(b-1)..2^b.
+pub const DISTANCE_BUCKETS: usize = 18;
+
+/// The first positions of a context, which models use as a resting place for attention ("attention sinks").
+pub const SINK_POSITIONS: usize = 4;
+
+/// The last positions of a context that count as recent.
+pub const RECENT_POSITIONS: usize = 64;
+
+/// Sums over decoded tokens. Made by the forward pass, emptied by whoever reports them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HitCounts {
+    /// Decoded tokens in the sums.
+    pub tokens: u64,
+    /// Selected rows by layer and distance from now; a row counts once for each head that selected it.
+    pub distance: Vec<[u64; DISTANCE_BUCKETS]>,
+    /// Selected rows among the first [`SINK_POSITIONS`].
+    pub sink: u64,
+    /// Selected rows among the last [`RECENT_POSITIONS`].
+    pub recent: u64,
+    /// Selected rows in all.
+    pub selected: u64,
+    /// V rows that query heads read, selected or not, over all layers.
+    pub rows_read: u64,
+    /// How often a query head read rows: the divisor of `rows_read`.
+    pub readings: u64,
+    kept: Vec<(f64, u64)>,
+}
+
+impl HitCounts {
+    /// Nothing counted yet, for a model of `layers` layers.
+    pub fn new(layers: usize) -> Self {
+        Self {
+            tokens: 0,
+            distance: vec![[0; DISTANCE_BUCKETS]; layers],
+            sink: 0,
+            recent: 0,
+            selected: 0,
+            rows_read: 0,
+            readings: 0,
+            kept: vec![(0.0, 0); layers],
+        }
+    }
+
+    /// Counts that all `len` rows were read by each of `heads` query heads.
+    pub fn read_all(&mut self, layer: usize, len: usize, heads: usize) {
+        self.rows_read += (len * heads) as u64;
+        self.readings += heads as u64;
+        self.kept[layer].0 += heads as f64;
+        self.kept[layer].1 += heads as u64;
+    }
+
+    /// Counts one head's selection: ascending `positions` out of `0..len`, which held `kept` of the softmax mass.
+    pub fn read_selected(&mut self, layer: usize, len: usize, positions: &[u32], kept: f32) {
+        let counts = &mut self.distance[layer];
+        for &position in positions {
+            counts[bucket(len - 1 - position as usize)] += 1;
+        }
+        // Ascending positions: the sinks are at the front, the recent ones at the back.
+        self.sink += positions.partition_point(|&position| (position as usize) < SINK_POSITIONS) as u64;
+        let recent_from = len.saturating_sub(RECENT_POSITIONS);
+        let old = positions.partition_point(|&position| (position as usize) < recent_from);
+        self.recent += (positions.len() - old) as u64;
+        self.selected += positions.len() as u64;
+        self.rows_read += positions.len() as u64;
+        self.readings += 1;
+        self.kept[layer].0 += f64::from(kept);
+        self.kept[layer].1 += 1;
+    }
+
+    /// The kept mass of each layer, mean over heads and tokens; 1 for a layer that read nothing.
+    pub fn kept_mass(&self) -> Vec<f32> {
+        self.kept.iter().map(|&(sum, count)| if count == 0 { 1.0 } else { (sum / count as f64) as f32 }).collect()
+    }
+
+    /// V rows a query head read per token, mean over heads and layers; `None` before the first.
+    pub fn rows_per_head(&self) -> Option<f64> {
+        (self.readings > 0).then(|| self.rows_read as f64 / self.readings as f64)
+    }
+
+    /// Adds another count of the same model.
+    pub fn add(&mut self, other: &Self) {
+        self.tokens += other.tokens;
+        self.sink += other.sink;
+        self.recent += other.recent;
+        self.selected += other.selected;
+        self.rows_read += other.rows_read;
+        self.readings += other.readings;
+        for (mine, theirs) in self.distance.iter_mut().zip(&other.distance) {
+            for (mine, theirs) in mine.iter_mut().zip(theirs) {
+                *mine += theirs;
+            }
+        }
+        for (mine, theirs) in self.kept.iter_mut().zip(&other.kept) {
+            mine.0 += theirs.0;
+            mine.1 += theirs.1;
+        }
+    }
+
+    /// Starts again from nothing.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.distance.len());
+    }
+}
+
+/// The bucket of a distance.
+pub fn bucket(distance: usize) -> usize {
+    ((usize::BITS - distance.leading_zeros()) as usize).min(DISTANCE_BUCKETS - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_double() {
+        assert_eq!([0, 1, 2, 3, 4, 7, 8, 63, 64].map(bucket), [0, 1, 2, 2, 3, 3, 4, 6, 7]);
+        assert_eq!(bucket(usize::MAX), DISTANCE_BUCKETS - 1);
+    }
+
+    #[test]
+    fn a_selection_is_counted_once_everywhere() {
+        let mut hits = HitCounts::new(2);
+        hits.read_selected(1, 200, &[0, 3, 4, 135, 136, 199], 0.75);
+        assert_eq!((hits.sink, hits.recent, hits.selected), (2, 2, 6));
+        assert_eq!(hits.distance[1].iter().sum::<u64>(), 6);
+        assert_eq!(hits.distance[1][0], 1);
+        assert_eq!(hits.kept_mass(), [1.0, 0.75]);
+        hits.read_all(0, 200, 3);
+        assert_eq!(hits.rows_per_head(), Some((6.0 + 600.0) / 4.0));
+    }
+}

@@ -1,0 +1,102 @@
+//! The cached keys and values of one sequence: a list of pages per layer for K and for V, and V's running sums.
+
+use half::{f16, slice::HalfFloatSliceExt};
+
+use super::{LaneCache, PAGE_TOKENS, Page, Place};
+
+/// Keys and values of one sequence in one lane. Made, grown and given back by the lane's [`LaneCache`].
+#[derive(Debug)]
+pub struct SequenceCache {
+    pub(super) layers: Vec<LayerCache>,
+    pub(super) len: usize,
+    kv_heads: usize,
+    head_dim: usize,
+}
+
+/// One layer of it.
+#[derive(Debug)]
+pub(super) struct LayerCache {
+    pub(super) k: Vec<Page>,
+    pub(super) v: Vec<Page>,
+    pub(super) v_place: Place,
+    /// Sum of all V rows, `[kv_heads, head_dim]`; empty in a lane that never needs it.
+    pub(super) v_sum: Vec<f32>,
+}
+
+impl SequenceCache {
+    pub(super) fn empty(lane: &LaneCache) -> Self {
+        let shape = lane.shape();
+        let layer = |index| LayerCache {
+            k: Vec::new(),
+            v: Vec::new(),
+            v_place: lane.v_place(index),
+            v_sum: vec![0.0; if lane.keeps_sums() { shape.kv_heads * shape.head_dim } else { 0 }],
+        };
+        Self {
+            layers: (0..shape.layers).map(layer).collect(),
+            len: 0,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+        }
+    }
+
+    /// Tokens cached in every layer.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is cached.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Tokens the pages can hold.
+    pub fn capacity(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.k.len() * PAGE_TOKENS)
+    }
+
+    /// The K pages of a layer.
+    pub fn k(&self, layer: usize) -> &[Page] {
+        &self.layers[layer].k
+    }
+
+    /// The V pages of a layer.
+    pub fn v(&self, layer: usize) -> &[Page] {
+        &self.layers[layer].v
+    }
+
+    /// Where a layer's V pages are.
+    pub fn v_place(&self, layer: usize) -> Place {
+        self.layers[layer].v_place
+    }
+
+    /// The sum of a layer's V rows, `[kv_heads, head_dim]`; empty in a lane of policy `kv`.
+    pub fn v_sum(&self, layer: usize) -> &[f32] {
+        &self.layers[layer].v_sum
+    }
+
+    /// Writes one token's row of a layer: `k` and `v` are `[kv_heads, head_dim]`. The capacity must have been grown
+    /// before. The token counts as cached once every layer has it and [`SequenceCache::advance`] was called.
+    pub fn write(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
+        let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
+        let LayerCache { k: k_pages, v: v_pages, v_sum, .. } = &mut self.layers[layer];
+        for head in 0..self.kv_heads {
+            let values = head * self.head_dim..(head + 1) * self.head_dim;
+            k_pages[page].row_mut(head, slot).convert_from_f32_slice(&k[values.clone()]);
+            let row: &mut [f16] = v_pages[page].row_mut(head, slot);
+            row.convert_from_f32_slice(&v[values.clone()]);
+            if !v_sum.is_empty() {
+                // The rounded values, as they will be read: the sum can then be made again from the pages alone.
+                for (sum, value) in v_sum[values].iter_mut().zip(row) {
+                    *sum += value.to_f32();
+                }
+            }
+        }
+    }
+
+    /// Counts `tokens` more as cached.
+    pub fn advance(&mut self, tokens: usize) {
+        self.len += tokens;
+        debug_assert!(self.len <= self.capacity(), "tokens are written only into pages that are held");
+    }
+}

@@ -1,0 +1,176 @@
+//! A tier: one place where pages live, and the account of what they take there.
+//!
+//! With a GPU the device tier is its memory and the host tier pinned host memory. On the CPU both are the same DRAM
+//! and a tier is an account with a cap: every byte is counted as if it lay on a device, and is called simulated.
+//! Pages are handed out only against the account, so the account cannot miss one; [`Tier::check`] proves it.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::Page;
+
+/// The two places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// GPU memory; on the CPU an account in DRAM.
+    Device,
+    /// Host memory.
+    Host,
+}
+
+/// Whose bytes they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Keys.
+    K,
+    /// Values.
+    V,
+    /// Running sums of V.
+    Tail,
+}
+
+/// A tier has no room for what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the {} budget is full: {need} bytes more were needed, {free} are left of {cap}", match .place {
+    Place::Device => "device",
+    Place::Host => "host",
+})]
+pub struct Full {
+    /// Which tier.
+    pub place: Place,
+    /// Bytes asked for.
+    pub need: u64,
+    /// Bytes left.
+    pub free: u64,
+    /// The cap.
+    pub cap: u64,
+}
+
+/// One tier of one lane.
+#[derive(Debug)]
+pub struct Tier {
+    place: Place,
+    cap: Option<u64>,
+    /// Bytes that count against the cap but are not handed out here: the step's workspace.
+    fixed: u64,
+    k: u64,
+    v: u64,
+    tail: u64,
+    peak: u64,
+}
+
+impl Tier {
+    /// An empty tier; `cap` in bytes, `None` for none.
+    pub fn new(place: Place, cap: Option<u64>) -> Self {
+        Self { place, cap, fixed: 0, k: 0, v: 0, tail: 0, peak: 0 }
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// The cap in bytes.
+    pub fn cap(&self) -> Option<u64> {
+        self.cap
+    }
+
+    /// Changes the cap. What is held stays, also above a lower cap.
+    pub fn set_cap(&mut self, cap: Option<u64>) {
+        self.cap = cap;
+    }
+
+    /// States the bytes of the workspace that the cap has to cover too.
+    pub fn set_fixed(&mut self, bytes: u64) {
+        self.fixed = bytes;
+        self.peak = self.peak.max(self.used());
+    }
+
+    /// Bytes held, workspace included.
+    pub fn used(&self) -> u64 {
+        self.k + self.v + self.tail + self.fixed
+    }
+
+    /// Bytes held by one owner.
+    pub fn held(&self, owner: Owner) -> u64 {
+        match owner {
+            Owner::K => self.k,
+            Owner::V => self.v,
+            Owner::Tail => self.tail,
+        }
+    }
+
+    /// The most bytes ever held at once.
+    pub fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// Bytes left under the cap; `None` without one.
+    pub fn free(&self) -> Option<u64> {
+        self.cap.map(|cap| cap.saturating_sub(self.used()))
+    }
+
+    /// Whether `bytes` more fit.
+    pub fn room(&self, bytes: u64) -> Result<(), Full> {
+        match (self.free(), self.cap) {
+            (Some(free), Some(cap)) if bytes > free => Err(Full { place: self.place, need: bytes, free, cap }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Books `bytes` for `owner`, or changes nothing.
+    pub fn take(&mut self, owner: Owner, bytes: u64) -> Result<(), Full> {
+        self.room(bytes)?;
+        *self.account(owner) += bytes;
+        self.peak = self.peak.max(self.used());
+        Ok(())
+    }
+
+    /// Gives `bytes` of `owner` back.
+    ///
+    /// # Panics
+    /// When more comes back than was taken: a page has been counted twice, and no figure could be believed any more.
+    pub fn give(&mut self, owner: Owner, bytes: u64) {
+        let account = self.account(owner);
+        *account = account.checked_sub(bytes).expect("a tier gets back no more than it gave");
+    }
+
+    /// Gives pages of `owner` back.
+    pub fn give_pages(&mut self, owner: Owner, pages: Vec<Page>) {
+        self.give(owner, pages.iter().map(Page::bytes).sum());
+    }
+
+    fn account(&mut self, owner: Owner) -> &mut u64 {
+        match owner {
+            Owner::K => &mut self.k,
+            Owner::V => &mut self.v,
+            Owner::Tail => &mut self.tail,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_tier_says_what_is_missing_and_changes_nothing() {
+        let mut tier = Tier::new(Place::Device, Some(100));
+        tier.set_fixed(10);
+        tier.take(Owner::K, 60).unwrap();
+        let full = tier.take(Owner::V, 31).unwrap_err();
+        assert_eq!((full.need, full.free, full.cap), (31, 30, 100));
+        assert!(full.to_string().contains("device budget is full"));
+        assert_eq!((tier.used(), tier.held(Owner::V), tier.peak()), (70, 0, 70));
+        tier.take(Owner::V, 30).unwrap();
+        tier.give(Owner::K, 60);
+        assert_eq!((tier.used(), tier.peak()), (40, 100));
+    }
+
+    #[test]
+    #[should_panic(expected = "no more than it gave")]
+    fn giving_back_too_much_is_a_bug() {
+        Tier::new(Place::Host, None).give(Owner::V, 1);
+    }
+}

@@ -1,0 +1,81 @@
+//! What a model file says about itself, for `kcache model info`.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::Serialize;
+
+use super::{Gguf, ModelError, ModelShape};
+
+/// A model file in figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModelCard {
+    /// The file.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub file_bytes: u64,
+    /// The licence, as the file names it.
+    pub licence: Option<String>,
+    /// Weights, counted one by one.
+    pub parameters: u64,
+    /// Bytes of all tensors.
+    pub tensor_bytes: u64,
+    /// The tensors by type, the largest share first.
+    pub types: Vec<TypeShare>,
+    /// Sizes and constants.
+    pub shape: ModelShape,
+    /// Bytes that K and V of one token take in f16; half of it is K.
+    pub kv_bytes_per_token: u64,
+    /// Bytes that K and V of the longest context take in f16.
+    pub kv_bytes_full_context: u64,
+    /// The kinds of tokenizer and pre-tokenizer.
+    pub tokenizer: String,
+    /// Whether the file brings a chat template.
+    pub chat_template: bool,
+}
+
+/// The tensors of one type.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TypeShare {
+    /// The type, as ggml writes it.
+    pub dtype: String,
+    /// How many tensors.
+    pub tensors: usize,
+    /// Their weights.
+    pub parameters: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl ModelCard {
+    /// Reads the card of an open file.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, ModelError> {
+        let shape = ModelShape::from_gguf(gguf)?;
+        let mut types: BTreeMap<String, TypeShare> = BTreeMap::new();
+        for name in gguf.tensor_names() {
+            let tensor = gguf.tensor(name)?;
+            let dtype = format!("{:?}", tensor.dtype);
+            let share = types.entry(dtype.clone()).or_insert(TypeShare { dtype, tensors: 0, parameters: 0, bytes: 0 });
+            share.tensors += 1;
+            share.parameters += (tensor.rows * tensor.cols) as u64;
+            share.bytes += tensor.bytes.len() as u64;
+        }
+        let mut types: Vec<_> = types.into_values().collect();
+        types.sort_by_key(|share| std::cmp::Reverse(share.bytes));
+        let text = |key| gguf.find::<&str>(key).map(|text| text.map(str::to_owned));
+        let kind = text("tokenizer.ggml.model")?.unwrap_or_else(|| "none".to_owned());
+        let pre = text("tokenizer.ggml.pre")?;
+        Ok(Self {
+            path: gguf.path().to_owned(),
+            file_bytes: gguf.file_bytes(),
+            licence: text("general.license")?,
+            parameters: types.iter().map(|share| share.parameters).sum(),
+            tensor_bytes: types.iter().map(|share| share.bytes).sum(),
+            types,
+            kv_bytes_per_token: shape.kv_bytes_per_token(),
+            kv_bytes_full_context: shape.kv_bytes_per_token() * shape.context as u64,
+            shape,
+            tokenizer: pre.map_or(kind.clone(), |pre| format!("{kind}, {pre}")),
+            chat_template: text("tokenizer.chat_template")?.is_some(),
+        })
+    }
+}

@@ -1,0 +1,410 @@
+//! The forward pass: one step over many sequences, each at its own position.
+//!
+//! A step is a list of spans. A span is a run of consecutive tokens of one sequence: a chunk of a prompt, read with
+//! exact attention, or decoded tokens, read as the lane's policy says. All rows of all spans go through the linear
+//! layers together, so the weights are streamed once per step. Activations are f32, the cache is f16.
+
+use std::time::{Duration, Instant};
+
+use super::{LanguageModel, weights::LayerWeights};
+use crate::{
+    attention::{
+        DecodeRow, DecodeScratch, DecodeTimes, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill,
+    },
+    cache::{Place, Policy, Select, SequenceCache},
+    kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
+};
+
+/// Consecutive tokens of one sequence.
+pub struct Span<'a> {
+    /// The tokens, which come right after what is cached.
+    pub tokens: &'a [u32],
+    /// The sequence's cache; its pages must have been grown to hold the tokens.
+    pub cache: &'a mut SequenceCache,
+    /// Caches with the same contents that get the same rows: other lanes' pages of a shared prompt.
+    pub copies: Vec<&'a mut SequenceCache>,
+    /// How the cache is read.
+    pub reading: Reading,
+    /// Of which tokens the logits are wanted.
+    pub logits: LogitRows,
+}
+
+/// How a span reads the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Exact causal attention by blocks: prompts.
+    Exact,
+    /// As the policy says, row by row: decoding.
+    Policy(Policy),
+}
+
+/// Of which tokens of a span the logits are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitRows {
+    /// Of none: a prompt goes on.
+    None,
+    /// Of the last: the next token is to be chosen.
+    Last,
+    /// Of all: evaluation.
+    All,
+}
+
+/// Where the time of one pass went. What is missing to the whole is norms, rope, residuals and cache writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PassTimes {
+    /// Linear layers.
+    pub linear: Duration,
+    /// Scores, selection and gathering of policy rows.
+    pub decode: DecodeTimes,
+    /// Exact attention.
+    pub prefill: Duration,
+    /// The output head.
+    pub head: Duration,
+}
+
+/// Bytes of K and V that policy rows read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From the device tier.
+    pub device: u64,
+    /// From the host tier.
+    pub host: u64,
+}
+
+/// Buffers of the forward pass, kept from step to step.
+pub struct Forward {
+    x: Vec<f32>,
+    normed: Vec<f32>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+    attended: Vec<f32>,
+    gate: Vec<f32>,
+    up: Vec<f32>,
+    v_sums: Vec<f32>,
+    positions: Vec<usize>,
+    logits: Vec<f32>,
+    input: Activations,
+    prefill: PrefillScratch,
+    decode: DecodeScratch,
+    times: PassTimes,
+    traffic: Traffic,
+    kept: Vec<(f64, u32)>,
+}
+
+impl Default for Forward {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Forward {
+    /// Empty buffers; they grow with the first steps.
+    pub fn new() -> Self {
+        Self {
+            x: Vec::new(),
+            normed: Vec::new(),
+            q: Vec::new(),
+            k: Vec::new(),
+            v: Vec::new(),
+            attended: Vec::new(),
+            gate: Vec::new(),
+            up: Vec::new(),
+            v_sums: Vec::new(),
+            positions: Vec::new(),
+            logits: Vec::new(),
+            input: Activations::new(),
+            prefill: PrefillScratch::default(),
+            decode: DecodeScratch::default(),
+            times: PassTimes::default(),
+            traffic: Traffic::default(),
+            kept: Vec::new(),
+        }
+    }
+
+    /// Bytes the buffers take on the device.
+    pub fn bytes(&self) -> u64 {
+        let buffers = [
+            &self.x, &self.normed, &self.q, &self.k, &self.v, &self.attended, &self.gate, &self.up, &self.v_sums,
+            &self.logits,
+        ];
+        buffers.into_iter().map(|buffer| (buffer.capacity() * size_of::<f32>()) as u64).sum()
+    }
+
+    /// Logits of the last pass, `[wanted rows, vocab]`, spans in order.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// Where the time of the last pass went.
+    pub fn times(&self) -> PassTimes {
+        self.times
+    }
+
+    /// What the last pass read for policy rows.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// The mass that the selected rows held for each policy row of the last pass, in order: the mean over heads and the
+    /// layers that selected. `None` where every row was read.
+    pub fn kept_mass(&self, policy_row: usize) -> Option<f32> {
+        let (sum, count) = self.kept[policy_row];
+        (count > 0).then(|| (sum / f64::from(count)) as f32)
+    }
+
+    /// Computes one step. Spans that read by policy must stand before those that read exactly. Every span's cache
+    /// afterwards holds its tokens; what the policy rows selected is added to `hits`.
+    ///
+    /// # Panics
+    /// When a span is empty, a cache has no room for its tokens, or the order is wrong: mistakes of the caller.
+    pub fn run(&mut self, model: &LanguageModel, pool: &Pool, spans: &mut [Span], hits: &mut HitCounts) {
+        let shape = &model.shape;
+        let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
+        let is_policy = |span: &Span| matches!(span.reading, Reading::Policy(_));
+        assert!(spans.is_sorted_by_key(|span| !is_policy(span)), "policy spans stand before exact ones");
+        let policy_rows: usize = spans.iter().filter(|span| is_policy(span)).map(|span| span.tokens.len()).sum();
+
+        self.times = PassTimes::default();
+        self.traffic = Traffic::default();
+        self.kept.clear();
+        self.kept.resize(policy_rows, (0.0, 0));
+        hits.tokens += policy_rows as u64;
+        let (q_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        for (buffer, width) in [
+            (&mut self.x, shape.hidden),
+            (&mut self.normed, shape.hidden),
+            (&mut self.q, q_width),
+            (&mut self.k, kv_width),
+            (&mut self.v, kv_width),
+            (&mut self.attended, q_width),
+            (&mut self.gate, shape.ffn),
+            (&mut self.up, shape.ffn),
+        ] {
+            buffer.resize(rows * width, 0.0);
+        }
+        self.v_sums.resize(policy_rows * kv_width, 0.0);
+
+        self.positions.clear();
+        let mut x_rows = self.x.chunks_exact_mut(shape.hidden);
+        for span in spans.iter() {
+            assert!(!span.tokens.is_empty(), "a span has tokens");
+            let start = span.cache.len();
+            assert!(start + span.tokens.len() <= span.cache.capacity(), "pages were grown before the step");
+            self.positions.extend(start..start + span.tokens.len());
+            for (&token, row) in span.tokens.iter().zip(&mut x_rows) {
+                model.weights.embedding.row(token as usize, row);
+            }
+        }
+
+        for (index, layer) in model.weights.layers.iter().enumerate() {
+            self.attention(model, pool, index, layer, spans, policy_rows, hits);
+            self.feed_forward(model, pool, layer);
+        }
+        for span in spans.iter_mut() {
+            let tokens = span.tokens.len();
+            span.cache.advance(tokens);
+            span.copies.iter_mut().for_each(|copy| copy.advance(tokens));
+        }
+        self.head(model, pool, spans);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "private, called once; a struct for it would only rename them")]
+    fn attention(
+        &mut self,
+        model: &LanguageModel,
+        pool: &Pool,
+        index: usize,
+        layer: &LayerWeights,
+        spans: &mut [Span],
+        policy_rows: usize,
+        hits: &mut HitCounts,
+    ) {
+        let shape = &model.shape;
+        let (q_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        rms_norm(pool, &self.x, &layer.attention_norm, shape.norm_eps, &mut self.normed);
+        let started = Instant::now();
+        self.input.fill(pool, &self.normed, shape.hidden);
+        forward_many(
+            pool,
+            &self.input,
+            &mut [(&layer.q, &mut self.q), (&layer.k, &mut self.k), (&layer.v, &mut self.v)],
+        );
+        self.times.linear += started.elapsed();
+        for (values, heads) in [(&mut self.q, shape.heads), (&mut self.k, shape.kv_heads)] {
+            let style = RopeStyle::Interleaved;
+            rope(pool, values, heads, shape.head_dim, shape.rope_dims, &self.positions, &model.rope, style);
+        }
+        self.write_rows(index, spans, kv_width);
+
+        let heads = model.head_shape();
+        let (policy_out, exact_out) = self.attended.split_at_mut(policy_rows * q_width);
+        let (policy_q, exact_q) = self.q.split_at(policy_rows * q_width);
+        if policy_rows > 0 {
+            let rows = policy_reads(index, spans, policy_q, &self.v_sums, q_width, kv_width);
+            decode(pool, &heads, &rows, &mut self.decode, policy_out, &mut self.times.decode);
+            for (row, read) in rows.iter().enumerate() {
+                self.traffic.device += (read.len * kv_width * 2) as u64;
+                match self.decode.kept_mass(row) {
+                    None => hits.read_all(index, read.len, shape.heads),
+                    Some(kept) => {
+                        for (head, &kept) in kept.iter().enumerate() {
+                            let positions = self.decode.selected(row, head).expect("a head with a kept mass selected");
+                            hits.read_selected(index, read.len, positions, kept);
+                            self.kept[row].0 += f64::from(kept);
+                            self.kept[row].1 += 1;
+                        }
+                    }
+                }
+            }
+            self.count_v_reads(index, spans, shape.heads, shape.kv_heads, shape.head_dim);
+        }
+        if exact_q.len() > 0 {
+            let started = Instant::now();
+            let mut taken = 0;
+            let exact: Vec<PrefillSpan> = spans
+                .iter()
+                .filter(|span| span.reading == Reading::Exact)
+                .map(|span| {
+                    let q = &exact_q[taken..][..span.tokens.len() * q_width];
+                    taken += q.len();
+                    let (k, v) = (span.cache.k(index), span.cache.v(index));
+                    PrefillSpan { q, rows: span.tokens.len(), start: span.cache.len(), k, v }
+                })
+                .collect();
+            prefill(pool, &heads, &exact, &mut self.prefill, exact_out);
+            self.times.prefill += started.elapsed();
+        }
+        let started = Instant::now();
+        self.input.fill(pool, &self.attended, q_width);
+        layer.o.forward_add(pool, &self.input, &mut self.x);
+        self.times.linear += started.elapsed();
+    }
+
+    /// Writes the new K and V rows into the pages, and keeps V's running sum as it stood at each policy row.
+    fn write_rows(&mut self, layer: usize, spans: &mut [Span], kv_width: usize) {
+        let mut row = 0;
+        for span in spans {
+            let start = span.cache.len();
+            for offset in 0..span.tokens.len() {
+                let (k, v) = (&self.k[row * kv_width..][..kv_width], &self.v[row * kv_width..][..kv_width]);
+                span.cache.write(layer, start + offset, k, v);
+                for copy in &mut span.copies {
+                    copy.write(layer, start + offset, k, v);
+                }
+                let sums = span.cache.v_sum(layer);
+                if matches!(span.reading, Reading::Policy(_)) && !sums.is_empty() {
+                    self.v_sums[row * kv_width..][..kv_width].copy_from_slice(sums);
+                }
+                row += 1;
+            }
+        }
+    }
+
+    /// Counts the bytes of V that the policy rows read, by the tier they came from.
+    fn count_v_reads(&mut self, layer: usize, spans: &[Span], heads: usize, kv_heads: usize, head_dim: usize) {
+        for span in spans {
+            let Reading::Policy(policy) = span.reading else { continue };
+            let place = span.cache.v_place(layer);
+            for offset in 0..span.tokens.len() {
+                let len = span.cache.len() + offset + 1;
+                // Every row once per KV head, unless heads choose their own.
+                let rows = match rows_of(policy, layer) {
+                    Rows::Top { n, select: Select::Head, .. } if n < len => n * heads,
+                    Rows::Top { n, .. } if n < len => n * kv_heads,
+                    _ => len * kv_heads,
+                };
+                let bytes = (rows * head_dim * 2) as u64;
+                match place {
+                    Place::Device => self.traffic.device += bytes,
+                    Place::Host => self.traffic.host += bytes,
+                }
+            }
+        }
+    }
+
+    fn feed_forward(&mut self, model: &LanguageModel, pool: &Pool, layer: &LayerWeights) {
+        let shape = &model.shape;
+        rms_norm(pool, &self.x, &layer.ffn_norm, shape.norm_eps, &mut self.normed);
+        let started = Instant::now();
+        self.input.fill(pool, &self.normed, shape.hidden);
+        forward_many(pool, &self.input, &mut [(&layer.gate, &mut self.gate), (&layer.up, &mut self.up)]);
+        self.times.linear += started.elapsed();
+        silu_mul(pool, &mut self.gate, &self.up);
+        let started = Instant::now();
+        self.input.fill(pool, &self.gate, shape.ffn);
+        layer.down.forward_add(pool, &self.input, &mut self.x);
+        self.times.linear += started.elapsed();
+    }
+
+    /// The output head, for the rows whose logits somebody wants.
+    fn head(&mut self, model: &LanguageModel, pool: &Pool, spans: &[Span]) {
+        let started = Instant::now();
+        let shape = &model.shape;
+        let mut wanted = 0;
+        let mut row = 0;
+        for span in spans {
+            let rows = span.tokens.len();
+            let from = match span.logits {
+                LogitRows::None => rows,
+                LogitRows::Last => rows - 1,
+                LogitRows::All => 0,
+            };
+            // Wanted rows move to the front; a row never moves behind one that is still to be moved.
+            for offset in from..rows {
+                let at = (row + offset) * shape.hidden;
+                self.x.copy_within(at..at + shape.hidden, wanted * shape.hidden);
+                wanted += 1;
+            }
+            row += rows;
+        }
+        self.logits.resize(wanted * shape.vocab, 0.0);
+        if wanted == 0 {
+            return;
+        }
+        let values = wanted * shape.hidden;
+        let normed = &mut self.normed[..values];
+        rms_norm(pool, &self.x[..values], &model.weights.output_norm, shape.norm_eps, normed);
+        self.input.fill(pool, normed, shape.hidden);
+        let head: &Linear = model.weights.head();
+        head.forward(pool, &self.input, &mut self.logits);
+        self.times.head = started.elapsed();
+    }
+}
+
+/// What each policy row of a layer reads.
+fn policy_reads<'a>(
+    layer: usize,
+    spans: &'a [Span],
+    q: &'a [f32],
+    v_sums: &'a [f32],
+    q_width: usize,
+    kv_width: usize,
+) -> Vec<DecodeRow<'a>> {
+    let mut reads = Vec::with_capacity(q.len() / q_width);
+    for span in spans {
+        let Reading::Policy(policy) = span.reading else { break };
+        for offset in 0..span.tokens.len() {
+            let row = reads.len();
+            reads.push(DecodeRow {
+                q: &q[row * q_width..][..q_width],
+                k: span.cache.k(layer),
+                v: span.cache.v(layer),
+                len: span.cache.len() + offset + 1,
+                rows: rows_of(policy, layer),
+                v_sum: &v_sums[row * kv_width..][..kv_width],
+            });
+        }
+    }
+    reads
+}
+
+/// The rows that a policy reads in a layer.
+fn rows_of(policy: Policy, layer: usize) -> Rows {
+    match policy {
+        Policy::KCache(knobs) if layer >= knobs.dense => {
+            Rows::Top { n: knobs.n, tail: knobs.tail, select: knobs.select }
+        }
+        _ => Rows::All,
+    }
+}

@@ -1,0 +1,61 @@
+//! A model, whole: everything that is the same for all lanes and sessions.
+
+use std::path::Path;
+
+use super::{ChatTemplate, Gguf, ModelError, ModelShape, RopeScaling, Tokenizer, Weights};
+use crate::{
+    attention::HeadShape,
+    cache::CacheShape,
+    kernels::RopeTable,
+};
+
+/// Shape, weights, tokenizer and chat template of one file.
+pub struct LanguageModel {
+    /// Sizes and constants.
+    pub shape: ModelShape,
+    /// The weights.
+    pub weights: Weights,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// Conversations to prompts.
+    pub chat: ChatTemplate,
+    /// Sines and cosines of the rotary positions.
+    pub rope: RopeTable,
+    context: usize,
+}
+
+impl LanguageModel {
+    /// Loads a GGUF file. `context` shortens the model's own longest context, in tokens.
+    pub fn open(path: &Path, context: Option<usize>) -> Result<Self, ModelError> {
+        let gguf = Gguf::open(path)?;
+        let shape = ModelShape::from_gguf(&gguf)?;
+        let weights = Weights::from_gguf(&gguf, &shape)?;
+        let tokenizer = Tokenizer::from_gguf(&gguf)?;
+        let chat = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
+        let context = context.map_or(shape.context, |wanted| wanted.min(shape.context));
+        let mut factors = weights.rope_factors.clone();
+        if let RopeScaling::Linear { factor } = shape.rope_scaling {
+            let factors = factors.get_or_insert_with(|| vec![1.0; shape.rope_dims / 2]);
+            factors.iter_mut().for_each(|value| *value *= factor);
+        }
+        let rope = RopeTable::new(shape.rope_dims, shape.rope_base, context, factors.as_deref());
+        Ok(Self { shape, weights, tokenizer, chat, rope, context })
+    }
+
+    /// The longest context, in tokens.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// The sizes attention works with.
+    pub fn head_shape(&self) -> HeadShape {
+        let ModelShape { heads, kv_heads, head_dim, .. } = self.shape;
+        HeadShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
+    }
+
+    /// The sizes the cache works with.
+    pub fn cache_shape(&self) -> CacheShape {
+        let ModelShape { layers, kv_heads, head_dim, .. } = self.shape;
+        CacheShape { layers, kv_heads, head_dim }
+    }
+}
