@@ -1,10 +1,6 @@
 //! The cache of one lane: its two tiers, and the sequences' pages taken from them by the lane's policy.
 
-use super::{
-    Full, Knobs, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
-    sequence::LayerCache,
-    tier::Owner,
-};
+use super::{Full, Knobs, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier, sequence::LayerCache, tier::Owner};
 
 /// The sizes that a page depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

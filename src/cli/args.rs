@@ -51,7 +51,7 @@ pub enum Command {
 impl Global {
     /// What these flags say over the configuration.
     pub fn overrides(&self) -> Overrides {
-        let mut overrides = Overrides { file: self.config.clone(), ..Overrides::default() };
+        let mut overrides = Overrides::with_file(self.config.clone());
         overrides.set("--model", "model.path", self.model.as_ref()).set("--threads", "engine.threads", self.threads);
         overrides
     }

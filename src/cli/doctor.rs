@@ -118,7 +118,7 @@ fn configuration(layers: &Result<Layers, ConfigError>) -> Check {
 fn processor() -> Check {
     let name = cpu_name().unwrap_or_else(|| env::consts::ARCH.to_owned());
     let features = processor_features();
-    let has = |wanted: bool| features.iter().filter(|(_, there)| *there == wanted).map(|(name, _)| *name);
+    let has = |wanted: bool| features.iter().filter(move |(_, there)| *there == wanted).map(|(name, _)| *name);
     let there: Vec<_> = has(true).collect();
     let lacking: Vec<_> = has(false).filter(|name| *name != "avx512f").collect();
     let found =
