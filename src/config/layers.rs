@@ -187,6 +187,11 @@ impl Layers {
         };
         if errors.is_empty() {
             self.walk(table.get_ref(), &mut Vec::new(), text, file, &at);
+            // The table is sorted by name; people read by line.
+            self.mistakes.sort_by_key(|mistake| match mistake.origin {
+                Origin::File(_, line) => line,
+                _ => None,
+            });
         }
         // What follows a broken line is guesswork, so the first is the one to name.
         if let Some(error) = errors.first() {
