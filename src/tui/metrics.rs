@@ -130,7 +130,7 @@ impl LaneMetrics {
     /// The lane's account.
     pub fn ledger(&mut self, t_ms: f64, ledger: &Ledger) {
         self.device.push(t_ms, ledger.device.cache() as f64);
-        self.ghost.push(t_ms, ledger.ghost_kv_bytes as f64);
+        self.ghost.push(t_ms, as_kv(ledger) as f64);
         self.host_v.push(t_ms, ledger.host.v as f64);
         self.tokens.push(t_ms, ledger.tokens as f64);
         self.budget_bytes = ledger.budget_bytes;
@@ -168,6 +168,13 @@ impl LaneMetrics {
     pub fn hits_in(&self, from_ms: f64, to_ms: f64) -> impl Iterator<Item = &Hits> {
         self.hits.iter().filter(move |(t, _)| (from_ms..=to_ms).contains(t)).map(|(_, hits)| hits)
     }
+}
+
+/// What the same pages would hold on the device in an ordinary KV cache: as much V as K. Counted by pages like the lane's
+/// own bytes, so that the two can be compared while a prompt's pages wait to be filled.
+fn as_kv(ledger: &Ledger) -> u64 {
+    let pages = ledger.device.k.saturating_mul(2) + ledger.device.workspace;
+    pages.max(ledger.ghost_kv_bytes)
 }
 
 /// The machine over time, and the marks of the knobs.

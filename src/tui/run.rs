@@ -20,7 +20,7 @@ use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{MissedTickBehavior, interval},
+    time::sleep,
 };
 
 use crate::{
@@ -137,7 +137,6 @@ struct Dashboard {
     documents: Vec<PathBuf>,
     frame: Duration,
     began: Instant,
-    drawn: Option<Instant>,
     picture_wanted: bool,
     quit: bool,
 }
@@ -158,7 +157,6 @@ impl Dashboard {
             documents: options.documents,
             frame: Duration::from_secs(1) / options.config.screen.fps.clamp(1, 120),
             began: Instant::now(),
-            drawn: None,
             picture_wanted: false,
             quit: false,
         })
@@ -167,8 +165,6 @@ impl Dashboard {
     async fn serve(mut self, mut events: mpsc::Receiver<Event>) -> io::Result<(u8, Option<String>)> {
         let mut keys = EventStream::new();
         let mut signals = Signals::new()?;
-        let mut frames = interval(self.frame);
-        frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let size = self.screen.terminal.size()?;
         self.take(Message::Resized(size.width, size.height));
         for path in std::mem::take(&mut self.documents) {
@@ -177,8 +173,10 @@ impl Dashboard {
         self.draw()?;
         let mut code = 0;
         let mut listening = true;
+        let mut ticked = Instant::now();
+        let mut urgent = false;
         while !self.quit {
-            let mut at_once = false;
+            let pause = if urgent { SHORTEST_FRAME } else { self.frame };
             select! {
                 biased;
                 key = keys.next() => {
@@ -190,7 +188,7 @@ impl Dashboard {
                             break;
                         }
                     }
-                    at_once = true;
+                    urgent = true;
                 }
                 number = signals.next() => {
                     code = 128 + number;
@@ -212,12 +210,11 @@ impl Dashboard {
                     }
                 },
                 Some(answer) = self.answers.1.recv() => self.take(answer),
-                _ = frames.tick() => {}
+                () = sleep(pause.saturating_sub(ticked.elapsed())) => {}
             }
             self.send_waiting();
-            let since = self.drawn.map_or(self.frame, |drawn| drawn.elapsed());
-            let due = since >= if at_once { SHORTEST_FRAME } else { self.frame };
-            if due {
+            if ticked.elapsed() >= if urgent { SHORTEST_FRAME } else { self.frame } {
+                (ticked, urgent) = (Instant::now(), false);
                 let now_ms = self.began.elapsed().as_secs_f64() * 1_000.0;
                 self.take(Message::Tick(now_ms));
                 if self.state.changed || self.picture_wanted {
@@ -289,7 +286,6 @@ impl Dashboard {
         let frame = self.screen.terminal.draw(|frame| view(state, theme, frame))?;
         let picture = self.picture_wanted.then(|| picture::svg(frame.buffer, &palette(self.theme.0)));
         let ms = began.elapsed().as_secs_f64() * 1_000.0;
-        self.drawn = Some(Instant::now());
         let bytes = self.screen.take_bytes();
         self.take(Message::Drawn { ms, bytes });
         if let Some(picture) = picture {

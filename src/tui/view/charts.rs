@@ -2,7 +2,7 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span, widgets::Widget};
 
-use super::right_spans;
+use super::{header::millis, right_spans};
 use crate::{
     attention::DISTANCE_BUCKETS,
     engine::{Hits, Lane, Stages},
@@ -152,9 +152,7 @@ impl<'a> Drawing<'a> {
             let look = self.theme.lane(lane);
             let figures = percentiles(&self.state.metrics.lanes[lane as usize].step_ms, from, to);
             let text = match figures {
-                Some((p50, p99)) => {
-                    format!("{}/{}", Unit::Ms.parts(Some(p50)).0, Unit::Ms.parts(Some(p99)).0)
-                }
+                Some((p50, p99)) => format!("{}/{}", millis(p50), millis(p99)),
                 None => "n/a".to_owned(),
             };
             pieces.push(Span::styled(format!(" {} {text:>9} ", look.symbol), look.style));

@@ -164,7 +164,7 @@ fn figures(state: &State, theme: &Theme) -> Vec<Figure> {
     }
     let mut agreement = plain(share(figures.agreement_share()));
     if compared > 0 {
-        agreement.push(Span::styled(format!(" of {}", Unit::Count.text(Some(compared as f64))), theme.dim));
+        agreement.push(Span::styled(format!(" of {:<4}", Unit::Count.text(Some(compared as f64))), theme.dim));
     }
     vec![
         Figure { label: saved_label, short: "saved", value: saved },
@@ -179,6 +179,15 @@ fn figures(state: &State, theme: &Theme) -> Vec<Figure> {
         Figure { label: "until full", short: "room", value: both(figures.until_full.map(room)) },
         Figure { label: "ms seen between tokens", short: "seen", value: both(figures.itl_ms.map(pair)) },
     ]
+}
+
+/// Milliseconds without their unit, whatever their size: `8.24`, `31.5`, `1240`.
+pub(super) fn millis(ms: f64) -> String {
+    match ms {
+        ..9.995 => format!("{ms:.2}"),
+        ..99.95 => format!("{ms:.1}"),
+        _ => format!("{ms:.0}"),
+    }
 }
 
 /// How a lane is called on the screen.

@@ -42,8 +42,9 @@ fn entry(theme: &Theme, session: &Session, selected: bool, cell: Rect, buf: &mut
     let tag = if session.demo { "demo " } else { "" };
     let tag_style = if selected { theme.selection } else { theme.dim };
     let taken = right_spans(buf, top, vec![Span::styled(tag, tag_style)]);
-    let room = usize::from(top.width.saturating_sub(taken + 1));
-    text(buf, Rect { x: top.x + 1, width: room as u16, ..top }, &session.name, name_style);
+    // A blank before the name, and one between the name and the tag.
+    let width = top.width.saturating_sub(taken + 1 + taken.min(1));
+    text(buf, Rect { x: top.x + 1, width, ..top }, &session.name, name_style);
     let mut pieces = vec![Span::raw(" ")];
     pieces.extend(status(theme, session, usize::from(below.width.saturating_sub(1))));
     spans(buf, below, pieces);
