@@ -9,7 +9,9 @@ use clap::Parser;
 
 mod args;
 mod config;
+mod dashboard;
 mod doctor;
+mod engine;
 mod failure;
 mod fetch;
 mod interrupt;
@@ -38,8 +40,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let overrides = cli.global.overrides();
-    match cli.command {
+    let mut overrides = cli.global.overrides();
+    let Some(command) = cli.command else {
+        cli.dashboard.override_(&mut overrides);
+        let (config, _log) = start(&overrides)?;
+        return dashboard::run(cli.dashboard, config);
+    };
+    match command {
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
         Command::Model(command) => {
