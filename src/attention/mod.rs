@@ -1,1 +1,18 @@
 //! Attention over cached pages: exact for prefill, full or top-N for decoding, and plain references for both.
+
+mod decode;
+mod hits;
+mod locals;
+mod prefill;
+pub mod reference;
+mod rule;
+mod select;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+pub use decode::{DecodeRow, DecodeScratch, DecodeTimes, decode};
+pub use hits::{DISTANCE_BUCKETS, HitCounts, RECENT_POSITIONS, SINK_POSITIONS, bucket};
+pub use prefill::{PrefillScratch, PrefillSpan, prefill};
+pub use rule::Rows;
+pub use shape::HeadShape;

@@ -144,6 +144,29 @@ impl LaneCache {
         }
     }
 
+    /// Takes back everything that a sequence holds; it goes on as a new one.
+    pub fn empty(&mut self, sequence: &mut SequenceCache) {
+        sequence.len = 0;
+        self.trim(sequence);
+        for layer in &mut sequence.layers {
+            layer.v_sum.fill(0.0);
+        }
+    }
+
+    /// Takes back the pages that a sequence holds beyond its tokens.
+    pub fn trim(&mut self, sequence: &mut SequenceCache) {
+        let needed = sequence.len.div_ceil(PAGE_TOKENS);
+        for layer in &mut sequence.layers {
+            let spare = needed.min(layer.k.len());
+            self.device.give_pages(Owner::K, layer.k.split_off(spare));
+            let spare = layer.v.split_off(spare);
+            match layer.v_place {
+                Place::Device => self.device.give_pages(Owner::V, spare),
+                Place::Host => self.host.give_pages(Owner::V, spare),
+            }
+        }
+    }
+
     /// A copy of a sequence of any lane, with pages of its own in this lane. The running sums are made from the rows.
     pub fn fork(&mut self, of: &SequenceCache) -> Result<SequenceCache, Full> {
         let mut copy = self.open()?;

@@ -87,6 +87,11 @@ impl Tier {
         self.peak = self.peak.max(self.used());
     }
 
+    /// Bytes of the workspace.
+    pub fn fixed(&self) -> u64 {
+        self.fixed
+    }
+
     /// Bytes held, workspace included.
     pub fn used(&self) -> u64 {
         self.k + self.v + self.tail + self.fixed

@@ -123,12 +123,12 @@ fn as_toml(layers: &Layers, config: &Config) -> String {
                 None => (format!("# {name} is left out"), "default".to_owned()),
             },
         };
-        text += &format!("{line:<44} # {origin}\n");
+        text += &format!("{line:<56} # {origin}\n");
     }
     text += "\n[keys]\n";
     for path in layers.bindings() {
         if let Some((toml, origin)) = layers.setting(path) {
-            text += &format!("{:<44} # {origin}\n", format!("{} = {toml}", &path["keys.".len()..]));
+            text += &format!("{:<56} # {origin}\n", format!("{} = {toml}", &path["keys.".len()..]));
         }
     }
     text

@@ -317,9 +317,6 @@ impl TierBytes {
     }
 }
 
-/// Distances are counted in powers of two: bucket 0 is the token itself, bucket b ≥ 1 holds distances 2^(b-1)..2^b.
-pub const DISTANCE_BUCKETS: usize = 18;
-
 /// Where the selected rows lay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hits {
@@ -329,7 +326,8 @@ pub struct Hits {
     pub step: u64,
     /// Decoded tokens in the sum.
     pub tokens: u64,
-    /// Selected rows by layer and distance from now, `[layers][DISTANCE_BUCKETS]`; a dense layer's are all 0.
+    /// Selected rows by layer and distance from now, `[layers][DISTANCE_BUCKETS]`; a dense layer's are all 0. Distances
+    /// are counted in powers of two: bucket 0 is the token itself, bucket b ≥ 1 holds distances 2^(b-1)..2^b.
     pub distance: Vec<Vec<u64>>,
     /// The share of the selected rows among the first four positions, in 0..=1.
     pub sink_share: f64,
@@ -368,6 +366,8 @@ pub enum FinishReason {
     Budget,
     /// Somebody stopped it.
     Cancelled,
+    /// The model's output was no number.
+    Failed,
 }
 
 impl fmt::Display for FinishReason {
@@ -378,6 +378,7 @@ impl fmt::Display for FinishReason {
             Self::Context => "context full",
             Self::Budget => "budget full",
             Self::Cancelled => "stopped",
+            Self::Failed => "failed",
         })
     }
 }

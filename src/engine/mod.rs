@@ -1,9 +1,23 @@
 //! The engine: sessions and lanes over one set of weights.
 //!
-//! Requests go in as [`Op`]s, everything that happens comes out as [`Event`]s.
+//! Requests go in as [`Op`]s, everything that happens comes out as [`Event`]s. One OS thread owns the tiers and the
+//! lanes; a step is schedule → forward pass → choice of tokens → events, see `step.rs`.
 
 mod event;
+mod handle;
+mod knobs;
+mod lane;
 mod op;
+mod sampler;
+mod sequence;
+mod session;
+mod step;
+mod stream;
+mod turn;
+mod worker;
 
 pub use event::*;
+pub use handle::{Engine, EngineError, EngineOptions, LaneOptions};
 pub use op::{Document, Op, Priority, Sampling, Turn};
+pub use sampler::Sampler;
+pub use stream::{Events, Publisher, TELEMETRY_BOUND, stream};

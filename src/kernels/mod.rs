@@ -1,3 +1,38 @@
 //! The arithmetic that has to be fast, each routine beside its portable twin. The only home of `unsafe`.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | [`pool`], [`split`] | the one thread pool, and safe ways to write disjoint parts of a slice from its tasks |
+//! | [`linear`] | linear layers on quantised weights: Q4_1 and Q8_0 by kernels of our own, every other type by candle |
+//! | [`activations`] | the input of linear layers, as floats and as 8-bit blocks |
+//! | [`rows`], [`rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
+//! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |
+//! | [`reference`] | linear layers once more, in the plainest way, to compare with |
+//!
+//! Which twin runs is decided at run time, by what the CPU can do.
 
-pub mod map;
+pub mod activations;
+pub(crate) mod cpu;
+pub mod exp;
+mod fallback;
+pub mod gemm;
+pub mod linear;
+pub(crate) mod map;
+pub mod pick;
+pub mod pool;
+mod q4_1;
+mod q8_0;
+pub mod reference;
+pub mod rope;
+pub mod rows;
+pub mod scores;
+pub mod softmax;
+pub mod split;
+pub mod weighted_sum;
+pub mod widen;
+
+pub use activations::Activations;
+pub use linear::{Linear, LinearError, forward_many};
+pub use pool::Pool;
+pub use rope::{RopeStyle, RopeTable, rope};
+pub use rows::{rms_norm, silu_mul};

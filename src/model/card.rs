@@ -79,3 +79,27 @@ impl ModelCard {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::model::source;
+
+    #[test]
+    fn the_default_models_card() {
+        let path = source::ensure_default(&mut |_| {}, &AtomicBool::new(false)).expect("the default model is there");
+        let card = ModelCard::from_gguf(&Gguf::open(&path).unwrap()).unwrap();
+        assert_eq!(card.parameters, 134_515_008);
+        assert_eq!((card.kv_bytes_per_token, card.kv_bytes_full_context), (23_040, 23_040 * 8192));
+        assert_eq!(card.licence.as_deref(), Some("apache-2.0"));
+        let types: Vec<_> = card.types.iter().map(|share| (share.dtype.as_str(), share.tensors)).collect();
+        assert_eq!(types, [("Q4_1", 210), ("Q8_0", 1), ("F32", 61)]);
+        assert!(card.tensor_bytes < card.file_bytes && card.tensor_bytes > card.file_bytes * 9 / 10);
+        let shape = &card.shape;
+        assert_eq!((shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.head_dim), (30, 576, 9, 3, 64));
+        assert_eq!((shape.ffn, shape.vocab, shape.context, shape.tied_output), (1536, 49_152, 8192, true));
+        assert_eq!((shape.rope_base, card.tokenizer.as_str(), card.chat_template), (100_000.0, "gpt2, smollm", true));
+    }
+}

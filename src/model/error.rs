@@ -4,6 +4,8 @@ use std::{io, path::PathBuf};
 
 use thiserror::Error;
 
+use crate::kernels::LinearError;
+
 /// Why a model file cannot be used.
 #[derive(Debug, Error)]
 pub enum ModelError {
@@ -40,6 +42,14 @@ pub enum ModelError {
         path: PathBuf,
         /// The contradiction.
         why: String,
+    },
+    /// A tensor's bytes cannot be used as weights.
+    #[error("tensor `{tensor}`: {source}")]
+    Weights {
+        /// Its name.
+        tensor: String,
+        /// What is wrong.
+        source: LinearError,
     },
     /// A tensor has a type that cannot be computed with.
     #[error(

@@ -4,72 +4,16 @@
 //! exact attention, or decoded tokens, read as the lane's policy says. All rows of all spans go through the linear
 //! layers together, so the weights are streamed once per step. Activations are f32, the cache is f16.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{LanguageModel, weights::LayerWeights};
+use half::f16;
+
+use super::{LanguageModel, LogitRows, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
 use crate::{
-    attention::{
-        DecodeRow, DecodeScratch, DecodeTimes, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill,
-    },
-    cache::{Place, Policy, Select, SequenceCache},
+    attention::{DecodeRow, DecodeScratch, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill},
+    cache::{Place, Policy, Select},
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
 };
-
-/// Consecutive tokens of one sequence.
-pub struct Span<'a> {
-    /// The tokens, which come right after what is cached.
-    pub tokens: &'a [u32],
-    /// The sequence's cache; its pages must have been grown to hold the tokens.
-    pub cache: &'a mut SequenceCache,
-    /// Caches with the same contents that get the same rows: other lanes' pages of a shared prompt.
-    pub copies: Vec<&'a mut SequenceCache>,
-    /// How the cache is read.
-    pub reading: Reading,
-    /// Of which tokens the logits are wanted.
-    pub logits: LogitRows,
-}
-
-/// How a span reads the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
-    /// Exact causal attention by blocks: prompts.
-    Exact,
-    /// As the policy says, row by row: decoding.
-    Policy(Policy),
-}
-
-/// Of which tokens of a span the logits are wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogitRows {
-    /// Of none: a prompt goes on.
-    None,
-    /// Of the last: the next token is to be chosen.
-    Last,
-    /// Of all: evaluation.
-    All,
-}
-
-/// Where the time of one pass went. What is missing to the whole is norms, rope, residuals and cache writes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PassTimes {
-    /// Linear layers.
-    pub linear: Duration,
-    /// Scores, selection and gathering of policy rows.
-    pub decode: DecodeTimes,
-    /// Exact attention.
-    pub prefill: Duration,
-    /// The output head.
-    pub head: Duration,
-}
-
-/// Bytes of K and V that policy rows read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// From the device tier.
-    pub device: u64,
-    /// From the host tier.
-    pub host: u64,
-}
 
 /// Buffers of the forward pass, kept from step to step.
 pub struct Forward {
@@ -122,10 +66,43 @@ impl Forward {
         }
     }
 
+    /// Makes the buffers for `rows` rows, of which the logits of `logit_rows` are wanted, so that no step up to that size
+    /// has to.
+    pub fn reserve(&mut self, model: &LanguageModel, rows: usize, logit_rows: usize) {
+        self.size(model, rows, rows);
+        self.logits.resize(logit_rows * model.shape.vocab, 0.0);
+    }
+
+    fn size(&mut self, model: &LanguageModel, rows: usize, policy_rows: usize) {
+        let shape = &model.shape;
+        let (q_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
+        for (buffer, width) in [
+            (&mut self.x, shape.hidden),
+            (&mut self.normed, shape.hidden),
+            (&mut self.q, q_width),
+            (&mut self.k, kv_width),
+            (&mut self.v, kv_width),
+            (&mut self.attended, q_width),
+            (&mut self.gate, shape.ffn),
+            (&mut self.up, shape.ffn),
+        ] {
+            buffer.resize(rows * width, 0.0);
+        }
+        self.v_sums.resize(policy_rows * kv_width, 0.0);
+    }
+
     /// Bytes the buffers take on the device.
     pub fn bytes(&self) -> u64 {
         let buffers = [
-            &self.x, &self.normed, &self.q, &self.k, &self.v, &self.attended, &self.gate, &self.up, &self.v_sums,
+            &self.x,
+            &self.normed,
+            &self.q,
+            &self.k,
+            &self.v,
+            &self.attended,
+            &self.gate,
+            &self.up,
+            &self.v_sums,
             &self.logits,
         ];
         buffers.into_iter().map(|buffer| (buffer.capacity() * size_of::<f32>()) as u64).sum()
@@ -170,21 +147,7 @@ impl Forward {
         self.kept.clear();
         self.kept.resize(policy_rows, (0.0, 0));
         hits.tokens += policy_rows as u64;
-        let (q_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
-        for (buffer, width) in [
-            (&mut self.x, shape.hidden),
-            (&mut self.normed, shape.hidden),
-            (&mut self.q, q_width),
-            (&mut self.k, kv_width),
-            (&mut self.v, kv_width),
-            (&mut self.attended, q_width),
-            (&mut self.gate, shape.ffn),
-            (&mut self.up, shape.ffn),
-        ] {
-            buffer.resize(rows * width, 0.0);
-        }
-        self.v_sums.resize(policy_rows * kv_width, 0.0);
-
+        self.size(model, rows, policy_rows);
         self.positions.clear();
         let mut x_rows = self.x.chunks_exact_mut(shape.hidden);
         for span in spans.iter() {
@@ -244,7 +207,7 @@ impl Forward {
             let rows = policy_reads(index, spans, policy_q, &self.v_sums, q_width, kv_width);
             decode(pool, &heads, &rows, &mut self.decode, policy_out, &mut self.times.decode);
             for (row, read) in rows.iter().enumerate() {
-                self.traffic.device += (read.len * kv_width * 2) as u64;
+                self.traffic.device += (read.len * kv_width * size_of::<f16>()) as u64;
                 match self.decode.kept_mass(row) {
                     None => hits.read_all(index, read.len, shape.heads),
                     Some(kept) => {
@@ -257,9 +220,9 @@ impl Forward {
                     }
                 }
             }
-            self.count_v_reads(index, spans, shape.heads, shape.kv_heads, shape.head_dim);
+            count_v_reads(index, spans, &heads, &mut self.traffic);
         }
-        if exact_q.len() > 0 {
+        if !exact_q.is_empty() {
             let started = Instant::now();
             let mut taken = 0;
             let exact: Vec<PrefillSpan> = spans
@@ -297,28 +260,6 @@ impl Forward {
                     self.v_sums[row * kv_width..][..kv_width].copy_from_slice(sums);
                 }
                 row += 1;
-            }
-        }
-    }
-
-    /// Counts the bytes of V that the policy rows read, by the tier they came from.
-    fn count_v_reads(&mut self, layer: usize, spans: &[Span], heads: usize, kv_heads: usize, head_dim: usize) {
-        for span in spans {
-            let Reading::Policy(policy) = span.reading else { continue };
-            let place = span.cache.v_place(layer);
-            for offset in 0..span.tokens.len() {
-                let len = span.cache.len() + offset + 1;
-                // Every row once per KV head, unless heads choose their own.
-                let rows = match rows_of(policy, layer) {
-                    Rows::Top { n, select: Select::Head, .. } if n < len => n * heads,
-                    Rows::Top { n, .. } if n < len => n * kv_heads,
-                    _ => len * kv_heads,
-                };
-                let bytes = (rows * head_dim * 2) as u64;
-                match place {
-                    Place::Device => self.traffic.device += bytes,
-                    Place::Host => self.traffic.host += bytes,
-                }
             }
         }
     }
@@ -397,6 +338,27 @@ fn policy_reads<'a>(
         }
     }
     reads
+}
+
+/// Counts the bytes of V that the policy rows of a layer read, by the tier they came from.
+fn count_v_reads(layer: usize, spans: &[Span], shape: &HeadShape, traffic: &mut Traffic) {
+    for span in spans {
+        let Reading::Policy(policy) = span.reading else { break };
+        for offset in 0..span.tokens.len() {
+            let len = span.cache.len() + offset + 1;
+            // Every row once per KV head, unless heads choose their own.
+            let rows = match rows_of(policy, layer) {
+                Rows::Top { n, select: Select::Head, .. } if n < len => n * shape.heads,
+                Rows::Top { n, .. } if n < len => n * shape.kv_heads,
+                _ => len * shape.kv_heads,
+            };
+            let bytes = (rows * shape.head_dim * size_of::<f16>()) as u64;
+            match span.cache.v_place(layer) {
+                Place::Device => traffic.device += bytes,
+                Place::Host => traffic.host += bytes,
+            }
+        }
+    }
 }
 
 /// The rows that a policy reads in a layer.

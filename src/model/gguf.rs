@@ -133,3 +133,126 @@ impl Gguf {
         self.header.tensors.keys().map(String::as_str)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use candle_core::{Device, quantized::gguf_file};
+
+    use super::*;
+    use crate::model::tiny::Tiny;
+
+    /// Opens `bytes` as a file of their own.
+    fn open(bytes: &[u8]) -> Result<Gguf, ModelError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), bytes).unwrap();
+        Gguf::open(file.path())
+    }
+
+    fn error_of(bytes: &[u8]) -> String {
+        let error = open(bytes).expect_err("the file is refused").to_string();
+        assert!(!error.contains('\n'), "one line: {error}");
+        error
+    }
+
+    /// Where the type of a two-dimensional tensor stands in the header.
+    fn type_at(bytes: &[u8], name: &str) -> usize {
+        bytes.windows(name.len()).position(|part| part == name.as_bytes()).unwrap() + name.len() + 4 + 16
+    }
+
+    #[test]
+    fn tensors_are_what_candle_reads() {
+        for dtype in [GgmlDType::F32, GgmlDType::F16, GgmlDType::Q8_0, GgmlDType::Q4_1, GgmlDType::Q5_0] {
+            let path = Tiny { dtype, tied: false, ..Tiny::default() }.temp();
+            let gguf = Gguf::open(&path).unwrap();
+            let mut file = fs::File::open(&path).unwrap();
+            let content = gguf_file::Content::read(&mut file).unwrap();
+            assert_eq!(gguf.tensor_names().count(), content.tensor_infos.len());
+            for (name, info) in &content.tensor_infos {
+                let view = gguf.tensor(name).unwrap();
+                assert_eq!(view.dtype, info.ggml_dtype);
+                let dims = info.shape.dims();
+                assert_eq!((view.rows, view.cols), if let [len] = *dims { (1, len) } else { (dims[0], dims[1]) });
+                let theirs = content.tensor(&mut file, name, &Device::Cpu).unwrap();
+                assert_eq!(view.bytes, &*theirs.data().unwrap(), "{name}");
+            }
+            assert_eq!(gguf.file_bytes(), fs::metadata(&path).unwrap().len());
+        }
+    }
+
+    #[test]
+    fn metadata_is_typed_and_errors_name_the_key() {
+        let path = Tiny::default().temp();
+        let gguf = Gguf::open(&path).unwrap();
+        assert_eq!(gguf.str("general.name").unwrap(), "tiny");
+        assert_eq!(gguf.usize("llama.block_count").unwrap(), 2);
+        assert!(!gguf.bool("tokenizer.ggml.add_bos_token").unwrap());
+        assert_eq!(gguf.f32("llama.rope.freq_base").unwrap(), 10_000.0);
+        assert_eq!(gguf.get::<Vec<i32>>("tokenizer.ggml.token_type").unwrap()[..4], [3, 3, 3, 1]);
+        assert_eq!(gguf.strings("tokenizer.ggml.merges").unwrap()[0], "t h");
+        assert_eq!(gguf.find::<&str>("general.absent").unwrap(), None);
+        for error in [gguf.u32("general.absent").unwrap_err(), gguf.u32("general.name").unwrap_err()] {
+            assert!(error.to_string().contains("general."), "{error}");
+        }
+        assert!(gguf.tensor("absent.weight").unwrap_err().to_string().contains("absent.weight"));
+    }
+
+    #[test]
+    fn a_file_cut_anywhere_is_refused() {
+        let whole = fs::read(Tiny::default().temp()).unwrap();
+        for len in (0..whole.len()).step_by(997).chain([whole.len() - 1]) {
+            let error = error_of(&whole[..len]);
+            let word = if len < 8 { "GGUF" } else { "incomplete" };
+            assert!(error.contains(word), "{len}: {error}");
+        }
+        let error = error_of(&whole[..whole.len() - 40]);
+        assert!(error.contains("output_norm.weight"), "the tensor is named: {error}");
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        let whole = fs::read(Tiny::default().temp()).unwrap();
+        assert!(error_of(b"PK\x03\x04 a zip, not a model").contains("GGUF"));
+        let with = |at: usize, part: &[u8]| {
+            let mut bytes = whole.clone();
+            bytes[at..at + part.len()].copy_from_slice(part);
+            bytes
+        };
+        assert!(error_of(&with(4, &1u32.to_le_bytes())).contains("version 1"));
+        assert!(error_of(&with(4, &3u32.to_be_bytes())).contains("big-endian"));
+
+        let name = "blk.1.ffn_up.weight";
+        for (kind, word) in [(23u32, "IQ4_XS"), (39, "MXFP4"), (34, "TQ1_0"), (777, "777")] {
+            let error = error_of(&with(type_at(&whole, name), &kind.to_le_bytes()));
+            assert!(error.contains(word) && error.contains(name), "{error}");
+        }
+        let cols = type_at(&whole, name) - 16;
+        assert!(error_of(&with(cols, &u64::MAX.to_le_bytes())).contains(name));
+        assert!(error_of(&with(cols, &0u64.to_le_bytes())).contains("damaged"));
+        let offset = type_at(&whole, name) + 4;
+        assert!(error_of(&with(offset, &(u64::MAX - 31).to_le_bytes())).contains("offset"));
+        assert!(error_of(&with(offset, &7u64.to_le_bytes())).contains("aligned"));
+    }
+
+    #[test]
+    fn an_absent_file_is_named() {
+        let error = Gguf::open(Path::new("no/such/model.gguf")).unwrap_err().to_string();
+        assert!(error.contains("no/such/model.gguf"), "{error}");
+        assert!(matches!(Gguf::open(&std::env::temp_dir()), Err(ModelError::Open { .. })));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn damaged_headers_never_panic(at in 0usize..9_000, byte: u8) {
+            static WHOLE: std::sync::LazyLock<Vec<u8>> =
+                std::sync::LazyLock::new(|| fs::read(Tiny::default().temp()).unwrap());
+            let mut bytes = WHOLE.clone();
+            bytes[at] = byte;
+            if let Ok(gguf) = open(&bytes) {
+                // Whatever still opens is read through without a panic.
+                let _ = (crate::model::ModelShape::from_gguf(&gguf), crate::model::Tokenizer::from_gguf(&gguf).err());
+            }
+        }
+    }
+}

@@ -5,20 +5,32 @@ mod chat;
 mod checksum;
 mod clock;
 mod error;
+mod forward;
 mod gguf;
 mod header;
 mod hub;
+mod language_model;
 mod shape;
 pub mod source;
+mod span;
 mod stream;
 mod tokenizer;
+mod weights;
 mod wheel;
 
 pub use card::{ModelCard, TypeShare};
 pub use chat::{ChatTemplate, Message, Role};
 pub use error::ModelError;
+pub use forward::Forward;
 pub use gguf::{Gguf, TensorView};
 pub use header::Metadata;
+pub use language_model::LanguageModel;
 pub use shape::{ModelShape, RopeScaling};
+pub use span::{LogitRows, PassTimes, Reading, Span, Traffic};
 pub use stream::TextStream;
 pub use tokenizer::Tokenizer;
+pub use weights::{LayerWeights, Weights};
+
+#[cfg(test)]
+#[path = "../../tests/support/tiny.rs"]
+mod tiny;

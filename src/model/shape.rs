@@ -72,7 +72,7 @@ impl ModelShape {
         let hidden = positive(gguf, "llama.embedding_length")?;
         let head_dim = match gguf.find("llama.attention.key_length")? {
             Some(dim) => dim,
-            None if hidden % heads == 0 => hidden / heads,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
             None => {
                 return Err(impossible("llama.attention.head_count", format!("{heads} heads do not divide {hidden}")));
             }
@@ -115,11 +115,11 @@ impl ModelShape {
         if let Some(size) = [layers, hidden, heads, kv_heads, head_dim, ffn].into_iter().find(|&size| size > MAX_SIZE) {
             return Err(impossible("general.architecture", format!("a llama with a size of {size}")));
         }
-        if kv_heads == 0 || heads % kv_heads != 0 {
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let why = format!("{heads} query heads cannot share {kv_heads} KV heads evenly");
             return Err(impossible("llama.attention.head_count_kv", why));
         }
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
             let why = format!("a head of {head_dim} values has no pairs to rotate");
             return Err(impossible("llama.attention.key_length", why));
         }
@@ -128,7 +128,7 @@ impl ModelShape {
         {
             return Err(unsupported(&format!("heads of {head_dim} values in K and {value_dim} in V")));
         }
-        if rope_dims == 0 || rope_dims % 2 != 0 || rope_dims > head_dim {
+        if rope_dims == 0 || !rope_dims.is_multiple_of(2) || rope_dims > head_dim {
             let why = format!("{rope_dims} rotated values do not fit a head of {head_dim}");
             return Err(impossible("llama.rope.dimension_count", why));
         }
@@ -234,4 +234,81 @@ fn impossible(key: &str, why: String) -> ModelError {
 
 fn unsupported(what: &str) -> ModelError {
     ModelError::Unsupported { what: what.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::gguf_file::Value;
+
+    use super::*;
+    use crate::model::tiny::Tiny;
+
+    fn shape_of(tiny: &Tiny) -> Result<ModelShape, ModelError> {
+        ModelShape::from_gguf(&Gguf::open(&tiny.temp())?)
+    }
+
+    fn with(key: &str, value: Value) -> Tiny {
+        Tiny { metadata: vec![(key.to_owned(), value)], ..Tiny::default() }
+    }
+
+    #[test]
+    fn shapes_come_from_the_file() {
+        for (heads, kv_heads, head_dim, tied) in
+            [(4, 4, 16, true), (4, 2, 32, false), (4, 1, 8, true), (3, 1, 64, false)]
+        {
+            let shape = shape_of(&Tiny { heads, kv_heads, head_dim, tied, ..Tiny::default() }).unwrap();
+            assert_eq!((shape.heads, shape.kv_heads, shape.head_dim), (heads, kv_heads, head_dim));
+            assert_eq!(shape.tied_output, tied);
+            assert_eq!((shape.layers, shape.hidden, shape.ffn, shape.vocab, shape.context), (2, 64, 128, 320, 512));
+            assert_eq!(shape.kv_bytes_per_token(), (2 * 2 * 2 * kv_heads * head_dim) as u64);
+        }
+    }
+
+    #[test]
+    fn missing_keys_take_the_formats_defaults() {
+        let without = [
+            "llama.attention.head_count_kv",
+            "llama.attention.key_length",
+            "llama.rope.dimension_count",
+            "llama.rope.freq_base",
+            "llama.vocab_size",
+            "general.name",
+        ];
+        let tiny = Tiny { kv_heads: 4, without: without.map(str::to_owned).to_vec(), ..Tiny::default() };
+        let shape = shape_of(&tiny).unwrap();
+        assert_eq!((shape.kv_heads, shape.head_dim, shape.rope_dims, shape.rope_base), (4, 16, 16, 10_000.0));
+        assert!(!shape.name.is_empty() && shape.name != "tiny");
+    }
+
+    #[test]
+    fn linear_rope_scaling_is_read() {
+        let mut tiny = with("llama.rope.scaling.type", Value::String("linear".into()));
+        tiny.metadata.push(("llama.rope.scaling.factor".into(), Value::F32(4.0)));
+        assert_eq!(shape_of(&tiny).unwrap().rope_scaling, RopeScaling::Linear { factor: 4.0 });
+    }
+
+    #[test]
+    fn what_is_not_computed_is_refused_by_name() {
+        let cases = [
+            (with("general.architecture", Value::String("mamba".into())), "mamba"),
+            (with("llama.rope.scaling.type", Value::String("yarn".into())), "yarn"),
+            (with("llama.expert_count", Value::U32(8)), "8 experts"),
+            (with("llama.attention.head_count_kv", Value::U32(3)), "head_count_kv"),
+            (with("llama.attention.key_length", Value::U32(15)), "15"),
+            (with("llama.attention.value_length", Value::U32(32)), "32 in V"),
+            (with("llama.rope.dimension_count", Value::U32(18)), "dimension_count"),
+            (with("llama.attention.layer_norm_rms_epsilon", Value::F32(f32::NAN)), "epsilon"),
+            (with("llama.block_count", Value::U32(0)), "block_count"),
+            (with("llama.block_count", Value::U32(u32::MAX)), "size"),
+            (with("llama.block_count", Value::U32(3)), "blk.2."),
+            (with("llama.block_count", Value::U32(1)), "blk.1."),
+            (with("llama.feed_forward_length", Value::U32(160)), "160×64"),
+            (with("llama.vocab_size", Value::U32(321)), "vocab_size"),
+            (Tiny { without: vec!["llama.context_length".into()], ..Tiny::default() }, "context_length"),
+        ];
+        for (tiny, word) in cases {
+            let error = shape_of(&tiny).unwrap_err().to_string();
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    }
 }

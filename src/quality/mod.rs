@@ -1,1 +1,7 @@
 //! What a policy costs in quality, measured against full attention on the same tokens.
+
+mod distribution;
+mod evaluate;
+
+pub use distribution::{Distribution, kl_divergence};
+pub use evaluate::{EvalError, EvalOptions, Evaluation, Progress, Score, evaluate};

@@ -2,10 +2,14 @@
 
 mod host;
 pub mod nvml;
+mod percentiles;
 mod sample;
 mod sampler;
+mod series;
 
 pub use host::{HostSampler, cpu_name, default_threads, physical_cores};
 pub use nvml::{GpuSampler, GpuUnavailable};
+pub use percentiles::{Latency, Summary};
 pub use sample::{GpuSample, HostSample};
 pub use sampler::{Sampler, SamplerHandle};
+pub use series::{Column, Mark, Marks, Point, Series};

@@ -1,0 +1,420 @@
+//! Attention of one new token per sequence: over every row, or over the rows with the largest weights.
+//!
+//! Four stages, each one parallel region: scores of all keys in pieces of 256 positions; per head the softmax, and
+//! where only some rows are read their choice; per piece the weighted sum of rows (chosen rows are copied together
+//! first: that copy is what fetching from the host tier costs); and the sum of the pieces with the tail. Pieces are
+//! fixed and summed in order, so no result depends on threads or on other sequences in the batch.
+
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
+
+use half::f16;
+
+use super::{HeadShape, Rows, locals::Locals, select::Selector};
+use crate::{
+    cache::{PAGE_TOKENS, Page, Select, Tail},
+    kernels::{Pool, scores::scores, softmax, weighted_sum::weighted_sum, widen::prefetch},
+};
+
+/// Positions, or chosen rows, per task.
+const PIECE: usize = 4 * PAGE_TOKENS;
+/// Chosen rows that are asked for ahead of the one being copied: they lie anywhere in memory.
+const ROWS_AHEAD: usize = 16;
+/// Keys or values of the next page that are asked for while one page is worked on.
+const PAGE_AHEAD: usize = 1024;
+
+/// The new token of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct DecodeRow<'a> {
+    /// Its queries, `[heads·head_dim]`, position applied.
+    pub q: &'a [f32],
+    /// Pages of keys; position `p` is in page `p / 64`, slot `p % 64`. The token's own key is in them.
+    pub k: &'a [Page],
+    /// Pages of values, likewise.
+    pub v: &'a [Page],
+    /// Positions attended to, itself included; at least 1.
+    pub len: usize,
+    /// Which rows of V are read.
+    pub rows: Rows,
+    /// Sum of V over all positions, `[kv_heads·head_dim]`; may be empty where the tail is not [`Tail::Mean`].
+    pub v_sum: &'a [f32],
+}
+
+/// Wall time of the stages; [`decode`] adds to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DecodeTimes {
+    /// Queries times keys.
+    pub scores: Duration,
+    /// Softmax and the choice of rows.
+    pub select: Duration,
+    /// Reading and summing the rows.
+    pub gather: Duration,
+}
+
+/// Buffers of [`decode`], and what it found out, until the next call.
+#[derive(Debug, Default)]
+pub struct DecodeScratch {
+    heads: usize,
+    group: usize,
+    /// Tasks of each stage; a part is a run of `part_len` values or of heads.
+    score_tasks: Vec<Piece>,
+    softmax_tasks: Vec<Piece>,
+    softmax_bounds: Vec<usize>,
+    gather_tasks: Vec<Piece>,
+    gather_bounds: Vec<usize>,
+    /// Where the tasks of each row begin: scores, then gather.
+    row_tasks: Vec<[usize; 2]>,
+    /// `[score task][group][PIECE]`.
+    scores: Vec<f32>,
+    /// `[gather task][heads of the task][head_dim]`.
+    sums: Vec<f32>,
+    states: Vec<HeadState>,
+    kept: Vec<f32>,
+    rules: Vec<Rows>,
+    locals: Locals<Vec<f16>>,
+}
+
+/// A task: some heads of a row, and a piece of its positions or of its chosen rows.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    row: usize,
+    first_head: usize,
+    heads: usize,
+    index: usize,
+}
+
+/// What the softmax stage leaves for one query head.
+#[derive(Debug, Default)]
+struct HeadState {
+    /// `e^(score − max)` for every position, zeros up to a whole piece.
+    weights: Vec<f32>,
+    /// Sum of the weights.
+    total: f32,
+    /// Chosen positions, ascending; of a group they stand at its first head.
+    selected: Vec<u32>,
+    /// Weights of the chosen positions.
+    chosen: Vec<f32>,
+    /// Sum of those.
+    chosen_total: f32,
+    /// Their share of the total.
+    kept: f32,
+    /// A group's summed weights, at its first head.
+    shared: Vec<f32>,
+    selector: Selector,
+}
+
+impl DecodeScratch {
+    /// Empty buffers.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The softmax mass of the rows that each query head read, `[heads]`; `None` where `row` read every row.
+    pub fn kept_mass(&self, row: usize) -> Option<&[f32]> {
+        match self.rules.get(row)? {
+            Rows::All => None,
+            Rows::Top { .. } => Some(&self.kept[row * self.heads..][..self.heads]),
+        }
+    }
+
+    /// The positions that query head `head` read, ascending; `None` where `row` read every row.
+    pub fn selected(&self, row: usize, head: usize) -> Option<&[u32]> {
+        let head = match self.rules.get(row)? {
+            Rows::All => return None,
+            Rows::Top { .. } if head >= self.heads => return None,
+            Rows::Top { select: Select::Head, .. } => head,
+            Rows::Top { select: Select::Group, .. } => head / self.group * self.group,
+        };
+        Some(&self.states[row * self.heads + head].selected)
+    }
+
+    /// Lays out the tasks of a call and makes room for their results.
+    fn plan(&mut self, pool: &Pool, shape: &HeadShape, rows: &[DecodeRow<'_>]) {
+        let (group, head_dim) = (shape.group(), shape.head_dim);
+        (self.heads, self.group) = (shape.heads, group);
+        self.score_tasks.clear();
+        self.softmax_tasks.clear();
+        self.softmax_bounds.clear();
+        self.gather_tasks.clear();
+        self.gather_bounds.clear();
+        self.row_tasks.clear();
+        self.rules.clear();
+        let mut sums = 0;
+        for (row, input) in rows.iter().enumerate() {
+            let pages = input.len.div_ceil(PAGE_TOKENS);
+            assert!(
+                input.len > 0 && input.q.len() == shape.width() && input.k.len() >= pages && input.v.len() >= pages
+            );
+            let rule = input.rows.over(input.len);
+            let mean = matches!(rule, Rows::Top { tail: Tail::Mean, .. });
+            assert!(!mean || input.v_sum.len() == shape.kv_heads * head_dim, "the mean tail needs the sum of V");
+            self.rules.push(rule);
+            self.row_tasks.push([self.score_tasks.len(), self.gather_tasks.len()]);
+            let by_group = |first: usize| Piece { row, first_head: first * group, heads: group, index: 0 };
+            let by_head = |first_head: usize| Piece { row, first_head, heads: 1, index: 0 };
+            let (read, shared_softmax, shared_rows) = match rule {
+                Rows::All => (input.len, false, true),
+                Rows::Top { n, select: Select::Head, .. } => (n, false, false),
+                Rows::Top { n, select: Select::Group, .. } => (n, true, true),
+            };
+            let pieces = |task: Piece, len: usize| (0..len.div_ceil(PIECE)).map(move |index| Piece { index, ..task });
+            for kv_head in 0..shape.kv_heads {
+                self.score_tasks.extend(pieces(by_group(kv_head), input.len));
+            }
+            for index in 0..if shared_softmax { shape.kv_heads } else { shape.heads } {
+                let task = if shared_softmax { by_group(index) } else { by_head(index) };
+                self.softmax_bounds.push(row * shape.heads + task.first_head);
+                self.softmax_tasks.push(task);
+            }
+            for index in 0..if shared_rows { shape.kv_heads } else { shape.heads } {
+                for task in pieces(if shared_rows { by_group(index) } else { by_head(index) }, read) {
+                    self.gather_bounds.push(sums);
+                    self.gather_tasks.push(task);
+                    sums += task.heads * head_dim;
+                }
+            }
+        }
+        self.softmax_bounds.push(rows.len() * shape.heads);
+        self.gather_bounds.push(sums);
+        self.scores.resize(self.score_tasks.len() * group * PIECE, 0.0);
+        self.sums.clear();
+        self.sums.resize(sums, 0.0);
+        self.states.resize_with(self.states.len().max(rows.len() * shape.heads), HeadState::default);
+        self.locals.grow(pool.threads());
+    }
+}
+
+/// Attention of each row to its sequence; `out` is `[rows, heads·head_dim]`.
+///
+/// # Panics
+/// When a row's queries, pages or sum of V, or `out`, are too short.
+pub fn decode(
+    pool: &Pool,
+    shape: &HeadShape,
+    rows: &[DecodeRow<'_>],
+    scratch: &mut DecodeScratch,
+    out: &mut [f32],
+    times: &mut DecodeTimes,
+) {
+    assert_eq!(out.len(), rows.len() * shape.width(), "rows of decode");
+    let started = Instant::now();
+    scratch.plan(pool, shape, rows);
+    let DecodeScratch {
+        score_tasks,
+        softmax_tasks,
+        softmax_bounds,
+        gather_tasks,
+        gather_bounds,
+        row_tasks,
+        scores,
+        sums,
+        states,
+        kept,
+        rules,
+        locals,
+        ..
+    } = scratch;
+    let (group, head_dim) = (shape.group(), shape.head_dim);
+
+    pool.run_chunks(scores, group * PIECE, |task, scores| {
+        let Piece { row, first_head, index, .. } = score_tasks[task];
+        score_piece(shape, &rows[row], first_head / group, index, scores);
+    });
+    let scored = Instant::now();
+
+    pool.run_split(states, softmax_bounds, |task, states| {
+        let Piece { row, first_head, .. } = softmax_tasks[task];
+        let pieces = rows[row].len.div_ceil(PIECE);
+        let (kv_head, first_lane) = (first_head / group, first_head % group);
+        let tasks = row_tasks[row][0] + kv_head * pieces..row_tasks[row][0] + (kv_head + 1) * pieces;
+        let scores = &scores[tasks.start * group * PIECE..tasks.end * group * PIECE];
+        for (at, state) in states.iter_mut().enumerate() {
+            state.softmax(scores, group, first_lane + at);
+        }
+        choose(states, rules[row], rows[row].len);
+    });
+    kept.clear();
+    kept.extend(states[..rows.len() * shape.heads].iter().map(|state| state.kept));
+    let selected = Instant::now();
+
+    pool.run_split(sums, gather_bounds, |task, sums| {
+        let Piece { row, first_head, heads, index } = gather_tasks[task];
+        let states = &states[row * shape.heads + first_head..][..heads];
+        let piece = index * PIECE..(index + 1) * PIECE;
+        locals.with(|buffer| {
+            gather_piece(shape, &rows[row], rules[row], states, piece, first_head / group, buffer, sums)
+        });
+    });
+    pool.run_chunks(out, shape.width(), |row, out| {
+        let tasks = row_tasks[row][1]..row_tasks.get(row + 1).map_or(gather_tasks.len(), |next| next[1]);
+        out.fill(0.0);
+        for task in tasks {
+            let first = gather_tasks[task].first_head * head_dim;
+            for (out, sum) in out[first..].iter_mut().zip(&sums[gather_bounds[task]..gather_bounds[task + 1]]) {
+                *out += sum;
+            }
+        }
+        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
+            finish(&states[row * shape.heads + head], rules[row], &rows[row], head / group, out);
+        }
+    });
+    times.scores += scored - started;
+    times.select += selected - scored;
+    times.gather += selected.elapsed();
+}
+
+/// Scores of one piece of positions for the query heads of one KV head, `[group, PIECE]`; −∞ beyond the last one.
+fn score_piece(shape: &HeadShape, row: &DecodeRow<'_>, kv_head: usize, index: usize, out: &mut [f32]) {
+    let (group, head_dim) = (shape.group(), shape.head_dim);
+    let q = &row.q[kv_head * group * head_dim..][..group * head_dim];
+    let start = index * PIECE;
+    let len = PIECE.min(row.len - start);
+    for (page, at) in row.k[start / PAGE_TOKENS..].iter().zip((0..len).step_by(PAGE_TOKENS)) {
+        if let Some(next) = row.k.get((start + at) / PAGE_TOKENS + 1) {
+            prefetch_head(next, kv_head);
+        }
+        let keys = PAGE_TOKENS.min(len - at);
+        let k = &page.head(kv_head)[..keys * head_dim];
+        scores(q, k, head_dim, shape.scale, &mut out[at..], PIECE);
+    }
+    for out in out.chunks_exact_mut(PIECE) {
+        out[len..].fill(f32::NEG_INFINITY);
+        // A key that makes a score infinite or undefined must not make the whole row undefined.
+        softmax::clamp_max(&mut out[..len]);
+    }
+}
+
+/// Asks for the first part of a head's rows; the kernels ask for the rest as they go.
+fn prefetch_head(page: &Page, kv_head: usize) {
+    let head = page.head(kv_head);
+    prefetch(&head[..head.len().min(PAGE_AHEAD)]);
+}
+
+impl HeadState {
+    /// The softmax of query head `lane` of a group, from that group's scores, `[pieces][group][PIECE]`.
+    fn softmax(&mut self, scores: &[f32], group: usize, lane: usize) {
+        let pieces = || scores.chunks_exact(PIECE).skip(lane).step_by(group);
+        let max = pieces().map(softmax::max).fold(f32::MIN, f32::max);
+        self.weights.resize(scores.len() / group, 0.0);
+        self.total = pieces()
+            .zip(self.weights.chunks_exact_mut(PIECE))
+            .map(|(scores, weights)| softmax::weights(scores, max, weights))
+            .sum();
+    }
+
+    /// Takes the weights of the chosen positions, and their share.
+    fn take(&mut self, selected: &[u32]) {
+        self.chosen.clear();
+        self.chosen.extend(selected.iter().map(|&position| self.weights[position as usize]));
+        self.chosen_total = self.chosen.iter().sum();
+        self.kept = (self.chosen_total / self.total).min(1.0);
+    }
+}
+
+/// Chooses the rows of one head, or of one group of heads together.
+fn choose(states: &mut [HeadState], rule: Rows, len: usize) {
+    let Rows::Top { n, select, .. } = rule else { return };
+    let [first, ..] = states else { return };
+    let mut selected = std::mem::take(&mut first.selected);
+    match select {
+        Select::Head => first.selector.largest(&first.weights, len, n, &mut selected),
+        Select::Group => {
+            let mut shared = std::mem::take(&mut first.shared);
+            shared.clear();
+            shared.resize(states[0].weights.len(), 0.0);
+            for state in states.iter() {
+                let factor = 1.0 / state.total;
+                for (shared, weight) in shared.iter_mut().zip(&state.weights) {
+                    *shared += weight * factor;
+                }
+            }
+            states[0].selector.largest(&shared, len, n, &mut selected);
+            states[0].shared = shared;
+        }
+    }
+    for state in states.iter_mut() {
+        state.take(&selected);
+    }
+    states[0].selected = selected;
+}
+
+/// The weighted sum over one piece of positions, or of chosen rows, for the query heads in `states`.
+#[expect(clippy::too_many_arguments, reason = "a task's inputs, its buffer and its output")]
+fn gather_piece(
+    shape: &HeadShape,
+    row: &DecodeRow<'_>,
+    rule: Rows,
+    states: &[HeadState],
+    piece: Range<usize>,
+    kv_head: usize,
+    buffer: &mut Vec<f16>,
+    sums: &mut [f32],
+) {
+    let head_dim = shape.head_dim;
+    match rule {
+        Rows::All => {
+            for page in (piece.start..piece.end.min(row.len)).step_by(PAGE_TOKENS) {
+                let len = PAGE_TOKENS.min(row.len - page);
+                if let Some(next) = row.v.get(page / PAGE_TOKENS + 1) {
+                    prefetch_head(next, kv_head);
+                }
+                let v = &row.v[page / PAGE_TOKENS].head(kv_head)[..len * head_dim];
+                let weights = states.iter().map(|state| &state.weights[page..page + len]);
+                add_rows(weights, v, head_dim, sums);
+            }
+        }
+        Rows::Top { .. } => {
+            let piece = piece.start..piece.end.min(states[0].selected.len());
+            let selected = &states[0].selected[piece.clone()];
+            let v = |position: u32| {
+                let (page, slot) = (position as usize / PAGE_TOKENS, position as usize % PAGE_TOKENS);
+                row.v[page].row(kv_head, slot)
+            };
+            buffer.clear();
+            selected.iter().take(ROWS_AHEAD).for_each(|&position| prefetch(v(position)));
+            for (at, &position) in selected.iter().enumerate() {
+                if let Some(&ahead) = selected.get(at + ROWS_AHEAD) {
+                    prefetch(v(ahead));
+                }
+                buffer.extend_from_slice(v(position));
+            }
+            for (v, at) in buffer.chunks(PAGE_TOKENS * head_dim).zip(piece.step_by(PAGE_TOKENS)) {
+                let len = v.len() / head_dim;
+                let weights = states.iter().map(|state| &state.chosen[at..at + len]);
+                add_rows(weights, v, head_dim, sums);
+            }
+        }
+    }
+}
+
+/// `sums_g += Σ weights_g·v` for up to a page of rows. The kernel takes three heads at a time, their weights side by
+/// side.
+fn add_rows<'a>(mut weights: impl Iterator<Item = &'a [f32]>, v: &[f16], head_dim: usize, sums: &mut [f32]) {
+    const HEADS: usize = 3;
+    let mut together = [0.0; HEADS * PAGE_TOKENS];
+    for sums in sums.chunks_mut(HEADS * head_dim) {
+        for (to, from) in together.chunks_exact_mut(PAGE_TOKENS).zip(weights.by_ref().take(HEADS)) {
+            to[..from.len()].copy_from_slice(from);
+        }
+        weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums);
+    }
+}
+
+/// Turns a head's sum of weighted rows into its output: the division by the total, and the tail.
+fn finish(state: &HeadState, rule: Rows, row: &DecodeRow<'_>, kv_head: usize, out: &mut [f32]) {
+    let factor = match rule {
+        // A head whose group chose only rows without weight for it has nothing to divide.
+        Rows::Top { tail: Tail::Renorm, .. } => 1.0 / state.chosen_total.max(f32::MIN_POSITIVE),
+        _ => 1.0 / state.total,
+    };
+    softmax::scale(out, factor);
+    if let Rows::Top { tail: Tail::Mean, .. } = rule {
+        let share = (1.0 - state.kept) / row.len as f32;
+        let v_sum = &row.v_sum[kv_head * out.len()..];
+        for (out, sum) in out.iter_mut().zip(v_sum) {
+            *out += share * sum;
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Attention once more, in the plainest way: whole matrices as candle tensors, a full sort for the choice of rows.
+//!
+//! For tests, and for anyone who doubts the fast paths.
+
+use candle_core::{D, Device, IndexOp, Result, Tensor};
+
+use super::{DecodeRow, HeadShape, PrefillSpan, Rows};
+use crate::cache::{PAGE_TOKENS, Page, Select, Tail};
+
+/// What [`decode`] finds.
+#[derive(Debug, Clone)]
+pub struct Decoded {
+    /// The output, `[heads·head_dim]`.
+    pub out: Vec<f32>,
+    /// The softmax over all positions of each head.
+    pub weights: Vec<Vec<f32>>,
+    /// The rows each head reads, ascending.
+    pub selected: Vec<Vec<u32>>,
+    /// The softmax mass of those.
+    pub kept: Vec<f32>,
+}
+
+/// Attention of one new token, for every rule.
+///
+/// # Errors
+/// What candle says to shapes that do not fit.
+pub fn decode(shape: &HeadShape, row: &DecodeRow<'_>) -> Result<Decoded> {
+    let (heads, head_dim, group) = (shape.heads, shape.head_dim, shape.group());
+    let q = Tensor::from_slice(row.q, (heads, head_dim), &Device::Cpu)?;
+    let mut weights = Vec::new();
+    for head in 0..heads {
+        let k = matrix(row.k, head / group, row.len, head_dim)?;
+        let scores = (q.i(head..=head)?.matmul(&k.t()?)? * f64::from(shape.scale))?;
+        weights.push(softmax(&scores)?.flatten_all()?.to_vec1::<f32>()?);
+    }
+    let everything = Rows::Top { n: row.len, tail: Tail::None, select: Select::Head };
+    let Rows::Top { n, tail, select } = (if row.rows == Rows::All { everything } else { row.rows }) else {
+        unreachable!("all rows are the top of all");
+    };
+    let selected: Vec<Vec<u32>> = (0..heads)
+        .map(|head| match select {
+            Select::Head => largest(&weights[head], n),
+            Select::Group => {
+                let first = head / group * group;
+                let sums: Vec<f32> =
+                    (0..row.len).map(|at| weights[first..first + group].iter().map(|w| w[at]).sum()).collect();
+                largest(&sums, n)
+            }
+        })
+        .collect();
+    let mut out = Vec::new();
+    let mut kept = Vec::new();
+    for head in 0..heads {
+        let v = matrix(row.v, head / group, row.len, head_dim)?;
+        let index = Tensor::from_slice(&selected[head], selected[head].len(), &Device::Cpu)?;
+        let chosen = Tensor::from_slice(&weights[head], row.len, &Device::Cpu)?.index_select(&index, 0)?;
+        let mass = chosen.sum_all()?.to_scalar::<f32>()?;
+        let sum = chosen.unsqueeze(0)?.matmul(&v.index_select(&index, 0)?)?;
+        let sum = match tail {
+            Tail::None => sum,
+            Tail::Renorm => (sum / f64::from(mass.max(f32::MIN_POSITIVE)))?,
+            Tail::Mean => (sum + (v.mean_keepdim(0)? * f64::from((1.0 - mass).max(0.0)))?)?,
+        };
+        out.extend(sum.flatten_all()?.to_vec1::<f32>()?);
+        kept.push(mass);
+    }
+    Ok(Decoded { out, weights, selected, kept })
+}
+
+/// Exact causal attention of a span, `[rows, heads·head_dim]`.
+///
+/// # Errors
+/// What candle says to shapes that do not fit.
+pub fn prefill(shape: &HeadShape, span: &PrefillSpan<'_>) -> Result<Vec<f32>> {
+    let (heads, head_dim, group) = (shape.heads, shape.head_dim, shape.group());
+    let len = span.start + span.rows;
+    let q = Tensor::from_slice(span.q, (span.rows, heads, head_dim), &Device::Cpu)?;
+    let mask: Vec<f32> = (0..span.rows)
+        .flat_map(|row| (0..len).map(move |at| if at <= span.start + row { 0.0 } else { f32::NEG_INFINITY }))
+        .collect();
+    let mask = Tensor::from_vec(mask, (span.rows, len), &Device::Cpu)?;
+    let mut outs = Vec::new();
+    for head in 0..heads {
+        let (k, v) = (matrix(span.k, head / group, len, head_dim)?, matrix(span.v, head / group, len, head_dim)?);
+        let scores = (q.i((.., head, ..))?.contiguous()?.matmul(&k.t()?)? * f64::from(shape.scale))?;
+        outs.push(softmax(&(scores + &mask)?)?.matmul(&v)?);
+    }
+    Tensor::cat(&outs, 1)?.flatten_all()?.to_vec1()
+}
+
+/// The first `len` rows of one KV head as `[len, head_dim]`.
+fn matrix(pages: &[Page], kv_head: usize, len: usize, head_dim: usize) -> Result<Tensor> {
+    let values: Vec<f32> = (0..len)
+        .flat_map(|at| pages[at / PAGE_TOKENS].row(kv_head, at % PAGE_TOKENS).iter().map(|value| value.to_f32()))
+        .collect();
+    Tensor::from_vec(values, (len, head_dim), &Device::Cpu)
+}
+
+fn softmax(scores: &Tensor) -> Result<Tensor> {
+    let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+    weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)
+}
+
+/// Positions of the `n` largest, ascending; of equal ones the lower positions.
+fn largest(weights: &[f32], n: usize) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..weights.len() as u32).collect();
+    order.sort_by(|&a, &b| weights[b as usize].total_cmp(&weights[a as usize]).then(a.cmp(&b)));
+    order.truncate(n);
+    order.sort_unstable();
+    order
+}

@@ -1,0 +1,264 @@
+//! Attention against its reference, and against itself: other batches, chunks and thread counts.
+
+use half::f16;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    cache::{PAGE_TOKENS, Page, Select, Tail},
+    kernels::Pool,
+};
+
+/// A small generator of numbers, so that a case is its seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+
+    /// Values within ±`size`; whole numbers where `whole`, so that scores are exact and many are equal.
+    fn values(&mut self, len: usize, size: f32, whole: bool) -> Vec<f32> {
+        (0..len).map(|_| if whole { (self.next() * 2.5).trunc() } else { self.next() * size }).collect()
+    }
+}
+
+struct Sequence {
+    q: Vec<f32>,
+    k: Vec<Page>,
+    v: Vec<Page>,
+    len: usize,
+    v_sum: Vec<f32>,
+}
+
+impl Sequence {
+    /// `len` positions with queries for each of them.
+    fn new(shape: &HeadShape, len: usize, seed: u64, whole: bool) -> Self {
+        let mut numbers = Numbers(seed | 1);
+        let width = shape.kv_heads * shape.head_dim;
+        let q = numbers.values(len * shape.heads * shape.head_dim, 2.0, whole);
+        let mut pages = |size: f32| -> Vec<Page> {
+            let mut pages: Vec<Page> =
+                (0..len.div_ceil(PAGE_TOKENS)).map(|_| Page::new(shape.kv_heads, shape.head_dim)).collect();
+            // Slots beyond `len` hold what an earlier sequence left there.
+            for at in 0..pages.len() * PAGE_TOKENS {
+                for head in 0..shape.kv_heads {
+                    let values = numbers.values(shape.head_dim, size, whole);
+                    let row = pages[at / PAGE_TOKENS].row_mut(head, at % PAGE_TOKENS);
+                    row.iter_mut().zip(values).for_each(|(to, value)| *to = f16::from_f32(value));
+                }
+            }
+            pages
+        };
+        let (k, v) = (pages(2.0), pages(1.0));
+        let mut v_sum = vec![0.0; width];
+        for at in 0..len {
+            for (sum, at_sum) in v_sum.iter_mut().zip(0..) {
+                let (head, dim) = (at_sum / shape.head_dim, at_sum % shape.head_dim);
+                *sum += v[at / PAGE_TOKENS].row(head, at % PAGE_TOKENS)[dim].to_f32();
+            }
+        }
+        Self { q, k, v, len, v_sum }
+    }
+
+    /// The last position as a decode row.
+    fn row(&self, shape: &HeadShape, rows: Rows) -> DecodeRow<'_> {
+        let width = shape.heads * shape.head_dim;
+        let q = &self.q[(self.len - 1) * width..];
+        DecodeRow { q, k: &self.k, v: &self.v, len: self.len, rows, v_sum: &self.v_sum }
+    }
+
+    fn span(&self, shape: &HeadShape, start: usize, end: usize) -> PrefillSpan<'_> {
+        let width = shape.heads * shape.head_dim;
+        let q = &self.q[start * width..end * width];
+        PrefillSpan { q, rows: end - start, start, k: &self.k, v: &self.v }
+    }
+}
+
+fn shapes() -> impl Strategy<Value = HeadShape> {
+    let heads = prop_oneof![Just((4, 4)), Just((9, 3)), Just((6, 1)), Just((4, 2)), Just((1, 1)), Just((8, 2))];
+    (heads, prop_oneof![Just(32), Just(64), Just(80), Just(128), Just(20)]).prop_map(|((heads, kv_heads), head_dim)| {
+        HeadShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
+    })
+}
+
+fn lengths() -> impl Strategy<Value = usize> {
+    prop_oneof![1usize..8, 60usize..70, 120usize..136, 185usize..200, 250usize..262, 600usize..700]
+}
+
+fn rules() -> impl Strategy<Value = Rows> {
+    let tails = prop_oneof![Just(Tail::None), Just(Tail::Renorm), Just(Tail::Mean)];
+    let top = (prop_oneof![1usize..40, 1usize..400], tails, prop_oneof![Just(Select::Head), Just(Select::Group)])
+        .prop_map(|(n, tail, select)| Rows::Top { n, tail, select });
+    prop_oneof![1 => Just(Rows::All), 4 => top]
+}
+
+fn decoded(pool: &Pool, shape: &HeadShape, rows: &[DecodeRow<'_>]) -> (Vec<f32>, DecodeScratch) {
+    let mut scratch = DecodeScratch::new();
+    let mut out = vec![f32::NAN; rows.len() * shape.heads * shape.head_dim];
+    decode(pool, shape, rows, &mut scratch, &mut out, &mut DecodeTimes::default());
+    (out, scratch)
+}
+
+fn prefilled(pool: &Pool, shape: &HeadShape, spans: &[PrefillSpan<'_>]) -> Vec<f32> {
+    let rows: usize = spans.iter().map(|span| span.rows).sum();
+    let mut out = vec![f32::NAN; rows * shape.heads * shape.head_dim];
+    prefill(pool, shape, spans, &mut PrefillScratch::new(), &mut out);
+    out
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|value| value.to_bits()).collect()
+}
+
+fn assert_close(fast: &[f32], plain: &[f32]) {
+    assert_eq!(fast.len(), plain.len());
+    for (at, (fast, plain)) in fast.iter().zip(plain).enumerate() {
+        assert!((fast - plain).abs() < 2e-5, "value {at}: {fast}, expected {plain}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn decode_is_the_reference(
+        shape in shapes(), len in lengths(), rows in rules(), seed: u64, whole: bool,
+    ) {
+        let sequence = Sequence::new(&shape, len, seed, whole);
+        let row = sequence.row(&shape, rows);
+        let (out, scratch) = decoded(&Pool::new(2), &shape, &[row]);
+        let plain = reference::decode(&shape, &row).unwrap();
+        let all = matches!(rows, Rows::All) || matches!(rows, Rows::Top { n, .. } if n >= len);
+        prop_assert_eq!(scratch.kept_mass(0).is_none(), all);
+        let mut same_rows = true;
+        for head in 0..shape.heads {
+            let Some(selected) = scratch.selected(0, head) else {
+                prop_assert!(all);
+                continue;
+            };
+            let Rows::Top { n, select, .. } = rows else { unreachable!() };
+            prop_assert_eq!(selected.len(), n);
+            prop_assert!(selected.is_sorted_by(|a, b| a < b));
+            prop_assert!((scratch.kept_mass(0).unwrap()[head] - plain.kept[head]).abs() < 1e-5);
+            if selected != plain.selected[head] {
+                // Rounding may exchange rows of nearly equal weight, never others. Equal scores are no such case:
+                // they are equal in both, so one head's choice of whole-number scores has to agree.
+                prop_assert!(!(whole && select == Select::Head), "ties");
+                same_rows = false;
+                let weight = |at: u32| match select {
+                    Select::Head => plain.weights[head][at as usize],
+                    Select::Group => {
+                        let first = head / shape.group() * shape.group();
+                        plain.weights[first..first + shape.group()].iter().map(|w| w[at as usize]).sum::<f32>()
+                    }
+                };
+                let least = plain.selected[head].iter().map(|&at| weight(at)).fold(f32::MAX, f32::min);
+                for &at in selected {
+                    prop_assert!(weight(at) >= least * (1.0 - 1e-5));
+                }
+            }
+        }
+        if same_rows {
+            assert_close(&out, &plain.out);
+        }
+    }
+
+    #[test]
+    fn as_many_rows_as_there_are_is_all_bit_for_bit(
+        shape in shapes(), len in lengths(), more in 0usize..3, seed: u64,
+        select in prop_oneof![Just(Select::Head), Just(Select::Group)],
+    ) {
+        let sequence = Sequence::new(&shape, len, seed, false);
+        let pool = Pool::new(2);
+        let (all, _) = decoded(&pool, &shape, &[sequence.row(&shape, Rows::All)]);
+        let top = Rows::Top { n: len + more, tail: Tail::Mean, select };
+        let (out, _) = decoded(&pool, &shape, &[sequence.row(&shape, top)]);
+        prop_assert_eq!(bits(&out), bits(&all));
+    }
+
+    #[test]
+    fn a_batch_is_its_rows_and_threads_change_nothing(
+        shape in shapes(), inputs in prop::collection::vec((lengths(), rules(), any::<u64>()), 1..5),
+    ) {
+        let sequences: Vec<Sequence> =
+            inputs.iter().map(|(len, _, seed)| Sequence::new(&shape, *len, *seed, false)).collect();
+        let rows: Vec<DecodeRow<'_>> =
+            sequences.iter().zip(&inputs).map(|(sequence, input)| sequence.row(&shape, input.1)).collect();
+        let (one, many) = (Pool::new(1), Pool::new(3));
+        let (batch, batch_scratch) = decoded(&many, &shape, &rows);
+        for (at, row) in rows.iter().enumerate() {
+            let (alone, scratch) = decoded(&one, &shape, &[*row]);
+            prop_assert_eq!(bits(&alone), bits(&batch[at * alone.len()..][..alone.len()]));
+            prop_assert_eq!(scratch.kept_mass(0), batch_scratch.kept_mass(at));
+            for head in 0..shape.heads {
+                prop_assert_eq!(scratch.selected(0, head), batch_scratch.selected(at, head));
+            }
+        }
+    }
+
+    #[test]
+    fn prefill_is_the_reference(shape in shapes(), start in lengths(), rows in 1usize..150, seed: u64) {
+        let sequence = Sequence::new(&shape, start + rows, seed, false);
+        let span = sequence.span(&shape, start, start + rows);
+        let out = prefilled(&Pool::new(2), &shape, &[span]);
+        assert_close(&out, &reference::prefill(&shape, &span).unwrap());
+    }
+
+    #[test]
+    fn chunks_and_threads_change_nothing(
+        shape in shapes(), cuts in prop::collection::vec(1usize..120, 1..5), seed: u64, other in lengths(),
+    ) {
+        let len = cuts.iter().sum();
+        let sequence = Sequence::new(&shape, len, seed, false);
+        let beside = Sequence::new(&shape, other, !seed, false);
+        let (one, many) = (Pool::new(1), Pool::new(3));
+        let whole = prefilled(&one, &shape, &[sequence.span(&shape, 0, len)]);
+        let mut chunked = Vec::new();
+        let mut start = 0;
+        for cut in cuts {
+            let spans = [sequence.span(&shape, start, start + cut), beside.span(&shape, 0, other)];
+            let out = prefilled(&many, &shape, &spans);
+            chunked.extend_from_slice(&out[..cut * shape.heads * shape.head_dim]);
+            start += cut;
+        }
+        prop_assert_eq!(bits(&chunked), bits(&whole));
+    }
+}
+
+#[test]
+fn strange_scores_give_numbers() {
+    let shape = HeadShape { heads: 6, kv_heads: 2, head_dim: 32, scale: 0.2 };
+    let pool = Pool::new(2);
+    for len in [1, 2, 64, 65, 300] {
+        for key in [0.0, 1.0, 65504.0, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut sequence = Sequence::new(&shape, len, 5, false);
+            for at in 0..len {
+                for head in 0..2 {
+                    sequence.k[at / PAGE_TOKENS].row_mut(head, at % PAGE_TOKENS).fill(f16::from_f32(key));
+                }
+            }
+            for q in [0.0, 1.0, -1.0, 1e30, -1e30] {
+                sequence.q.fill(q);
+                for rows in [
+                    Rows::All,
+                    Rows::Top { n: 1, tail: Tail::None, select: Select::Group },
+                    Rows::Top { n: 40, tail: Tail::Renorm, select: Select::Head },
+                    Rows::Top { n: 3, tail: Tail::Mean, select: Select::Group },
+                ] {
+                    let (out, scratch) = decoded(&pool, &shape, &[sequence.row(&shape, rows)]);
+                    assert!(out.iter().all(|value| value.is_finite()), "{len} {key} {q} {rows:?}");
+                    if let Some(selected) = scratch.selected(0, 4) {
+                        // All scores are equal, so the first positions win.
+                        assert!(selected.iter().zip(0..).all(|(&position, at)| position == at));
+                    }
+                }
+                let out = prefilled(&pool, &shape, &[sequence.span(&shape, 0, len)]);
+                assert!(out.iter().all(|value| value.is_finite()), "{len} {key} {q}");
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Starting and stopping the engine: one OS thread that owns the tiers and the lanes.
+
+use std::{
+    panic::{self, AssertUnwindSafe},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
+
+use thiserror::Error;
+
+use super::{EventKind, Events, Lane, Op, Publisher, stream::stream, worker::Worker};
+use crate::{cache::Policy, model::LanguageModel};
+
+/// Ops that may wait to be carried out.
+const OPS_BOUND: usize = 64;
+
+/// How an engine runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineOptions {
+    /// Threads that compute, the engine thread among them; at least 1.
+    pub threads: usize,
+    /// Prompt tokens computed in one step; at least 1.
+    pub prefill_chunk: usize,
+    /// The lanes, in the order in which they take turns; each at most once.
+    pub lanes: Vec<LaneOptions>,
+}
+
+/// One lane.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LaneOptions {
+    /// Which.
+    pub lane: Lane,
+    /// Its policy.
+    pub policy: Policy,
+    /// Bytes of K, V, tail and workspace it may hold on the device; `None` for no limit.
+    pub device_budget: Option<u64>,
+    /// Bytes of V it may hold in host memory; `None` for no limit.
+    pub host_budget: Option<u64>,
+}
+
+/// Why an engine did not start.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// No lane, or one twice.
+    #[error("an engine runs one or two different lanes, not {0:?}")]
+    Lanes(Vec<Lane>),
+    /// A count that must not be 0.
+    #[error("{0} must be at least 1")]
+    Zero(&'static str),
+    /// The operating system gave no thread.
+    #[error("the engine thread could not be started: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// A running engine. Dropping it stops it.
+#[derive(Debug)]
+pub struct Engine {
+    ops: SyncSender<Op>,
+    publisher: Publisher,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts an engine on `model`. Its first event is [`EventKind::Started`], its last [`EventKind::Stopped`].
+    pub fn start(model: Arc<LanguageModel>, options: EngineOptions) -> Result<(Self, Events), EngineError> {
+        let lanes: Vec<Lane> = options.lanes.iter().map(|lane| lane.lane).collect();
+        if lanes.is_empty() || lanes.iter().enumerate().any(|(index, lane)| lanes[..index].contains(lane)) {
+            return Err(EngineError::Lanes(lanes));
+        }
+        for (name, count) in [("threads", options.threads), ("prefill_chunk", options.prefill_chunk)] {
+            if count == 0 {
+                return Err(EngineError::Zero(name));
+            }
+        }
+        let (ops, requests) = sync_channel(OPS_BOUND);
+        let (publisher, events) = stream();
+        let output = publisher.clone();
+        let thread = thread::Builder::new().name("engine".into()).spawn(move || {
+            // A panic ends the engine, not the program: whoever reads the events still has a screen to say so on.
+            let run = AssertUnwindSafe(|| Worker::new(model, options, output.clone()).run(&requests));
+            let error = panic::catch_unwind(run).err().map(|payload| {
+                let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
+                format!("the engine stopped: {}", text.as_deref().unwrap_or("a panic without a message"))
+            });
+            output.publish(EventKind::Stopped { error });
+        })?;
+        Ok((Self { ops, publisher, thread: Some(thread) }, events))
+    }
+
+    /// Where ops go. Sending blocks while 64 of them wait; after the engine's end it fails.
+    pub fn ops(&self) -> SyncSender<Op> {
+        self.ops.clone()
+    }
+
+    /// A writer to the engine's stream of events, for samplers.
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Both fail only where the engine has ended by itself.
+        let _ = self.ops.send(Op::Shutdown);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! A session: a conversation as the user sees it, with one sequence in each lane that runs it.
+
+use super::{Lane, sequence::Sequence};
+
+pub(super) struct Session {
+    pub name: String,
+    /// One per lane, in the order of the lanes' turns.
+    pub sequences: Vec<Sequence>,
+}
+
+impl Session {
+    pub fn lanes(&self) -> Vec<Lane> {
+        self.sequences.iter().map(|sequence| sequence.lane).collect()
+    }
+
+    pub fn sequence_mut(&mut self, lane: Lane) -> Option<&mut Sequence> {
+        self.sequences.iter_mut().find(|sequence| sequence.lane == lane)
+    }
+
+    /// Whether a lane is answering or about to.
+    pub fn is_answering(&self) -> bool {
+        self.sequences.iter().any(|sequence| sequence.answer.is_some())
+    }
+
+    /// Whether the lanes compute one prompt together.
+    pub fn prefills_shared(&self) -> bool {
+        self.sequences.iter().any(Sequence::prefills_shared)
+    }
+
+    /// Whether nothing was said yet, in no lane.
+    pub fn is_fresh(&self) -> bool {
+        self.sequences.iter().all(|sequence| sequence.cache.is_empty() && sequence.pending.is_empty())
+    }
+}

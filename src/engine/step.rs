@@ -1,0 +1,256 @@
+//! One step: schedule, forward pass, choice of the next tokens, and the events about it.
+
+use std::{
+    cmp::Reverse,
+    time::{Duration, Instant},
+};
+
+use super::{
+    EventKind, FinishReason, Lane, SessionId, Stages, Step, Token,
+    sequence::{Chosen, Sequence},
+    worker::Worker,
+};
+use crate::{
+    attention::HitCounts,
+    cache::SequenceCache,
+    model::{LanguageModel, LogitRows, PassTimes, Reading, Span},
+};
+
+/// A token that was chosen in this step, and for whom.
+struct Outcome {
+    session: SessionId,
+    lane: Lane,
+    chosen: Chosen,
+    kept_mass: Option<f32>,
+}
+
+impl Worker {
+    /// Computes the next chunk of a prompt that several lanes share, once for all of them.
+    pub(super) fn shared_step(&mut self) -> bool {
+        let shared = self.sessions.iter().filter(|(_, session)| session.prefills_shared());
+        let next = shared.min_by_key(|(_, session)| session.sequences.iter().filter_map(precedence).min());
+        let Some((&id, _)) = next else { return false };
+        let started = Instant::now();
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let mut members: Vec<&mut Sequence> =
+            session.sequences.iter_mut().filter(|sequence| sequence.prefills_shared()).collect();
+        let Some((first, others)) = members.split_first_mut() else { return false };
+        let take = first.pending.len().min(self.chunk);
+        let complete = take == first.pending.len();
+        let mut hits = HitCounts::new(self.model.shape.layers);
+        let mut spans = [Span {
+            tokens: &first.pending[..take],
+            cache: &mut first.cache,
+            copies: others.iter_mut().map(|sequence| &mut sequence.cache).collect(),
+            reading: Reading::Exact,
+            logits: if complete { LogitRows::Last } else { LogitRows::None },
+        }];
+        self.forward.run(&self.model, &self.pool, &mut spans, &mut hits);
+        let sampling = Instant::now();
+        let mut outcomes = Vec::new();
+        let mut failures = Vec::new();
+        for sequence in members {
+            sequence.fed(take);
+            if complete {
+                match choose(&self.model, id, sequence, self.forward.logits(), None) {
+                    Ok(outcome) => outcomes.extend(outcome),
+                    Err(message) => failures.push((id, sequence.lane, message)),
+                }
+            }
+        }
+        let sampling = sampling.elapsed();
+        self.shared_steps += 1;
+        let sequence = &session.sequences[0];
+        let (done, total) = (sequence.cache.len(), sequence.cache.len() + sequence.pending.len());
+        let total = sequence.answer.as_ref().map_or(total, |answer| answer.prompt);
+        let step = self.shared_steps;
+        self.publisher.publish(EventKind::Prefill { session: id, lane: None, step, done: done.min(total), total });
+        self.publisher.publish(EventKind::Step(Step {
+            lane: None,
+            step,
+            decode_rows: 0,
+            prefill_rows: take,
+            total_ms: ms(started.elapsed()),
+            stages: stages(self.forward.times(), sampling, started.elapsed()),
+            context: done,
+            rows_per_head: None,
+            host_v_read_bytes: 0,
+            device_read_bytes: 0,
+        }));
+        self.publish(outcomes, failures);
+        true
+    }
+
+    /// One step of a lane: a token for every sequence that decodes, and at most one chunk of a prompt.
+    pub(super) fn lane_step(&mut self, index: usize) -> bool {
+        let started = Instant::now();
+        self.make_room(index);
+        let lane = self.lanes[index].lane;
+        let state = &mut self.lanes[index];
+        let policy = state.cache.policy();
+        let next_prompt = self
+            .sessions
+            .iter()
+            .flat_map(|(id, session)| session.sequences.iter().map(move |sequence| (id, sequence)))
+            .filter(|(_, sequence)| sequence.lane == lane && sequence.prefills_alone())
+            .min_by_key(|(_, sequence)| precedence(sequence))
+            .map(|(id, _)| *id);
+
+        let mut decoding: Vec<(SessionId, &mut Sequence)> = Vec::new();
+        let mut prompt: Option<(SessionId, &mut Sequence)> = None;
+        for (&id, session) in &mut self.sessions {
+            let Some(sequence) = session.sequence_mut(lane) else { continue };
+            if sequence.decodes() {
+                decoding.push((id, sequence));
+            } else if next_prompt == Some(id) {
+                prompt = Some((id, sequence));
+            }
+        }
+        if decoding.is_empty() && prompt.is_none() {
+            return false;
+        }
+        let decode_rows = decoding.len();
+        let take = prompt.as_ref().map_or(0, |(_, sequence)| sequence.pending.len().min(self.chunk));
+        let complete = prompt.as_ref().is_some_and(|(_, sequence)| sequence.pending.len() == take);
+        let mut hits = HitCounts::new(self.model.shape.layers);
+        let mut spans: Vec<Span> = Vec::with_capacity(decode_rows + 1);
+        for (_, sequence) in &mut decoding {
+            spans.push(span(&mut sequence.cache, &sequence.pending, Reading::Policy(policy), LogitRows::Last));
+        }
+        if let Some((_, sequence)) = &mut prompt {
+            let logits = if complete { LogitRows::Last } else { LogitRows::None };
+            spans.push(span(&mut sequence.cache, &sequence.pending[..take], Reading::Exact, logits));
+        }
+        self.forward.run(&self.model, &self.pool, &mut spans, &mut hits);
+
+        let sampling = Instant::now();
+        let mut logits = self.forward.logits().chunks_exact(self.model.shape.vocab);
+        let mut outcomes = Vec::new();
+        let mut failures = Vec::new();
+        let mut context = 0;
+        for (row, (id, sequence)) in decoding.into_iter().enumerate() {
+            sequence.fed(1);
+            context = context.max(sequence.cache.len());
+            let Some(logits) = logits.next() else { break };
+            match choose(&self.model, id, sequence, logits, self.forward.kept_mass(row)) {
+                Ok(outcome) => outcomes.extend(outcome),
+                Err(message) => failures.push((id, lane, message)),
+            }
+        }
+        let mut progress = None;
+        if let Some((id, sequence)) = prompt {
+            sequence.fed(take);
+            context = context.max(sequence.cache.len());
+            let total = sequence.answer.as_ref().map_or(0, |answer| answer.prompt);
+            progress = Some((id, sequence.prompt_done(), total));
+            if let Some(logits) = logits.next() {
+                match choose(&self.model, id, sequence, logits, None) {
+                    Ok(outcome) => outcomes.extend(outcome),
+                    Err(message) => failures.push((id, lane, message)),
+                }
+            }
+        }
+        let sampling = sampling.elapsed();
+
+        state.steps += 1;
+        state.hits.add(&hits);
+        let step = state.steps;
+        if let Some((session, done, total)) = progress {
+            self.publisher.publish(EventKind::Prefill { session, lane: Some(lane), step, done, total });
+        }
+        let traffic = self.forward.traffic();
+        self.publisher.publish(EventKind::Step(Step {
+            lane: Some(lane),
+            step,
+            decode_rows,
+            prefill_rows: take,
+            total_ms: ms(started.elapsed()),
+            stages: stages(self.forward.times(), sampling, started.elapsed()),
+            context,
+            rows_per_head: hits.rows_per_head(),
+            host_v_read_bytes: traffic.host,
+            device_read_bytes: traffic.device,
+        }));
+        self.publish(outcomes, failures);
+        self.account_workspace();
+        true
+    }
+
+    /// Ends the answers of a lane that have no room for another token, and gives the others a page where they need one.
+    fn make_room(&mut self, index: usize) {
+        let lane = self.lanes[index].lane;
+        let context = self.model.context();
+        let mut ended = Vec::new();
+        for (&id, session) in &mut self.sessions {
+            let Some(sequence) = session.sequence_mut(lane).filter(|sequence| sequence.decodes()) else { continue };
+            if sequence.cache.len() + 1 > context {
+                ended.push((id, FinishReason::Context));
+            } else if self.lanes[index].cache.grow(&mut sequence.cache, 1).is_err() {
+                ended.push((id, FinishReason::Budget));
+            }
+        }
+        for (id, reason) in ended {
+            self.finish(id, lane, reason);
+        }
+    }
+
+    fn publish(&mut self, outcomes: Vec<Outcome>, failures: Vec<(SessionId, Lane, String)>) {
+        for Outcome { session, lane, chosen, kept_mass } in outcomes {
+            let step = self.lanes.iter().find(|state| state.lane == lane).map_or(0, |state| state.steps);
+            let Chosen { token, text, index, itl_ms, visible, finish } = chosen;
+            if visible {
+                let token = Token { lane, session, step, index, token_id: token, text, itl_ms, kept_mass };
+                self.publisher.publish(EventKind::Token(token));
+            }
+            if let Some(reason) = finish {
+                self.finish(session, lane, reason);
+            }
+        }
+        for (session, lane, message) in failures {
+            self.error(Some(lane), Some(session), message);
+            self.finish(session, lane, FinishReason::Failed);
+        }
+    }
+}
+
+/// What goes first: what was typed, then what was asked earlier.
+fn precedence(sequence: &Sequence) -> Option<(Reverse<super::Priority>, u64)> {
+    sequence.answer.as_ref().map(|answer| (Reverse(answer.turn.priority), answer.order))
+}
+
+fn span<'a>(cache: &'a mut SequenceCache, tokens: &'a [u32], reading: Reading, logits: LogitRows) -> Span<'a> {
+    Span { tokens, cache, copies: Vec::new(), reading, logits }
+}
+
+fn choose(
+    model: &LanguageModel,
+    session: SessionId,
+    sequence: &mut Sequence,
+    logits: &[f32],
+    kept_mass: Option<f32>,
+) -> Result<Option<Outcome>, String> {
+    let lane = sequence.lane;
+    match sequence.choose(logits, model) {
+        Ok(chosen) => Ok(chosen.map(|chosen| Outcome { session, lane, chosen, kept_mass })),
+        Err(error) => Err(format!("no next token could be chosen, the model's output is no number: {error}")),
+    }
+}
+
+fn stages(times: PassTimes, sampling: Duration, total: Duration) -> Stages {
+    let PassTimes { linear, decode, prefill, head } = times;
+    let named = linear + decode.scores + decode.select + decode.gather + prefill + head + sampling;
+    Stages {
+        linear_ms: ms(linear),
+        scores_ms: ms(decode.scores),
+        select_ms: ms(decode.select),
+        gather_ms: ms(decode.gather),
+        prefill_ms: ms(prefill),
+        head_ms: ms(head),
+        sampling_ms: ms(sampling),
+        other_ms: ms(total.saturating_sub(named)),
+    }
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

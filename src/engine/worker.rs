@@ -1,0 +1,240 @@
+//! The engine thread: carries out ops between steps, and gives every lane its turn.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError},
+    },
+};
+
+use super::{
+    EngineOptions, EventKind, FinishReason, Lane, LaneCard, Op, Publisher, SessionId, Started, lane::LaneState,
+    sequence::Sequence, session::Session,
+};
+use crate::{
+    cache::SequenceCache,
+    kernels::Pool,
+    model::{Forward, LanguageModel},
+};
+
+/// Rows beyond a prefill chunk that the buffers are made for at start: sequences that decode in the same step.
+const DECODE_ROWS: usize = 16;
+
+/// Everything the engine thread owns.
+pub(super) struct Worker {
+    pub(super) model: Arc<LanguageModel>,
+    pub(super) pool: Pool,
+    pub(super) forward: Forward,
+    pub(super) lanes: Vec<LaneState>,
+    pub(super) sessions: BTreeMap<SessionId, Session>,
+    pub(super) publisher: Publisher,
+    pub(super) chunk: usize,
+    /// Steps that served several lanes at once.
+    pub(super) shared_steps: u64,
+    pub(super) weight_bytes: u64,
+    pub(super) turns: u64,
+}
+
+impl Worker {
+    pub(super) fn new(model: Arc<LanguageModel>, options: EngineOptions, publisher: Publisher) -> Self {
+        let mut forward = Forward::new();
+        forward.reserve(&model, options.prefill_chunk + DECODE_ROWS, DECODE_ROWS);
+        let shape = model.cache_shape();
+        let mut worker = Self {
+            pool: Pool::new(options.threads),
+            forward,
+            lanes: options.lanes.iter().map(|lane| LaneState::new(lane, shape)).collect(),
+            sessions: BTreeMap::new(),
+            publisher,
+            chunk: options.prefill_chunk,
+            shared_steps: 0,
+            weight_bytes: model.weights.bytes(),
+            turns: 0,
+            model,
+        };
+        worker.account_workspace();
+        worker
+    }
+
+    /// Works until [`Op::Shutdown`] comes or nobody can send ops any more.
+    pub(super) fn run(&mut self, ops: &Receiver<Op>) {
+        self.publisher.publish(EventKind::Started(self.started()));
+        self.report(true);
+        loop {
+            loop {
+                match ops.try_recv() {
+                    Ok(Op::Shutdown) | Err(TryRecvError::Disconnected) => return self.shutdown(),
+                    Ok(op) => self.carry_out(op),
+                    Err(TryRecvError::Empty) => break,
+                }
+            }
+            if self.turn() {
+                self.report(false);
+                continue;
+            }
+            self.report(true);
+            self.check_ledger();
+            match ops.recv() {
+                Ok(Op::Shutdown) | Err(_) => return self.shutdown(),
+                Ok(op) => self.carry_out(op),
+            }
+        }
+    }
+
+    fn started(&self) -> Started {
+        let shape = &self.model.shape;
+        let lanes = self.lanes.iter().map(|state| LaneCard {
+            lane: state.lane,
+            policy: state.cache.policy(),
+            budget_bytes: state.cache.device().cap(),
+        });
+        Started {
+            model: shape.name.clone(),
+            architecture: shape.architecture.clone(),
+            layers: shape.layers,
+            heads: shape.heads,
+            kv_heads: shape.kv_heads,
+            head_dim: shape.head_dim,
+            context: self.model.context(),
+            weight_bytes: self.weight_bytes,
+            threads: self.pool.threads(),
+            simulated: true,
+            lanes: lanes.collect(),
+        }
+    }
+
+    /// One round: a chunk of a shared prompt if one waits, then one step of every lane that has work. False when
+    /// there was nothing to do.
+    fn turn(&mut self) -> bool {
+        let mut worked = self.shared_step();
+        for lane in 0..self.lanes.len() {
+            worked |= self.lane_step(lane);
+        }
+        worked
+    }
+
+    fn carry_out(&mut self, op: Op) {
+        match op {
+            Op::Open { session, name, system, lanes } => self.open(session, name, system, &lanes),
+            Op::Rename { session, name } => match self.sessions.get_mut(&session) {
+                Some(known) => {
+                    known.name.clone_from(&name);
+                    let lanes = known.lanes();
+                    self.publisher.publish(EventKind::Session { session, name, lanes });
+                }
+                None => self.unknown(session),
+            },
+            Op::Say { session, document, text, turn } => self.say(session, document, text, turn),
+            Op::Stop { session, lane } => match self.sessions.get(&session) {
+                Some(known) => {
+                    let lanes = known.lanes().into_iter().filter(|&each| lane.is_none_or(|lane| lane == each));
+                    for lane in lanes.collect::<Vec<_>>() {
+                        self.finish(session, lane, FinishReason::Cancelled);
+                    }
+                }
+                None => self.unknown(session),
+            },
+            Op::Close { session } => self.close(session),
+            Op::SetPolicy { lane, policy } => self.set_policy(lane, policy),
+            Op::SetBudget { lane, bytes } => self.set_budget(lane, bytes),
+            Op::Shutdown => {}
+        }
+    }
+
+    fn open(&mut self, session: SessionId, name: String, system: Option<String>, lanes: &[Lane]) {
+        if self.sessions.contains_key(&session) {
+            return self.error(None, Some(session), format!("session {} is open already", session.0));
+        }
+        let mut sequences = Vec::new();
+        let mut refused = lanes.is_empty().then(|| "a session needs a lane".to_owned());
+        for state in self.lanes.iter_mut().filter(|state| lanes.contains(&state.lane)) {
+            match state.cache.open() {
+                Ok(cache) => sequences.push(Sequence::new(state.lane, cache, system.as_deref())),
+                Err(full) => {
+                    refused = Some(format!("{full}; close a session or raise the budget"));
+                    break;
+                }
+            }
+        }
+        if let Some(message) = refused {
+            self.give_back(sequences);
+            return self.error(None, Some(session), message);
+        }
+        let opened = Session { name: name.clone(), sequences };
+        let lanes = opened.lanes();
+        self.sessions.insert(session, opened);
+        self.publisher.publish(EventKind::Session { session, name, lanes });
+    }
+
+    fn close(&mut self, session: SessionId) {
+        let Some(known) = self.sessions.get(&session) else { return self.unknown(session) };
+        for lane in known.lanes() {
+            self.finish(session, lane, FinishReason::Cancelled);
+        }
+        if let Some(closed) = self.sessions.remove(&session) {
+            self.give_back(closed.sequences);
+            self.publisher.publish(EventKind::Closed { session });
+        }
+    }
+
+    fn give_back(&mut self, sequences: Vec<Sequence>) {
+        for sequence in sequences {
+            if let Some(state) = self.lanes.iter_mut().find(|state| state.lane == sequence.lane) {
+                state.cache.close(sequence.cache);
+            }
+        }
+    }
+
+    fn shutdown(&mut self) {
+        for session in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.close(session);
+        }
+        self.report(true);
+        self.check_ledger();
+    }
+
+    /// Reports every lane's ledger and hits where it is time, or `now`.
+    fn report(&mut self, now: bool) {
+        for state in &mut self.lanes {
+            let caches = caches_of(&self.sessions, state.lane);
+            let ledger = state.ledger(self.weight_bytes, caches, now);
+            for event in ledger.into_iter().chain(state.hits(now)) {
+                self.publisher.publish(event);
+            }
+        }
+    }
+
+    fn check_ledger(&self) {
+        for state in &self.lanes {
+            if let Err(error) = state.cache.check(caches_of(&self.sessions, state.lane)) {
+                self.error(Some(state.lane), None, error.to_string());
+            }
+        }
+    }
+
+    /// Books the buffers of the step on every lane's device tier: lanes take turns in the same ones.
+    pub(super) fn account_workspace(&mut self) {
+        let bytes = self.forward.bytes();
+        for state in &mut self.lanes {
+            state.cache.device_mut().set_fixed(bytes);
+        }
+    }
+
+    pub(super) fn steps(&self, lane: Lane) -> u64 {
+        self.lanes.iter().find(|state| state.lane == lane).map_or(0, |state| state.steps)
+    }
+
+    pub(super) fn error(&self, lane: Option<Lane>, session: Option<SessionId>, message: String) {
+        self.publisher.publish(EventKind::Error { lane, session, message });
+    }
+
+    pub(super) fn unknown(&self, session: SessionId) {
+        self.error(None, Some(session), format!("there is no session {}", session.0));
+    }
+}
+
+fn caches_of(sessions: &BTreeMap<SessionId, Session>, lane: Lane) -> impl Iterator<Item = &SequenceCache> {
+    let sequences = sessions.values().flat_map(|session| &session.sequences);
+    sequences.filter(move |sequence| sequence.lane == lane).map(|sequence| &sequence.cache)
+}

@@ -1,0 +1,179 @@
+//! The input of linear layers: the floats, and the same in blocks of 32 as 8-bit integers.
+//!
+//! A block is `x ≈ d·q` with `d = max|x| / 127`, as in GGML's Q8_1, plus `s = d·Σq`, by which weights with a minimum
+//! (`w = d·q + m`) multiply that minimum. Each layer's input is quantised once, however many layers read it.
+
+use super::Pool;
+
+/// Values per block.
+pub const BLOCK: usize = 32;
+
+/// 32 activations as 8-bit integers.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[repr(C)]
+pub struct Block {
+    /// The scale: `x ≈ d·q`.
+    pub d: f32,
+    /// `d·Σq`.
+    pub s: f32,
+    /// The integers, each within ±127.
+    pub q: [i8; BLOCK],
+}
+
+/// `[rows, width]` activations in both forms. The buffers are kept from one use to the next.
+#[derive(Debug, Default)]
+pub struct Activations {
+    values: Vec<f32>,
+    blocks: Vec<Block>,
+    width: usize,
+    rows: usize,
+}
+
+/// Rows below which a second thread does not pay.
+const ROWS_PER_TASK: usize = 8;
+
+impl Activations {
+    /// No rows yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes `x`, `[rows, width]`. The 8-bit form is made where `width` is a multiple of 32.
+    ///
+    /// # Panics
+    /// When `width` is 0 or does not divide the length of `x`.
+    pub fn fill(&mut self, pool: &Pool, x: &[f32], width: usize) {
+        assert!(width > 0 && x.len().is_multiple_of(width), "{} values are not rows of {width}", x.len());
+        (self.rows, self.width) = (x.len() / width, width);
+        self.values.clear();
+        self.values.extend_from_slice(x);
+        let blocks = if width.is_multiple_of(BLOCK) { x.len() / BLOCK } else { 0 };
+        self.blocks.resize(blocks, Block::default());
+        let chunk = ROWS_PER_TASK * width / BLOCK;
+        let values = &self.values;
+        pool.run_chunks(&mut self.blocks, chunk.max(1), |index, blocks| {
+            quantise(&values[index * chunk * BLOCK..][..blocks.len() * BLOCK], blocks);
+        });
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Values per row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// All values as they came, `[rows, width]`.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// One row in blocks, `[width / 32]`; empty where `width` is no multiple of 32.
+    pub fn blocks(&self, row: usize) -> &[Block] {
+        let per_row = self.blocks.len() / self.rows.max(1);
+        &self.blocks[row * per_row..][..per_row]
+    }
+}
+
+/// Quantises `x` into `blocks`.
+fn quantise(x: &[f32], blocks: &mut [Block]) {
+    assert_eq!(x.len(), blocks.len() * BLOCK);
+    super::cpu::by_cpu!(avx2::quantise(x, blocks), quantise_portable(x, blocks));
+}
+
+/// The scale of a block and its inverse. A block too small for a normal scale is all zeros.
+fn scales(max: f32) -> (f32, f32) {
+    let d = max / 127.0;
+    if d.is_normal() { (d, 1.0 / d) } else { (0.0, 0.0) }
+}
+
+fn quantise_portable(x: &[f32], blocks: &mut [Block]) {
+    for (x, block) in x.chunks_exact(BLOCK).zip(blocks) {
+        let (d, inverse) = scales(x.iter().fold(0.0, |max, x| x.abs().max(max)));
+        for (q, x) in block.q.iter_mut().zip(x) {
+            *q = (x * inverse).round_ties_even() as i8;
+        }
+        block.d = d;
+        block.s = d * block.q.iter().map(|&q| i32::from(q)).sum::<i32>() as f32;
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx2 {
+    use std::arch::x86_64::*;
+
+    use super::{BLOCK, Block, scales};
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn quantise(x: &[f32], blocks: &mut [Block]) {
+        let sign = _mm256_set1_ps(-0.0);
+        for (x, block) in x.chunks_exact(BLOCK).zip(blocks) {
+            // SAFETY: a chunk holds 32 floats, four vectors of eight.
+            let x: [__m256; 4] = std::array::from_fn(|at| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * at)) });
+            let abs = x.map(|x| _mm256_andnot_ps(sign, x));
+            let max8 = _mm256_max_ps(_mm256_max_ps(abs[0], abs[1]), _mm256_max_ps(abs[2], abs[3]));
+            let max4 = _mm_max_ps(_mm256_castps256_ps128(max8), _mm256_extractf128_ps::<1>(max8));
+            let max2 = _mm_max_ps(max4, _mm_movehl_ps(max4, max4));
+            let max = _mm_cvtss_f32(_mm_max_ss(max2, _mm_movehdup_ps(max2)));
+            let (d, inverse) = scales(max);
+            let inverse = _mm256_set1_ps(inverse);
+            let q = x.map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
+            let sum8 = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+            let sum4 = _mm_add_epi32(_mm256_castsi256_si128(sum8), _mm256_extracti128_si256::<1>(sum8));
+            let sum2 = _mm_add_epi32(sum4, _mm_shuffle_epi32::<0b01_00_11_10>(sum4));
+            let sum = _mm_cvtsi128_si32(_mm_add_epi32(sum2, _mm_shuffle_epi32::<0b10_11_00_01>(sum2)));
+            // Packing works on each half of a register by itself; the permutation puts the fours back in order.
+            let packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+            let packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            // SAFETY: `q` is 32 bytes long.
+            unsafe { _mm256_storeu_si256(block.q.as_mut_ptr().cast(), packed) };
+            block.d = d;
+            block.s = d * sum as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(len: usize) -> Vec<f32> {
+        (0..len).map(|at| (at as f32 * 0.37).sin() * (1.0 + at as f32)).collect()
+    }
+
+    #[test]
+    fn the_twins_agree_bit_for_bit() {
+        let mut x = wave(BLOCK * 9);
+        x[..BLOCK].fill(0.0);
+        x[BLOCK..2 * BLOCK].fill(1e-41);
+        x[2 * BLOCK] = -1e30;
+        let (mut fast, mut plain) = (vec![Block::default(); 9], vec![Block::default(); 9]);
+        quantise(&x, &mut fast);
+        quantise_portable(&x, &mut plain);
+        assert_eq!(fast, plain);
+        for (x, block) in x.chunks_exact(BLOCK).zip(&plain) {
+            for (x, &q) in x.iter().zip(&block.q) {
+                let back = block.d * f32::from(q);
+                assert!((x - back).abs() <= block.d * 0.5001 + 1e-38, "{x} came back as {back}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_their_neighbours() {
+        let pool = Pool::new(2);
+        let x = wave(20 * 64);
+        let (mut all, mut one) = (Activations::new(), Activations::new());
+        all.fill(&pool, &x, 64);
+        for row in 0..20 {
+            one.fill(&pool, &x[row * 64..][..64], 64);
+            assert_eq!(one.blocks(0), all.blocks(row));
+        }
+        all.fill(&pool, &x[..30], 15);
+        assert_eq!((all.rows(), all.width(), all.blocks(1).len()), (2, 15, 0));
+        assert_eq!(all.values(), &x[..30]);
+    }
+}

@@ -1,0 +1,163 @@
+//! Writing disjoint parts of a slice from the tasks of a [`Pool`], without `unsafe` at the caller.
+
+use std::marker::PhantomData;
+
+use super::Pool;
+
+/// The start of a slice whose parts are handed to different tasks.
+pub(super) struct Base<T>(*mut T);
+
+// SAFETY: a `Base` only stands for a `&mut [T]`; the parts that tasks get from it never overlap, and each part moves
+// to one thread at a time, for which `T: Send` is enough.
+unsafe impl<T: Send> Sync for Base<T> {}
+
+impl<T> Base<T> {
+    pub(super) fn new(items: &mut [T]) -> Self {
+        Self(items.as_mut_ptr())
+    }
+
+    /// Where item `index` is, or would be.
+    fn at(&self, index: usize) -> *mut T {
+        self.0.wrapping_add(index)
+    }
+
+    /// The `len` items from `start` on.
+    ///
+    /// # Safety
+    /// The range lies within the slice that `self` was made from, that slice outlives `'a`, and no other part that is
+    /// alive at the same time overlaps it.
+    #[expect(clippy::mut_from_ref, reason = "the parts are disjoint; that is what this type is for")]
+    pub(super) unsafe fn part<'a>(&self, start: usize, len: usize) -> &'a mut [T] {
+        // SAFETY: as promised by the caller.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}
+
+/// A rectangle of a row-major matrix, for one task to write.
+pub struct Tile<'a> {
+    base: *mut f32,
+    stride: usize,
+    rows: usize,
+    columns: usize,
+    matrix: PhantomData<&'a mut f32>,
+}
+
+impl Tile<'_> {
+    /// Rows of the tile.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// One row of the tile, `[columns]`.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.rows);
+        // SAFETY: the tile lies within its matrix, and only this tile reaches these items (`Pool::run_tiles`).
+        unsafe { std::slice::from_raw_parts_mut(self.base.add(row * self.stride), self.columns) }
+    }
+}
+
+impl Pool {
+    /// One task per `chunk` items (the last may have fewer): `task(index, items of the chunk)`.
+    ///
+    /// # Panics
+    /// When `chunk` is 0 although there are items.
+    pub fn run_chunks<T: Send>(&self, items: &mut [T], chunk: usize, task: impl Fn(usize, &mut [T]) + Sync) {
+        if items.is_empty() {
+            return;
+        }
+        let len = items.len();
+        let base = Base::new(items);
+        self.run(len.div_ceil(chunk), &|index| {
+            let start = index * chunk;
+            // SAFETY: chunks are disjoint and inside, each index runs once, and `run` ends before `items` does.
+            task(index, unsafe { base.part(start, chunk.min(len - start)) });
+        });
+    }
+
+    /// One task per pair of neighbours in `bounds`: `task(index, items[bounds[index]..bounds[index + 1]])`.
+    ///
+    /// # Panics
+    /// When `bounds` falls or ends beyond the items.
+    pub fn run_split<T: Send>(&self, items: &mut [T], bounds: &[usize], task: impl Fn(usize, &mut [T]) + Sync) {
+        assert!(bounds.is_sorted() && bounds.last().is_none_or(|&end| end <= items.len()), "bounds of a split");
+        let base = Base::new(items);
+        self.run(bounds.len().saturating_sub(1), &|index| {
+            let (start, end) = (bounds[index], bounds[index + 1]);
+            // SAFETY: the bounds rise and end inside, so the parts are disjoint; each index runs once within `run`.
+            task(index, unsafe { base.part(start, end - start) });
+        });
+    }
+
+    /// One task per tile of the row-major matrix `items`, `[rows, width]`: tile rows are cut at `bounds`, tile columns
+    /// every `columns`. `task(row tile, column tile, tile)`; the last row tiles are started first, because under a
+    /// causal mask they take longest.
+    ///
+    /// # Panics
+    /// When `columns` does not divide `width`, or `bounds` falls or ends beyond the rows.
+    pub fn run_tiles(
+        &self,
+        items: &mut [f32],
+        width: usize,
+        bounds: &[usize],
+        columns: usize,
+        task: impl Fn(usize, usize, Tile<'_>) + Sync,
+    ) {
+        assert!(width.is_multiple_of(columns), "columns of tiles");
+        assert!(bounds.is_sorted() && bounds.last().is_none_or(|&end| end * width <= items.len()), "bounds of tiles");
+        let across = width / columns;
+        let tall = bounds.len().saturating_sub(1);
+        let base = Base::new(items);
+        self.run(tall * across, &|index| {
+            let (row_tile, column_tile) = (tall - 1 - index / across, index % across);
+            let (start, end) = (bounds[row_tile], bounds[row_tile + 1]);
+            if start == end {
+                return;
+            }
+            let first = base.at(start * width + column_tile * columns);
+            let tile = Tile { base: first, stride: width, rows: end - start, columns, matrix: PhantomData };
+            task(row_tile, column_tile, tile);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_and_splits_cover_everything_once() {
+        let pool = Pool::new(2);
+        let mut items = vec![0u32; 103];
+        pool.run_chunks(&mut items, 10, |index, part| part.iter_mut().for_each(|item| *item += index as u32 + 1));
+        assert!(items.iter().enumerate().all(|(at, &item)| item == at as u32 / 10 + 1));
+        pool.run_split(&mut items, &[0, 0, 5, 100], |index, part| part.fill(100 + index as u32));
+        assert!(items[..5].iter().all(|&item| item == 101));
+        assert!(items[5..100].iter().all(|&item| item == 102));
+        assert!(items[100..].iter().all(|&item| item == 11));
+        pool.run_chunks(&mut Vec::<u32>::new(), 0, |_, _| unreachable!());
+    }
+
+    #[test]
+    fn tiles_cover_the_matrix_once() {
+        let pool = Pool::new(2);
+        let mut items = vec![0f32; 7 * 6];
+        pool.run_tiles(&mut items, 6, &[0, 2, 2, 7], 3, |row_tile, column_tile, mut tile| {
+            for row in 0..tile.rows() {
+                tile.row_mut(row).iter_mut().for_each(|item| *item += (10 * row_tile + column_tile + 1) as f32);
+            }
+        });
+        for (at, &item) in items.iter().enumerate() {
+            let expected = if at / 6 < 2 { 0 } else { 20 } + at % 6 / 3 + 1;
+            assert_eq!(item, expected as f32, "item {at}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "bounds of a split")]
+    fn bounds_beyond_the_items_are_refused() {
+        Pool::new(1).run_split(&mut [0u8; 3], &[0, 4], |_, _| {});
+    }
+}

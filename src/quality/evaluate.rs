@@ -1,0 +1,229 @@
+//! Policies against full attention on a text, in decode mode.
+//!
+//! The context is computed once, exactly, as any prompt is. Then the tokens that follow are fed as if they had been
+//! generated (teacher forcing): each reads the cache as the policy says, and its prediction is compared with the one
+//! that full attention makes from the same tokens. Ordinary prefill would not exercise a KCache at all. Several
+//! positions go through one pass, each with its own causal length; the arithmetic is that of single steps.
+
+use std::ops::ControlFlow;
+
+use thiserror::Error;
+
+use super::{Distribution, kl_divergence};
+use crate::{
+    attention::HitCounts,
+    cache::{Full, LaneCache, Policy, SequenceCache},
+    kernels::Pool,
+    model::{Forward, LanguageModel, LogitRows, Reading, Span},
+};
+
+/// Prompt tokens per pass.
+const PREFILL_ROWS: usize = 256;
+/// Continuation tokens per pass: their logits take 64 · vocab floats.
+const DECODE_ROWS: usize = 64;
+
+/// What to evaluate on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvalOptions {
+    /// Tokens of context that are computed exactly.
+    pub context: usize,
+    /// Tokens that follow and are compared.
+    pub tokens: usize,
+    /// The policies, in the spelling to report.
+    pub policies: Vec<(String, Policy)>,
+}
+
+/// Why an evaluation did not run.
+#[derive(Debug, Error)]
+pub enum EvalError {
+    /// The text is too short.
+    #[error("the text has {found} tokens, {needed} are needed: take a longer text, or smaller --context and --tokens")]
+    Short {
+        /// Tokens of the text.
+        found: usize,
+        /// Tokens needed.
+        needed: usize,
+    },
+    /// The model's context is too short.
+    #[error("context and tokens together are {needed}, the model's context is {context}")]
+    Context {
+        /// Tokens needed.
+        needed: usize,
+        /// The model's longest context.
+        context: usize,
+    },
+    /// A size is 0.
+    #[error("context and tokens must be at least 1")]
+    Empty,
+    /// No memory for the caches.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// It was stopped.
+    #[error("stopped")]
+    Cancelled,
+}
+
+/// How far an evaluation is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Progress {
+    /// What is being computed: `prefill`, `full attention`, or a policy.
+    pub what: String,
+    /// Tokens computed, over the whole evaluation.
+    pub done: usize,
+    /// Tokens to compute, over the whole evaluation.
+    pub total: usize,
+}
+
+/// The whole result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evaluation {
+    /// Perplexity of full attention on the same tokens.
+    pub full_ppl: f64,
+    /// One per policy, in order.
+    pub scores: Vec<Score>,
+}
+
+/// One policy's result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Score {
+    /// The policy, as it was spelled.
+    pub policy: String,
+    /// Perplexity: the exponential of the mean negative log-probability of the text's tokens.
+    pub ppl: f64,
+    /// KL(full attention ‖ policy) in nats at each token.
+    pub kl: Vec<f64>,
+    /// The share of tokens at which both find the same likeliest token.
+    pub top1: f64,
+    /// V rows that a head read per token, dense layers counted.
+    pub rows_mean: f64,
+    /// The softmax mass that the selected rows held, per layer.
+    pub kept_mass: Vec<f32>,
+}
+
+impl Score {
+    /// Mean KL in nats.
+    pub fn kl_mean(&self) -> f64 {
+        self.kl.iter().sum::<f64>() / self.kl.len() as f64
+    }
+
+    /// The `q`-quantile of the KL, in nats; `q` in 0..=1. The smallest value that at least that share does not exceed.
+    pub fn kl_quantile(&self, q: f64) -> f64 {
+        let mut sorted = self.kl.clone();
+        sorted.sort_by(f64::total_cmp);
+        let rank = (q * sorted.len() as f64).ceil() as usize;
+        sorted[rank.clamp(1, sorted.len()) - 1]
+    }
+}
+
+/// Evaluates on the first `context + tokens + 1` of `text`. `progress` is called after every pass and may break it off.
+pub fn evaluate(
+    model: &LanguageModel,
+    pool: &Pool,
+    text: &[u32],
+    options: &EvalOptions,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Evaluation, EvalError> {
+    let EvalOptions { context, tokens, ref policies } = *options;
+    if context == 0 || tokens == 0 {
+        return Err(EvalError::Empty);
+    }
+    let needed = context + tokens + 1;
+    if text.len() < needed {
+        return Err(EvalError::Short { found: text.len(), needed });
+    }
+    if needed > model.context() {
+        return Err(EvalError::Context { needed, context: model.context() });
+    }
+    let total = context + tokens * (policies.len() + 1);
+    let mut done = 0;
+    let mut advance = |what: &str, rows: usize| {
+        done += rows;
+        match progress(Progress { what: what.to_owned(), done, total }) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(EvalError::Cancelled),
+        }
+    };
+    let mut run = Run { model, pool, forward: Forward::new() };
+
+    let mut full_lane = LaneCache::new(model.cache_shape(), Policy::Kv, None, None);
+    let mut prompt = full_lane.open()?;
+    full_lane.grow(&mut prompt, context + tokens)?;
+    let mut unused = HitCounts::new(model.shape.layers);
+    for chunk in text[..context].chunks(PREFILL_ROWS) {
+        run.pass(chunk, &mut prompt, Reading::Exact, LogitRows::None, &mut unused);
+        advance("prefill", chunk.len())?;
+    }
+
+    let continuation = &text[context..context + tokens];
+    let targets = &text[context + 1..needed];
+    let mut full = Vec::with_capacity(tokens);
+    let mut cache = full_lane.fork(&prompt)?;
+    full_lane.grow(&mut cache, tokens)?;
+    for chunk in continuation.chunks(DECODE_ROWS) {
+        run.pass(chunk, &mut cache, Reading::Policy(Policy::Kv), LogitRows::All, &mut unused);
+        full.extend(run.distributions());
+        advance("full attention", chunk.len())?;
+    }
+    full_lane.close(cache);
+
+    let mut scores = Vec::new();
+    for (spelling, policy) in policies {
+        let mut lane = LaneCache::new(model.cache_shape(), *policy, None, None);
+        let mut cache = lane.fork(&prompt)?;
+        lane.grow(&mut cache, tokens)?;
+        let mut hits = HitCounts::new(model.shape.layers);
+        let mut found = Vec::with_capacity(tokens);
+        let mut kl = Vec::with_capacity(tokens);
+        let mut same = 0;
+        for chunk in continuation.chunks(DECODE_ROWS) {
+            run.pass(chunk, &mut cache, Reading::Policy(*policy), LogitRows::All, &mut hits);
+            for distribution in run.distributions() {
+                let at = found.len();
+                kl.push(kl_divergence(&full[at], &distribution));
+                same += usize::from(distribution.top() == full[at].top());
+                found.push(distribution.log_p(targets[at] as usize));
+            }
+            advance(spelling, chunk.len())?;
+        }
+        scores.push(Score {
+            policy: spelling.clone(),
+            ppl: perplexity(found.into_iter()),
+            kl,
+            top1: same as f64 / tokens as f64,
+            rows_mean: hits.rows_per_head().unwrap_or_default(),
+            kept_mass: hits.kept_mass(),
+        });
+    }
+    let full_ppl =
+        perplexity(full.iter().zip(targets).map(|(distribution, &target)| distribution.log_p(target as usize)));
+    Ok(Evaluation { full_ppl, scores })
+}
+
+fn perplexity(log_p: impl ExactSizeIterator<Item = f32>) -> f64 {
+    let count = log_p.len() as f64;
+    (-log_p.map(f64::from).sum::<f64>() / count).exp()
+}
+
+struct Run<'a> {
+    model: &'a LanguageModel,
+    pool: &'a Pool,
+    forward: Forward,
+}
+
+impl Run<'_> {
+    fn pass(
+        &mut self,
+        tokens: &[u32],
+        cache: &mut SequenceCache,
+        reading: Reading,
+        logits: LogitRows,
+        hits: &mut HitCounts,
+    ) {
+        let span = Span { tokens, cache, copies: Vec::new(), reading, logits };
+        self.forward.run(self.model, self.pool, &mut [span], hits);
+    }
+
+    fn distributions(&self) -> impl Iterator<Item = Distribution> {
+        self.forward.logits().chunks_exact(self.model.shape.vocab).map(Distribution::from_logits)
+    }
+}

@@ -1,0 +1,34 @@
+//! What the dashboard draws with: one small file per widget.
+//!
+//! Every widget is a borrowed view of data that is drawn into any area, 0×0 included, without panicking. Where room is
+//! short a widget degrades by itself: fewer labels, then a sparkline, then one line of figures.
+
+mod axis;
+mod bars;
+mod braille;
+mod footer;
+mod heatmap;
+mod histogram;
+mod kpi;
+mod layers;
+mod paint;
+mod panel;
+mod progress;
+#[cfg(test)]
+mod samples;
+mod span;
+mod timechart;
+pub mod units;
+
+pub use axis::Axis;
+pub use bars::{Bar, Part, StackedBars};
+pub use footer::Footer;
+pub use heatmap::HeatMap;
+pub use histogram::{LatencyHistogram, LatencyLane};
+pub use kpi::{Comparison, Kpi};
+pub use layers::KeptMass;
+pub use panel::{LegendEntry, Panel};
+pub use progress::Progress;
+pub use span::Span;
+pub use timechart::{Line, TimeChart};
+pub use units::Unit;

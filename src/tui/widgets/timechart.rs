@@ -1,0 +1,352 @@
+//! Several series over time, with a budget, marks where knobs were turned, and a cursor.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::{Modifier, Style},
+    widgets::Widget,
+};
+
+use super::{
+    axis::Axis,
+    braille::Grid,
+    paint,
+    panel::{LegendEntry, Panel},
+    span::{Columns, Span, short_time},
+};
+use crate::{
+    telemetry::{Marks, Series},
+    tui::theme::SeriesLook,
+};
+
+/// One series on a chart.
+#[derive(Debug, Clone, Copy)]
+pub struct Line<'a> {
+    /// Its name in the legend.
+    pub name: &'a str,
+    /// Its values.
+    pub series: &'a Series,
+    /// Its look.
+    pub look: SeriesLook,
+}
+
+/// A chart of several series over time. Lines given first lie on top.
+#[derive(Debug, Clone)]
+pub struct TimeChart<'a> {
+    panel: Panel<'a>,
+    axis: &'a Axis,
+    span: Span,
+    lines: Vec<Line<'a>>,
+    budget: Option<(f64, &'a str)>,
+    marks: Option<&'a Marks>,
+    cursor_ms: Option<f64>,
+}
+
+impl<'a> TimeChart<'a> {
+    /// An empty chart. `axis` is kept by the caller, who has it follow the values on show.
+    pub fn new(panel: Panel<'a>, axis: &'a Axis, span: Span) -> Self {
+        Self { panel, axis, span, lines: Vec::new(), budget: None, marks: None, cursor_ms: None }
+    }
+
+    /// Adds a series.
+    pub fn line(mut self, name: &'a str, series: &'a Series, look: SeriesLook) -> Self {
+        self.lines.push(Line { name, series, look });
+        self
+    }
+
+    /// A limit, drawn across the chart. Above the axis it is named at the top.
+    pub fn budget(self, value: Option<f64>, label: &'a str) -> Self {
+        Self { budget: value.map(|value| (value, label)), ..self }
+    }
+
+    /// Moments to mark.
+    pub fn marks(self, marks: &'a Marks) -> Self {
+        Self { marks: Some(marks), ..self }
+    }
+
+    /// A moment to read values at; the legend shows them instead of the newest.
+    pub fn cursor(self, t_ms: Option<f64>) -> Self {
+        Self { cursor_ms: t_ms, ..self }
+    }
+
+    fn legend(&self) -> Vec<LegendEntry<'a>> {
+        self.lines
+            .iter()
+            .map(|line| {
+                let value = line.series.at(self.cursor_ms.unwrap_or(self.span.to_ms));
+                LegendEntry { name: line.name, look: line.look, value: self.axis.unit().fixed(value) }
+            })
+            .collect()
+    }
+
+    /// One row per series: sign, sparkline, value.
+    fn sparklines(&self, area: Rect, buf: &mut Buffer) {
+        for (line, y) in self.lines.iter().zip(area.top()..area.bottom()) {
+            let x = paint::text(buf, area, area.x, y, line.look.symbol, line.look.style) + 1;
+            let plot = Rect { x, y, width: area.right().saturating_sub(x), height: 1 };
+            if plot.width == 0 {
+                continue;
+            }
+            let time = Columns::new(self.span, usize::from(plot.width));
+            for column in line.series.columns(time.first, time.width_ms, time.count) {
+                let eighths = (column.max / self.axis.top() * 8.0).round().clamp(1.0, 8.0) as usize;
+                paint::cell(buf, plot, plot.x + column.index as u16, y, paint::LOWER_EIGHTHS[eighths], line.look.style);
+            }
+        }
+    }
+
+    /// Labels of the value axis, each in the row of its height; as many as leave a free row between two.
+    fn value_axis(&self, plot: Rect, buf: &mut Buffer) {
+        let theme = self.panel.theme();
+        for y in plot.top()..plot.bottom() {
+            paint::cell(buf, Rect { x: plot.x - 1, width: 1, ..plot }, plot.x - 1, y, "│", theme.dim);
+        }
+        let area = Rect { x: plot.x - 1 - self.gutter(), width: self.gutter() + 1, ..plot };
+        let ticks: Vec<f64> = self.axis.ticks().collect();
+        // Keep every k-th tick, with k dividing the number of steps so that 0 and the top are among them.
+        let steps = ticks.len() - 1;
+        let room = (usize::from(plot.height).saturating_sub(1) / 2).max(1);
+        let every = (1..=steps).find(|every| steps % every == 0 && steps / every <= room).unwrap_or(steps);
+        for tick in ticks.iter().step_by(every) {
+            let y = plot.y + (self.height(*tick, plot) / 4) as u16;
+            paint::right(buf, area, plot.x - 1, y, &format!("{} ", self.axis.unit().tick(*tick)), theme.dim);
+            paint::cell(buf, area, plot.x - 1, y, "┤", theme.dim);
+        }
+    }
+
+    /// Columns left of the axis; one width for each unit, so that charts line up and do not jump.
+    fn gutter(&self) -> u16 {
+        self.axis.unit().width() as u16
+    }
+
+    /// The row of dots at which a value lies; what is above the axis lies at its top.
+    fn height(&self, value: f64, plot: Rect) -> i64 {
+        let rows = i64::from(plot.height) * 4 - 1;
+        let share = (value / self.axis.top()).clamp(0.0, 1.0);
+        rows - (share * rows as f64).round() as i64
+    }
+
+    fn draw_mark_lines(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
+        let style = self.panel.theme().mark.add_modifier(Modifier::DIM);
+        for mark in self.marks.iter().flat_map(|marks| marks.window(time.start_ms(), time.end_ms())) {
+            let x = time.cell(mark.t_ms, plot);
+            for y in plot.top()..plot.bottom() {
+                paint::cell(buf, plot, x, y, "┊", style);
+            }
+        }
+    }
+
+    /// The newest mark is named first; an older one where room is left before it.
+    fn draw_mark_labels(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
+        let Some(marks) = self.marks else { return };
+        let style = self.panel.theme().mark;
+        let mut free_until = plot.right();
+        for mark in marks.window(time.start_ms(), time.end_ms()).rev() {
+            let (x, width) = (time.cell(mark.t_ms, plot), paint::width(&mark.label));
+            let gap = u16::from(free_until < plot.right());
+            let start = if x + 1 + width + gap <= free_until {
+                Some(x + 1)
+            } else if x >= plot.x + width && x < free_until {
+                Some(x - width)
+            } else {
+                None
+            };
+            if let Some(start) = start {
+                paint::text(buf, plot, start, plot.y, &mark.label, style);
+            }
+            free_until = free_until.min(start.unwrap_or(x)).min(x);
+        }
+    }
+
+    fn draw_budget_line(&self, plot: Rect, buf: &mut Buffer) {
+        let Some((value, _)) = self.budget.filter(|&(value, _)| value <= self.axis.top()) else { return };
+        let y = plot.y + (self.height(value, plot) / 4) as u16;
+        for x in plot.left()..plot.right() {
+            paint::cell(buf, plot, x, y, "╌", self.panel.theme().budget);
+        }
+    }
+
+    /// Names the budget beside its line, where no series is in the way.
+    fn draw_budget_label(&self, plot: Rect, buf: &mut Buffer) {
+        let Some((value, label)) = self.budget else { return };
+        let theme = self.panel.theme();
+        let text = format!("{label} {}", self.axis.unit().text(Some(value)));
+        let (text, rows) = if value > self.axis.top() {
+            (format!(" ↑ {text} "), vec![plot.y + u16::from(plot.height > 3), plot.y])
+        } else {
+            let y = plot.y + (self.height(value, plot) / 4) as u16;
+            (format!(" {text} "), vec![y, y.saturating_sub(1).max(plot.y), (y + 1).min(plot.bottom() - 1)])
+        };
+        let width = paint::width(&text);
+        if width + 2 > plot.width {
+            return;
+        }
+        let columns = [plot.x + 2, plot.right() - width - 2, plot.x + (plot.width - width) / 2];
+        let free = |x: u16, y: u16| {
+            (x..x + width).all(|x| matches!(buf.cell((x, y)).map_or("", |cell| cell.symbol()), " " | "╌" | "┊"))
+        };
+        let mut places = rows.iter().flat_map(|&y| columns.map(|x| (x, y)));
+        // Where everything is taken the label covers a piece of a line, unless rows are few.
+        let covering = (plot.height >= 6).then_some((columns[0], rows[0]));
+        if let Some((x, y)) = places.find(|&(x, y)| free(x, y)).or(covering) {
+            paint::text(buf, plot, x, y, &text, theme.budget);
+        }
+    }
+
+    fn draw_cursor(&self, plot: Rect, row: Option<Rect>, buf: &mut Buffer, time: &Columns) {
+        let Some(cursor) = self.cursor_ms else { return };
+        let theme = self.panel.theme();
+        let x = time.cell(cursor, plot);
+        for y in plot.top()..plot.bottom() {
+            paint::cell(buf, plot, x, y, "│", theme.text);
+        }
+        if let Some(row) = row {
+            let label = format!(" {} ", short_time((self.span.now_ms - cursor).max(0.0) / 1000.0));
+            let width = paint::width(&label);
+            let x = x.saturating_sub(width / 2).clamp(row.x, row.right().saturating_sub(width).max(row.x));
+            paint::text(buf, row, x, row.y, &label, theme.cursor);
+        }
+    }
+
+    fn draw_lines(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
+        let mut grid = Grid::new(plot);
+        for (at, line) in self.lines.iter().enumerate().rev() {
+            let mut before: Option<(i64, i64)> = None;
+            for column in line.series.columns(time.first, time.width_ms, time.count) {
+                let x = column.index as i64;
+                let [first, last, top, bottom] =
+                    [column.first, column.last, column.max, column.min].map(|value| self.height(value, plot));
+                if let Some(before) = before.filter(|_| column.joined) {
+                    grid.line(before, (x, first), at, line.look.pattern, time.first);
+                }
+                grid.line((x, top), (x, bottom), at, line.look.pattern, time.first);
+                before = Some((x, last));
+            }
+        }
+        let styles: Vec<Style> = self.lines.iter().map(|line| line.look.style).collect();
+        grid.render(buf, &styles);
+    }
+
+    /// The sign of each series at the end of its line, or where the cursor crosses it.
+    fn draw_signs(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
+        for line in self.lines.iter().rev() {
+            let t_ms = self.cursor_ms.unwrap_or(self.span.to_ms);
+            let Some(value) = line.series.at(t_ms) else { continue };
+            let x = time.cell(t_ms, plot);
+            let y = plot.y + (self.height(value, plot) / 4) as u16;
+            paint::cell(buf, plot, x, y, line.look.symbol, line.look.style);
+        }
+    }
+}
+
+impl Widget for &TimeChart<'_> {
+    fn render(self, area: Rect, buf: &mut Buffer) {
+        let inner = self.panel.render(area, buf, &self.legend());
+        let gutter = self.gutter() + 1;
+        if inner.height < 3 || inner.width < gutter + 12 || !self.span.is_valid() {
+            return self.sparklines(inner, buf);
+        }
+        let axis_rows = u16::from(inner.height >= 5);
+        let plot = Rect { x: inner.x + gutter, width: inner.width - gutter, height: inner.height - axis_rows, ..inner };
+        let time = Columns::new(self.span, usize::from(plot.width) * 2);
+        let row = (axis_rows > 0).then_some(Rect { y: plot.bottom(), height: 1, ..inner });
+        self.value_axis(plot, buf);
+        self.draw_budget_line(plot, buf);
+        self.draw_mark_lines(plot, buf, &time);
+        self.draw_lines(plot, buf, &time);
+        if let Some(row) = row {
+            self.span.draw_axis(plot, row, self.panel.theme().dim, buf);
+        }
+        self.draw_cursor(plot, row, buf, &time);
+        self.draw_mark_labels(plot, buf, &time);
+        self.draw_budget_label(plot, buf);
+        self.draw_signs(plot, buf, &time);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ratatui::style::Color;
+
+    use super::*;
+    use crate::tui::{
+        theme::{ColorDepth, Theme},
+        widgets::{Unit, samples},
+    };
+
+    /// Two level lines far apart, and the rows in which they are drawn.
+    fn level_lines(theme: &Theme) -> (Buffer, u16, u16) {
+        let (mut upper, mut lower) = (Series::new(1000), Series::new(1000));
+        for at in 0..600 {
+            upper.push(f64::from(at) * 100.0, 90.0);
+            lower.push(f64::from(at) * 100.0, 20.0);
+        }
+        let axis = Axis::nice(Unit::Ms, 100.0);
+        let span = Span { to_ms: 60_000.0, length_ms: 60_000.0, now_ms: 60_000.0 };
+        let chart = TimeChart::new(Panel::new(theme, "x"), &axis, span)
+            .line("kcache", &lower, theme.kcache)
+            .line("kv", &upper, theme.kv);
+        let buf = samples::drawn(&chart, 60, 14);
+        let row_of = |symbol| (1..13).find(|&y| (0..60).any(|x| buf[(x, y)].symbol() == symbol)).unwrap();
+        let rows = (row_of("●"), row_of("○"));
+        (buf, rows.0, rows.1)
+    }
+
+    fn dots(buf: &Buffer, y: u16) -> Vec<u32> {
+        let codes = (12..56).map(|x| u32::from(buf[(x, y)].symbol().chars().next().unwrap_or(' ')));
+        codes.map(|code| code.saturating_sub(0x2800)).collect()
+    }
+
+    #[test]
+    fn the_baseline_is_dashed_and_kcache_is_solid_in_every_theme() {
+        for theme in [Theme::dark(ColorDepth::Ansi16), Theme::mono()] {
+            let (buf, kcache, kv) = level_lines(&theme);
+            let (solid, dashed) = (dots(&buf, kcache), dots(&buf, kv));
+            assert!(solid.iter().all(|dots| dots.count_ones() == 2), "{solid:?}");
+            // Of eight columns of dots the dashes take five: four cells hold five dots.
+            let mut per_period =
+                dashed.chunks_exact(4).map(|cells| cells.iter().map(|dots| dots.count_ones()).sum::<u32>());
+            assert!(per_period.all(|dots| dots == 5), "{dashed:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_has_its_lanes_colour() {
+        let (buf, kcache, kv) = level_lines(&Theme::dark(ColorDepth::Ansi16));
+        assert_eq!(
+            (buf[(30, kcache)].fg, (29..33).map(|x| buf[(x, kv)].fg).find(|&fg| fg != Color::Reset)),
+            (Color::Cyan, Some(Color::LightMagenta))
+        );
+    }
+
+    #[test]
+    fn moving_on_by_a_column_moves_the_picture_by_a_column() {
+        let theme = Theme::mono();
+        let mut series = Series::new(1000);
+        (0..900u32).for_each(|at| series.push(f64::from(at) * 70.0, f64::from(at * at % 97)));
+        let axis = Axis::nice(Unit::Ms, 100.0);
+        let plot = |to_ms: f64| {
+            let span = Span { to_ms, length_ms: 49_000.0, now_ms: to_ms };
+            let chart = TimeChart::new(Panel::new(&theme, "x"), &axis, span).line("kv", &series, theme.kv);
+            samples::drawn(&chart, 59, 14)
+        };
+        // 59 columns less frame and gutter leave 49, so a column is a second.
+        let (before, after) = (plot(60_500.0), plot(61_500.0));
+        for y in 1..12 {
+            let row = |buf: &Buffer, from: u16, to: u16| {
+                (from..to).map(|x| buf[(x, y)].symbol().to_owned()).collect::<Vec<_>>()
+            };
+            assert_eq!(row(&before, 12, 56), row(&after, 11, 55), "row {y}");
+        }
+    }
+
+    #[test]
+    fn the_legend_reads_at_the_cursor() {
+        let scene = samples::Scene::new(Theme::mono());
+        let [now, then] = [None, Some(60_000.0)]
+            .map(|cursor| samples::text(&samples::drawn(&scene.memory().cursor(cursor), 120, 12)));
+        let value = |at| Unit::Bytes.fixed(scene.samples.kcache_memory.at(at));
+        assert!(now.contains(&format!("● kcache {}", value(120_000.0))), "{now}");
+        assert!(then.contains(&format!("● kcache {}", value(60_000.0))) && then.contains(" -60s "), "{then}");
+    }
+}

@@ -1,0 +1,243 @@
+//! The forward pass: against candle's own llama, and against itself cut up in other ways.
+
+mod support;
+
+use std::sync::Arc;
+
+use candle_core::{
+    Device, Tensor,
+    quantized::{GgmlDType, gguf_file},
+};
+use candle_transformers::models::quantized_llama::ModelWeights;
+use kcache::{
+    attention::HitCounts,
+    cache::{Knobs, LaneCache, Policy, Select, SequenceCache, Tail},
+    kernels::Pool,
+    model::{Forward, LanguageModel, LogitRows, Reading, Span, source},
+    quality::{Distribution, kl_divergence},
+};
+use proptest::prelude::*;
+use support::tiny::Tiny;
+
+/// A model with one sequence that tests feed as they like.
+struct Bench<'a> {
+    model: &'a LanguageModel,
+    pool: Pool,
+    forward: Forward,
+    lane: LaneCache,
+    hits: HitCounts,
+}
+
+impl<'a> Bench<'a> {
+    fn new(model: &'a LanguageModel, policy: Policy) -> Self {
+        let lane = LaneCache::new(model.cache_shape(), policy, None, None);
+        let hits = HitCounts::new(model.shape.layers);
+        Self { model, pool: Pool::new(2), forward: Forward::new(), lane, hits }
+    }
+
+    fn open(&mut self) -> SequenceCache {
+        self.lane.open().unwrap()
+    }
+
+    /// Feeds a list of (cache, tokens) in one step and returns the logits of all tokens, `[tokens][vocab]`.
+    fn feed(&mut self, parts: Vec<(&mut SequenceCache, &[u32])>, reading: Reading) -> Vec<Vec<f32>> {
+        let mut spans = Vec::new();
+        for (cache, tokens) in parts {
+            self.lane.grow(cache, tokens.len()).unwrap();
+            spans.push(Span { tokens, cache, copies: Vec::new(), reading, logits: LogitRows::All });
+        }
+        self.forward.run(self.model, &self.pool, &mut spans, &mut self.hits);
+        self.forward.logits().chunks_exact(self.model.shape.vocab).map(<[f32]>::to_vec).collect()
+    }
+
+    fn policy(&self) -> Reading {
+        Reading::Policy(self.lane.policy())
+    }
+}
+
+fn random_tokens(count: usize, vocab: usize, seed: u64) -> Vec<u32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % vocab as u64) as u32
+    })
+    .take(count)
+    .collect()
+}
+
+fn candle_logits(path: &std::path::Path, tokens: &[u32]) -> Vec<f32> {
+    let mut file = std::fs::File::open(path).unwrap();
+    let content = gguf_file::Content::read(&mut file).unwrap();
+    let mut oracle = ModelWeights::from_gguf(content, &mut file, &Device::Cpu).unwrap();
+    let input = Tensor::new(tokens, &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+    oracle.forward(&input, 0).unwrap().flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// The largest difference relative to the spread of the expected values.
+fn distance(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let mean = expected.iter().sum::<f32>() / expected.len() as f32;
+    let spread = (expected.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / expected.len() as f32).sqrt();
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / spread
+}
+
+fn argmax(values: &[f32]) -> usize {
+    (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap()
+}
+
+#[test]
+fn the_default_model_agrees_with_candle() {
+    let path = source::ensure_default(&mut |_| {}, &Default::default()).expect("the default model can be fetched");
+    let model = LanguageModel::open(&path, Some(1024)).unwrap();
+    for text in ["The capital of France is", "fn main() {\n    println!(\"Hello", "One, two, three, four, five, six,"] {
+        let tokens = model.tokenizer.encode(text);
+        let expected = candle_logits(&path, &tokens);
+        let mut bench = Bench::new(&model, Policy::Kv);
+        let mut cache = bench.open();
+        let found = bench.feed(vec![(&mut cache, &tokens)], Reading::Exact).pop().unwrap();
+        // Both round the activations to 8 bits, in different orders.
+        let kl = kl_divergence(&Distribution::from_logits(&expected), &Distribution::from_logits(&found));
+        assert!(kl < 0.01, "{text}: {kl}");
+        assert_eq!(argmax(&found), argmax(&expected), "{text}");
+    }
+}
+
+#[test]
+fn tiny_models_of_many_shapes_agree_with_candle() {
+    // MHA, GQA and MQA; the head sizes in use; tied and untied heads; exact and quantised weights.
+    for (index, &(heads, kv_heads, head_dim, tied, dtype, bound)) in [
+        (4, 4, 32, true, GgmlDType::F32, 0.02),
+        (6, 2, 64, false, GgmlDType::F32, 0.02),
+        (4, 1, 128, true, GgmlDType::F32, 0.02),
+        (2, 1, 64, false, GgmlDType::Q8_0, 0.25),
+        (4, 2, 32, true, GgmlDType::Q4_1, 0.25),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let tiny = Tiny {
+            layers: 2 + index % 2,
+            hidden: heads * head_dim,
+            heads,
+            kv_heads,
+            head_dim,
+            ffn: 192,
+            tied,
+            dtype,
+            seed: index as u64,
+            ..Tiny::default()
+        };
+        let path = tiny.temp();
+        let model = LanguageModel::open(&path, None).unwrap();
+        let tokens = random_tokens(70, model.shape.vocab, index as u64 + 1);
+        let mut bench = Bench::new(&model, Policy::Kv);
+        let mut cache = bench.open();
+        let found = bench.feed(vec![(&mut cache, &tokens)], Reading::Exact).pop().unwrap();
+        let distance = distance(&found, &candle_logits(&path, &tokens));
+        assert!(distance < bound, "{heads}/{kv_heads} heads of {head_dim}, {dtype:?}: {distance}");
+    }
+}
+
+/// A small model on kernels of our own, whose rows do not depend on their neighbours in a step.
+fn small() -> Arc<LanguageModel> {
+    let (heads, kv_heads, head_dim) = (6, 2, 32);
+    let (hidden, ffn, dtype) = (192, 128, GgmlDType::Q8_0);
+    let tiny = Tiny { layers: 3, hidden, heads, kv_heads, head_dim, ffn, dtype, ..Tiny::default() };
+    support::open(&tiny)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// However a prompt is cut into chunks, every logit is the same, bit for bit.
+    #[test]
+    fn chunked_prefill_equals_whole(len in 1usize..200, cut in 1usize..90, seed: u64) {
+        let model = small();
+        let tokens = random_tokens(len, model.shape.vocab, seed);
+        let mut bench = Bench::new(&model, Policy::Kv);
+        let mut whole = bench.open();
+        let expected = bench.feed(vec![(&mut whole, &tokens)], Reading::Exact);
+        let mut cache = bench.open();
+        let mut found = Vec::new();
+        for chunk in tokens.chunks(cut) {
+            found.extend(bench.feed(vec![(&mut cache, chunk)], Reading::Exact));
+        }
+        prop_assert!(found == expected);
+    }
+
+    /// A sequence in a batch gets what it gets alone, bit for bit, under every policy.
+    #[test]
+    fn a_batch_equals_each_alone(lens in prop::collection::vec(1usize..150, 2..5), n in 1usize..40, dense in 0usize..3,
+                                 tail in 0usize..3, group: bool, seed: u64) {
+        let model = small();
+        let knobs = Knobs {
+            n,
+            dense,
+            tail: [Tail::None, Tail::Renorm, Tail::Mean][tail],
+            select: if group { Select::Group } else { Select::Head },
+        };
+        let mut bench = Bench::new(&model, Policy::KCache(knobs));
+        let reading = bench.policy();
+        let prompts: Vec<Vec<u32>> =
+            lens.iter().enumerate().map(|(i, &len)| random_tokens(len, model.shape.vocab, seed ^ i as u64)).collect();
+        let mut alone = Vec::new();
+        let mut together: Vec<SequenceCache> = Vec::new();
+        for prompt in &prompts {
+            let mut cache = bench.open();
+            bench.feed(vec![(&mut cache, prompt)], Reading::Exact);
+            alone.extend(bench.feed(vec![(&mut cache, &[7])], reading));
+            let mut cache = bench.open();
+            bench.feed(vec![(&mut cache, prompt)], Reading::Exact);
+            together.push(cache);
+        }
+        let batch = bench.feed(together.iter_mut().map(|cache| (cache, &[7u32] as &[u32])).collect(), reading);
+        prop_assert!(batch == alone);
+    }
+
+    /// With N at least the context, KCache is the KV cache, bit for bit.
+    #[test]
+    fn kcache_with_n_of_the_context_equals_kv(len in 1usize..150, extra in 0usize..3, tail in 0usize..3, group: bool,
+                                              seed: u64) {
+        let model = small();
+        let tokens = random_tokens(len + 8, model.shape.vocab, seed);
+        let knobs = Knobs {
+            n: len + 8 + extra,
+            dense: 0,
+            tail: [Tail::None, Tail::Renorm, Tail::Mean][tail],
+            select: if group { Select::Group } else { Select::Head },
+        };
+        let mut results = Vec::new();
+        for policy in [Policy::Kv, Policy::KCache(knobs)] {
+            let mut bench = Bench::new(&model, policy);
+            let mut cache = bench.open();
+            bench.feed(vec![(&mut cache, &tokens[..len])], Reading::Exact);
+            let reading = bench.policy();
+            let mut logits = Vec::new();
+            for token in &tokens[len..] {
+                logits.extend(bench.feed(vec![(&mut cache, &[*token])], reading));
+            }
+            results.push(logits);
+        }
+        prop_assert!(results[0] == results[1]);
+    }
+
+    /// Several positions in one pass by policy are the same arithmetic as single steps: what `eval` relies on.
+    #[test]
+    fn teacher_forcing_in_one_pass_equals_single_steps(len in 1usize..150, n in 1usize..50, seed: u64) {
+        let model = small();
+        let tokens = random_tokens(len + 9, model.shape.vocab, seed);
+        let mut bench = Bench::new(&model, Policy::KCache(Knobs { n, ..Knobs::default() }));
+        let reading = bench.policy();
+        let mut cache = bench.open();
+        bench.feed(vec![(&mut cache, &tokens[..len])], Reading::Exact);
+        let mut copy = bench.lane.fork(&cache).unwrap();
+        let at_once = bench.feed(vec![(&mut cache, &tokens[len..])], reading);
+        let mut single = Vec::new();
+        for token in &tokens[len..] {
+            single.extend(bench.feed(vec![(&mut copy, &[*token])], reading));
+        }
+        prop_assert!(at_once == single);
+    }
+}
