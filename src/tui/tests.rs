@@ -28,7 +28,7 @@ fn draw(state: &State, theme: &Theme) -> Buffer {
 }
 
 fn dark() -> Theme {
-    Theme::dark(ColorDepth::TrueColor)
+    Theme::dark(ColorDepth::Rgb)
 }
 
 /// The screen as text.
@@ -90,7 +90,7 @@ fn pictures() {
         let mut state = fixture::state(columns, rows);
         let name = |what: &str| format!("{what}-{columns}x{rows}");
         save(&name("both"), &state, &dark(), &Palette::DARK);
-        save(&name("light"), &state, &Theme::light(ColorDepth::TrueColor), &Palette::LIGHT);
+        save(&name("light"), &state, &Theme::light(ColorDepth::Rgb), &Palette::LIGHT);
         save(&name("mono"), &state, &Theme::mono(), &Palette::DARK);
         press(&mut state, &["esc", "2", "space", "left", "left", "H"]);
         save(&name("charts-frozen"), &state, &dark(), &Palette::DARK);
