@@ -15,6 +15,7 @@ mod engine;
 mod failure;
 mod fetch;
 mod interrupt;
+mod load;
 mod log;
 mod model;
 mod output;
@@ -58,7 +59,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 /// The configuration and, with it, the log. A log that cannot be had is no reason not to work.
 fn start(overrides: &Overrides) -> Result<(Config, Option<Log>), Failure> {
-    let config = Config::load(overrides)?;
+    let (_, config) = load::load(overrides)?;
     let log = Log::start(&config.log).inspect_err(|error| eprintln!("kcache: no log file: {error}")).ok();
     Ok((config, log))
 }
