@@ -9,10 +9,13 @@ use clap::Parser;
 
 mod args;
 mod config;
+mod dashboard;
 mod doctor;
+mod engine;
 mod failure;
 mod fetch;
 mod interrupt;
+mod load;
 mod log;
 mod model;
 mod output;
@@ -38,8 +41,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let overrides = cli.global.overrides();
-    match cli.command {
+    let mut overrides = cli.global.overrides();
+    let Some(command) = cli.command else {
+        cli.dashboard.override_(&mut overrides);
+        let (config, _log) = start(&overrides)?;
+        return dashboard::run(cli.dashboard, config);
+    };
+    match command {
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
         Command::Model(command) => {
@@ -51,7 +59,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 /// The configuration and, with it, the log. A log that cannot be had is no reason not to work.
 fn start(overrides: &Overrides) -> Result<(Config, Option<Log>), Failure> {
-    let config = Config::load(overrides)?;
+    let (_, config) = load::load(overrides)?;
     let log = Log::start(&config.log).inspect_err(|error| eprintln!("kcache: no log file: {error}")).ok();
     Ok((config, log))
 }

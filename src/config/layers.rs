@@ -170,6 +170,11 @@ impl Layers {
         self.settings.keys().map(String::as_str).filter(|path| path.starts_with("keys."))
     }
 
+    /// Where the keys of a dashboard's action were set, if anywhere.
+    pub fn binding(&self, action: &str) -> Option<&Origin> {
+        self.setting(&format!("keys.{}", quoted(action))).map(|(_, origin)| origin)
+    }
+
     fn checked(self) -> Result<Self, ConfigError> {
         if self.mistakes.is_empty() { Ok(self) } else { Err(ConfigError { mistakes: self.mistakes }) }
     }
