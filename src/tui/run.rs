@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     config::{Config, ThemeName},
-    engine::{Event, Op},
+    engine::{Event, EventKind, Op},
 };
 
 use super::{
@@ -240,6 +240,7 @@ impl Dashboard {
     }
 
     fn take(&mut self, message: Message) {
+        log(&message);
         for command in update(&mut self.state, message) {
             self.carry_out(command);
         }
@@ -294,6 +295,21 @@ impl Dashboard {
             self.take(Message::PictureWritten(written));
         }
         Ok(())
+    }
+}
+
+/// A notice goes after a few seconds; the log keeps it.
+fn log(message: &Message) {
+    match message {
+        Message::Engine(Event { kind: EventKind::Error { lane, session, message }, .. }) => {
+            tracing::warn!(?lane, ?session, "{message}");
+        }
+        Message::Engine(Event { kind: EventKind::Stopped { error: Some(error) }, .. }) => tracing::error!("{error}"),
+        Message::EngineGone => tracing::error!("the engine's events ended without a word"),
+        Message::FileRead { result: Err(error), .. } | Message::PictureWritten(Err(error)) => {
+            tracing::warn!("{error}");
+        }
+        _ => {}
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
     cache::{Knobs, Policy, Tail},
     config::ThemeName,
     engine::{Event, EventKind, Lane, Op, Priority, SessionId},
+    telemetry::GpuSample,
 };
 
 fn draw(state: &State, theme: &Theme) -> Buffer {
@@ -296,6 +297,33 @@ fn the_demo_opens_its_sessions_and_yields_to_the_user() {
     let commands = press(&mut state, &["enter"]);
     assert!(matches!(ops(&commands)[..], [Op::Stop { .. }]), "{commands:?}");
     assert!(!state.sessions[0].demo && state.sessions[1].demo);
+}
+
+#[test]
+fn a_gpu_gets_its_chart_and_an_unknown_value_its_reason() {
+    let mut state = fixture::state(200, 60);
+    assert!(!text(&state).contains("NVML"));
+    let sample = |index, memory_used_bytes, missing: Option<&str>| GpuSample {
+        index,
+        name: "Test GPU".into(),
+        memory_used_bytes,
+        memory_total_bytes: Some(80 << 30),
+        process_memory_bytes: None,
+        utilization_percent: Some(40),
+        temperature_c: None,
+        power_w: None,
+        pcie_rx_kib_s: None,
+        pcie_tx_kib_s: None,
+        missing: missing.map(str::to_owned),
+    };
+    for sample in [sample(1, Some(3 << 30), None), sample(0, None, Some("NoPermission"))] {
+        let t_ms = state.engine_ms;
+        update(&mut state, Message::Engine(Event { t_ms, kind: EventKind::Gpu(sample) }));
+    }
+    press(&mut state, &["esc", "2"]);
+    let screen = text(&state);
+    assert!(screen.contains("GPU memory (NVML)") && screen.contains("3.00 GiB"), "{screen}");
+    assert!(screen.contains("n/a"), "{screen}");
 }
 
 #[test]

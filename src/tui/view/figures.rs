@@ -103,7 +103,6 @@ fn cards(state: &State, theme: &Theme) -> Vec<Card> {
         Some(room) if room.is_infinite() => "without limit".to_owned(),
         room => format!("{} tokens", Unit::Count.text(room)),
     };
-    let kept = figures.kept.map_or("n/a".to_owned(), |kept| Unit::Percent.text(Some(kept)));
     vec![
         card(
             "Device memory saved",
@@ -144,9 +143,7 @@ fn cards(state: &State, theme: &Theme) -> Vec<Card> {
         card(
             "Attention kept",
             parts(Unit::Percent, figures.kept),
-            format!(
-                "of the attention weight lies on the rows that were read; the tail stands for the rest ({kept} kept)"
-            ),
+            "of the attention weight lies on the rows that were read; the tail stands for the rest".to_owned(),
             Provenance::Measured,
             theme.text,
         ),
