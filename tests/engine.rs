@@ -161,6 +161,7 @@ fn host_and_device_hold_what_the_policy_says() {
     // One dense layer of two: half of V on the device, half on the host.
     assert_eq!((kcache.device.v, kcache.host.v), (kv.device.v / 2, kv.device.v / 2));
     assert_eq!(kv.device.k + kv.device.v, kv.ghost_kv_bytes);
+    assert_eq!(kcache.ghost_kv_bytes, kv.ghost_kv_bytes);
     assert!(kcache.device.tail > 0);
     stop(engine, &events);
 }

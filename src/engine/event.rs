@@ -282,7 +282,7 @@ pub struct Ledger {
     pub host: TierBytes,
     /// The lane's device budget: bounds K + V + tail + workspace, not the weights.
     pub budget_bytes: Option<u64>,
-    /// What an ordinary KV cache would hold on the device for the same tokens, in bytes.
+    /// What an ordinary KV cache would hold on the device for the same sequences, in bytes: pages of K and of V.
     pub ghost_kv_bytes: u64,
     /// Tokens cached over all sequences.
     pub tokens: usize,

@@ -46,7 +46,7 @@ impl LaneState {
         let (mut tokens, mut count, mut ghost) = (0, 0, 0);
         for sequence in sequences.filter(|sequence| sequence.capacity() > 0) {
             tokens += sequence.len();
-            ghost += self.cache.shape().kv_bytes(sequence.len());
+            ghost += self.cache.shape().kv_bytes(sequence.capacity());
             count += 1;
         }
         let device = TierBytes { weights, ..bytes(self.cache.device()) };

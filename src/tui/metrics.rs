@@ -170,11 +170,9 @@ impl LaneMetrics {
     }
 }
 
-/// What the same pages would hold on the device in an ordinary KV cache: as much V as K. Counted by pages like the lane's
-/// own bytes, so that the two can be compared while a prompt's pages wait to be filled.
+/// What an ordinary KV cache would hold on the device in this lane's place: its pages, and the same buffers.
 fn as_kv(ledger: &Ledger) -> u64 {
-    let pages = ledger.device.k.saturating_mul(2) + ledger.device.workspace;
-    pages.max(ledger.ghost_kv_bytes)
+    ledger.ghost_kv_bytes + ledger.device.workspace
 }
 
 /// The machine over time, and the marks of the knobs.
