@@ -1,3 +1,7 @@
 //! Reads the command line and calls the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kcache::cli::main()
+}

@@ -1,1 +1,57 @@
 //! The command line: one file per command.
+//!
+//! Exit codes: 0 fine, 1 failed, 2 misuse (a flag, a key, a policy or a file that is not what it should be). What was
+//! asked for goes to stdout, everything else to stderr, errors as one line `kcache: …`.
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+
+mod args;
+mod config;
+mod doctor;
+mod failure;
+mod fetch;
+mod interrupt;
+mod log;
+mod model;
+mod output;
+
+pub use args::Cli;
+pub use failure::Failure;
+
+use crate::config::{Config, Overrides};
+use args::Command;
+use log::Log;
+
+/// The program: reads the command line, runs the command, says what went wrong.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Only panics come out this way; every error that is foreseen has its own line.
+    if let Err(error) = color_eyre::config::HookBuilder::default().display_env_section(false).install() {
+        eprintln!("kcache: panics will be shown plainly: {error}");
+    }
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => failure.report(&mut io::stderr().lock()),
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let overrides = cli.global.overrides();
+    match cli.command {
+        Command::Config(command) => config::run(&command, &overrides, cli.global.json),
+        Command::Doctor => doctor::run(&overrides, cli.global.json),
+        Command::Model(command) => {
+            let (config, _log) = start(&overrides)?;
+            model::run(&command, &config, cli.global.json)
+        }
+    }
+}
+
+/// The configuration and, with it, the log. A log that cannot be had is no reason not to work.
+fn start(overrides: &Overrides) -> Result<(Config, Option<Log>), Failure> {
+    let config = Config::load(overrides)?;
+    let log = Log::start(&config.log).inspect_err(|error| eprintln!("kcache: no log file: {error}")).ok();
+    Ok((config, log))
+}

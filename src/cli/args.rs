@@ -1,0 +1,69 @@
+//! The command line as a structure.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Overrides;
+
+/// An LLM engine with two caches side by side, KCache and an ordinary KV cache, measured live.
+#[derive(Debug, Parser)]
+#[command(name = "kcache", version = env!("KCACHE_VERSION"), max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// Flags that every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// A GGUF file to run instead of the default model
+    #[arg(long, global = true, value_name = "FILE.gguf")]
+    pub model: Option<String>,
+    /// Threads that compute
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+    /// The configuration file to read instead of the user's
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// One JSON document on stdout, nothing else there
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows, checks or starts the configuration
+    #[command(subcommand)]
+    Config(super::config::ConfigCommand),
+    /// Lists, fetches and describes models
+    #[command(subcommand)]
+    Model(super::model::ModelCommand),
+    /// What this machine offers and what is missing, each with what to do about it
+    Doctor,
+}
+
+impl Global {
+    /// What these flags say over the configuration.
+    pub fn overrides(&self) -> Overrides {
+        let mut overrides = Overrides { file: self.config.clone(), ..Overrides::default() };
+        overrides.set("--model", "model.path", self.model.as_ref()).set("--threads", "engine.threads", self.threads);
+        overrides
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,162 @@
+//! `kcache config init | print | validate | path`.
+
+use std::{
+    env,
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Subcommand;
+use color_eyre::eyre::WrapErr;
+use serde_json::json;
+
+use super::{
+    Failure,
+    output::{print, print_json},
+};
+use crate::config::{Config, DEFAULT_TOML, Layers, Overrides, folders, keys::KEYS};
+
+/// What to do with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Writes the commented default to the user's file
+    Init {
+        /// Replaces a file that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Shows every value that is in force and where it came from
+    Print {
+        /// Shows the commented default instead
+        #[arg(long)]
+        default: bool,
+    },
+    /// Names every mistake in a file with its line; without FILE in everything that is in force
+    Validate {
+        /// The file to check
+        file: Option<PathBuf>,
+    },
+    /// Shows where the user's file is
+    Path,
+}
+
+pub fn run(command: &ConfigCommand, overrides: &Overrides, json: bool) -> Result<ExitCode, Failure> {
+    match command {
+        ConfigCommand::Init { force } => init(&file(overrides)?, *force)?,
+        ConfigCommand::Print { default: true } => print(DEFAULT_TOML)?,
+        ConfigCommand::Print { default: false } => {
+            let layers = Layers::gather(overrides, env::vars_os())?;
+            let config = layers.config()?;
+            if json { print_json(&as_json(&layers, &config))? } else { print(&as_toml(&layers, &config))? }
+        }
+        ConfigCommand::Validate { file } => validate(file.as_deref(), overrides)?,
+        ConfigCommand::Path => print(&format!("{}\n", file(overrides)?.display()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file that is read where it exists.
+fn file(overrides: &Overrides) -> Result<PathBuf, Failure> {
+    let named = overrides.file.clone().or_else(|| {
+        let named = env::var_os("KCACHE_CONFIG").filter(|path| !path.is_empty())?;
+        Some(PathBuf::from(named))
+    });
+    named
+        .or_else(folders::config_file)
+        .ok_or_else(|| Failure::failed("there is no home folder to keep a configuration in; name a file with --config"))
+}
+
+fn init(file: &Path, force: bool) -> Result<(), Failure> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).wrap_err_with(|| format!("cannot create {}", folder.display()))?;
+    }
+    let opened = if force { File::create(file) } else { File::create_new(file) };
+    match opened.and_then(|mut file| file.write_all(DEFAULT_TOML.as_bytes())) {
+        Ok(()) => print(&format!("{}\n", file.display())),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(Failure::failed(format!("{} is there already; --force replaces it", file.display())))
+        }
+        Err(error) => Err(error).wrap_err_with(|| format!("cannot write {}", file.display()))?,
+    }
+}
+
+fn validate(file: Option<&Path>, overrides: &Overrides) -> Result<(), Failure> {
+    let layers = match file {
+        Some(file) => Layers::from_file(file)?,
+        None => Layers::gather(overrides, env::vars_os())?,
+    };
+    match layers.file() {
+        Some(file) => print(&format!("{}: fine\n", file.display())),
+        None => print("no file: the defaults hold, and the environment is fine\n"),
+    }
+}
+
+fn as_json(layers: &Layers, config: &Config) -> serde_json::Value {
+    let origins: serde_json::Map<_, _> = KEYS
+        .iter()
+        .map(|key| {
+            let origin = layers.setting(key.path).map_or("default".to_owned(), |(_, origin)| origin.to_string());
+            (key.path.to_owned(), origin.into())
+        })
+        .collect();
+    json!({ "file": layers.file(), "config": config, "origins": origins })
+}
+
+/// A file that means the same, each line with its origin.
+fn as_toml(layers: &Layers, config: &Config) -> String {
+    let defaults = toml::Table::try_from(config).unwrap_or_default();
+    let mut text = String::new();
+    let mut section = "";
+    for key in &KEYS {
+        let (key_section, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        if section != key_section {
+            let gap = if text.is_empty() { "" } else { "\n" };
+            text += &format!("{gap}[{key_section}]\n");
+            section = key_section;
+        }
+        let (line, origin) = match layers.setting(key.path) {
+            Some((toml, origin)) => (format!("{name} = {toml}"), origin.to_string()),
+            None => match look_up(&defaults, key.path) {
+                Some(value) => (format!("{name} = {value}"), "default".to_owned()),
+                None => (format!("# {name} is left out"), "default".to_owned()),
+            },
+        };
+        text += &format!("{line:<44} # {origin}\n");
+    }
+    text += "\n[keys]\n";
+    for path in layers.bindings() {
+        if let Some((toml, origin)) = layers.setting(path) {
+            text += &format!("{:<44} # {origin}\n", format!("{} = {toml}", &path["keys.".len()..]));
+        }
+    }
+    text
+}
+
+fn look_up<'a>(table: &'a toml::Table, path: &str) -> Option<&'a toml::Value> {
+    let (first, rest) = path.split_once('.').unwrap_or((path, ""));
+    let value = table.get(first)?;
+    if rest.is_empty() { Some(value) } else { look_up(value.as_table()?, rest) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_means_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        let text =
+            "[screen]\nfps = 7\n[keys]\n\"quit now\" = [\"ctrl-q\",\n \"f10\"]\n[sampling]\nrepeat_penalty = 1.1\n";
+        fs::write(&file, text).unwrap();
+        let layers = Layers::from_file(&file).unwrap();
+        let config = layers.config().unwrap();
+        let printed = as_toml(&layers, &config);
+        assert_eq!(toml::from_str::<Config>(&printed).unwrap(), config);
+        let line = printed.lines().find(|line| line.starts_with("fps")).unwrap();
+        assert_eq!(line.split('#').map(str::trim).collect::<Vec<_>>(), ["fps = 7", &format!("{}:2", file.display())]);
+        assert!(printed.contains("# threads is left out"), "{printed}");
+    }
+}

