@@ -15,7 +15,7 @@ use kcache::{
         Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Sampling,
         SessionId, Turn, Usage,
     },
-    model::LanguageModel,
+    model::{LanguageModel, source},
 };
 use proptest::prelude::*;
 use support::tiny::Tiny;
@@ -327,6 +327,33 @@ fn mistakes_are_answered_and_change_nothing() {
         assert!(errors.iter().any(|error| error.contains(word)), "{word}: {errors:?}");
     }
     assert_eq!(errors.len(), 4);
+    stop(engine, &events);
+}
+
+#[test]
+fn the_default_model_knows_the_days_of_a_week_in_both_lanes() {
+    let path = source::ensure_default(&mut |_| {}, &Default::default()).expect("the default model can be fetched");
+    let model = Arc::new(LanguageModel::open(&path, Some(1024)).unwrap());
+    let lanes = vec![lane(Lane::KCache, "kcache", None), lane(Lane::Kv, "kv", None)];
+    let (engine, events) = start(&model, lanes);
+    engine.ops().send(open(1)).unwrap();
+    let turn = Turn { max_tokens: 40, ..Turn::default() };
+    let text = "How many days are in a week?".to_owned();
+    engine.ops().send(Op::Say { session: SessionId(1), document: None, text, turn }).unwrap();
+    let read = until_finished(&events, 2);
+    for lane in Lane::ALL {
+        let mut text = String::new();
+        for event in &read {
+            match &event.kind {
+                EventKind::Token(token) if token.lane == lane => text.push_str(&token.text),
+                EventKind::Finished(finished) if finished.lane == lane => {
+                    assert_eq!(finished.reason, FinishReason::Stop, "{text}");
+                }
+                _ => {}
+            }
+        }
+        assert!(text.contains("7 days"), "{lane}: {text}");
+    }
     stop(engine, &events);
 }
 

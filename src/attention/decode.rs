@@ -15,11 +15,15 @@ use half::f16;
 use super::{HeadShape, Rows, locals::Locals, select::Selector};
 use crate::{
     cache::{PAGE_TOKENS, Page, Select, Tail},
-    kernels::{Pool, scores::scores, softmax, weighted_sum::weighted_sum},
+    kernels::{Pool, scores::scores, softmax, weighted_sum::weighted_sum, widen::prefetch},
 };
 
 /// Positions, or chosen rows, per task.
 const PIECE: usize = 4 * PAGE_TOKENS;
+/// Chosen rows that are asked for ahead of the one being copied: they lie anywhere in memory.
+const ROWS_AHEAD: usize = 16;
+/// Keys or values of the next page that are asked for while one page is worked on.
+const PAGE_AHEAD: usize = 1024;
 
 /// The new token of one sequence.
 #[derive(Debug, Clone, Copy)]
@@ -268,6 +272,9 @@ fn score_piece(shape: &HeadShape, row: &DecodeRow<'_>, kv_head: usize, index: us
     let start = index * PIECE;
     let len = PIECE.min(row.len - start);
     for (page, at) in row.k[start / PAGE_TOKENS..].iter().zip((0..len).step_by(PAGE_TOKENS)) {
+        if let Some(next) = row.k.get((start + at) / PAGE_TOKENS + 1) {
+            prefetch_head(next, kv_head);
+        }
         let keys = PAGE_TOKENS.min(len - at);
         let k = &page.head(kv_head)[..keys * head_dim];
         scores(q, k, head_dim, shape.scale, &mut out[at..], PIECE);
@@ -277,6 +284,12 @@ fn score_piece(shape: &HeadShape, row: &DecodeRow<'_>, kv_head: usize, index: us
         // A key that makes a score infinite or undefined must not make the whole row undefined.
         softmax::clamp_max(&mut out[..len]);
     }
+}
+
+/// Asks for the first part of a head's rows; the kernels ask for the rest as they go.
+fn prefetch_head(page: &Page, kv_head: usize) {
+    let head = page.head(kv_head);
+    prefetch(&head[..head.len().min(PAGE_AHEAD)]);
 }
 
 impl HeadState {
@@ -344,6 +357,9 @@ fn gather_piece(
         Rows::All => {
             for page in (piece.start..piece.end.min(row.len)).step_by(PAGE_TOKENS) {
                 let len = PAGE_TOKENS.min(row.len - page);
+                if let Some(next) = row.v.get(page / PAGE_TOKENS + 1) {
+                    prefetch_head(next, kv_head);
+                }
                 let v = &row.v[page / PAGE_TOKENS].head(kv_head)[..len * head_dim];
                 let weights = states.iter().map(|state| &state.weights[page..page + len]);
                 add_rows(weights, v, head_dim, sums);
@@ -351,10 +367,18 @@ fn gather_piece(
         }
         Rows::Top { .. } => {
             let piece = piece.start..piece.end.min(states[0].selected.len());
-            buffer.clear();
-            for &position in &states[0].selected[piece.clone()] {
+            let selected = &states[0].selected[piece.clone()];
+            let v = |position: u32| {
                 let (page, slot) = (position as usize / PAGE_TOKENS, position as usize % PAGE_TOKENS);
-                buffer.extend_from_slice(row.v[page].row(kv_head, slot));
+                row.v[page].row(kv_head, slot)
+            };
+            buffer.clear();
+            selected.iter().take(ROWS_AHEAD).for_each(|&position| prefetch(v(position)));
+            for (at, &position) in selected.iter().enumerate() {
+                if let Some(&ahead) = selected.get(at + ROWS_AHEAD) {
+                    prefetch(v(ahead));
+                }
+                buffer.extend_from_slice(v(position));
             }
             for (v, at) in buffer.chunks(PAGE_TOKENS * head_dim).zip(piece.step_by(PAGE_TOKENS)) {
                 let len = v.len() / head_dim;

@@ -5,6 +5,7 @@
 
 mod event;
 mod handle;
+mod knobs;
 mod lane;
 mod op;
 mod sampler;
@@ -12,6 +13,7 @@ mod sequence;
 mod session;
 mod step;
 mod stream;
+mod turn;
 mod worker;
 
 pub use event::*;

@@ -9,13 +9,13 @@ use std::{
 };
 
 use super::{
-    Document, EngineOptions, EventKind, FinishReason, Finished, Lane, LaneCard, Op, Publisher, SessionId, Started,
-    Turn, lane::LaneState, sequence::Sequence, session::Session,
+    EngineOptions, EventKind, FinishReason, Lane, LaneCard, Op, Publisher, SessionId, Started, lane::LaneState,
+    sequence::Sequence, session::Session,
 };
 use crate::{
-    cache::{Knobs, Policy, SequenceCache},
+    cache::SequenceCache,
     kernels::Pool,
-    model::{Forward, LanguageModel, Message, ModelError, Role},
+    model::{Forward, LanguageModel},
 };
 
 /// Rows beyond a prefill chunk that the buffers are made for at start: sequences that decode in the same step.
@@ -33,7 +33,7 @@ pub(super) struct Worker {
     /// Steps that served several lanes at once.
     pub(super) shared_steps: u64,
     pub(super) weight_bytes: u64,
-    turns: u64,
+    pub(super) turns: u64,
 }
 
 impl Worker {
@@ -186,126 +186,6 @@ impl Worker {
         }
     }
 
-    fn say(&mut self, id: SessionId, document: Option<Document>, text: String, turn: Turn) {
-        let Some(session) = self.sessions.get_mut(&id) else { return self.unknown(id) };
-        if session.is_answering() {
-            let message = "the session is still answering: stop the answer first".to_owned();
-            return self.error(None, Some(id), message);
-        }
-        let content = match &document {
-            Some(document) => format!("{}\n\n{text}", document.text.trim_end()),
-            None => text.clone(),
-        };
-        let message = Message::new(Role::User, content);
-        let shared = session.is_fresh() && session.sequences.len() > 1;
-        let mut prompts: Vec<Prompt> = Vec::new();
-        for sequence in &session.sequences {
-            let prompt = match prompts.first() {
-                Some(first) if shared => Ok(first.clone()),
-                _ => prompt(&self.model, sequence, &message),
-            };
-            match prompt {
-                Ok(prompt) => prompts.push(prompt),
-                Err(error) => return self.error(None, Some(id), error.to_string()),
-            }
-        }
-        let context = self.model.context();
-        let too_long = session.sequences.iter().zip(&prompts).find_map(|(sequence, Prompt { tokens, anew })| {
-            let held = if *anew { 0 } else { sequence.cache.len() + sequence.pending.len() };
-            // One more than the prompt: a turn without room for a token of answer is no turn.
-            let (needed, left) = (tokens.len() + 1, context.saturating_sub(held));
-            (needed > left).then(|| {
-                let message = format!(
-                    "the message needs {needed} tokens, and {left} of the context's {context} are left: shorten it or \
-                     start a new session"
-                );
-                (sequence.lane, message)
-            })
-        });
-        if let Some((lane, message)) = too_long {
-            return self.error(Some(lane), Some(id), message);
-        }
-        let name = document.map(|document| document.name);
-        self.publisher.publish(EventKind::Said { session: id, document: name, text });
-        self.turns += 1;
-        let mut refusals = Vec::new();
-        for (sequence, Prompt { tokens, anew }) in session.sequences.iter_mut().zip(&prompts) {
-            let Some(state) = self.lanes.iter_mut().find(|state| state.lane == sequence.lane) else { continue };
-            if *anew {
-                state.cache.empty(&mut sequence.cache);
-                sequence.tokens.clear();
-                sequence.pending.clear();
-            }
-            // All pages of the prompt at once: a turn that starts is a turn that fits.
-            match state.cache.grow(&mut sequence.cache, sequence.pending.len() + tokens.len()) {
-                Ok(()) => sequence.begin(message.clone(), tokens, turn, self.turns, shared),
-                Err(full) => refusals.push((sequence.lane, full)),
-            }
-        }
-        if !refusals.is_empty() {
-            unshare(session);
-        }
-        let progress = prefill_events(id, session);
-        for event in progress {
-            self.publisher.publish(event);
-        }
-        for (lane, full) in refusals {
-            self.error(Some(lane), Some(id), format!("{full}; close a session or raise the budget"));
-            let step = self.steps(lane);
-            let (reason, usage) = (FinishReason::Budget, Default::default());
-            self.publisher.publish(EventKind::Finished(Finished { lane, session: id, step, reason, usage }));
-        }
-    }
-
-    /// Ends the answer of a session in a lane, if there is one.
-    pub(super) fn finish(&mut self, id: SessionId, lane: Lane, reason: FinishReason) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        if let Some(sequence) = session.sequence_mut(lane)
-            && let Some(usage) = sequence.finish()
-        {
-            if let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) {
-                state.cache.trim(&mut sequence.cache);
-            }
-            unshare(session);
-            let step = self.steps(lane);
-            self.publisher.publish(EventKind::Finished(Finished { lane, session: id, step, reason, usage }));
-        }
-    }
-
-    fn set_policy(&mut self, lane: Lane, policy: Policy) {
-        let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) else { return };
-        let step = state.steps + 1;
-        let sequences = self.sessions.values_mut().filter_map(|session| session.sequence_mut(lane));
-        let change = match (state.cache.policy(), policy) {
-            (Policy::KCache(old), Policy::KCache(new)) if old != new => {
-                match state.cache.set_knobs(new, sequences.map(|sequence| &mut sequence.cache)) {
-                    Ok(()) => change(&old, &new),
-                    Err(full) => return self.error(Some(lane), None, format!("the policy stays as it was: {full}")),
-                }
-            }
-            (old, new) if old == new => return,
-            (old, new) => {
-                let message = format!("a lane keeps its kind of cache: {old} cannot become {new} while it runs");
-                return self.error(Some(lane), None, message);
-            }
-        };
-        self.publisher.publish(EventKind::Knob { lane, step, change, policy });
-    }
-
-    fn set_budget(&mut self, lane: Lane, bytes: Option<u64>) {
-        let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) else { return };
-        if state.cache.device().cap() == bytes {
-            return;
-        }
-        state.cache.device_mut().set_cap(bytes);
-        let (step, policy) = (state.steps + 1, state.cache.policy());
-        let change = match bytes {
-            Some(bytes) => format!("budget={:.0}MiB", bytes as f64 / f64::from(1 << 20)),
-            None => "budget=none".to_owned(),
-        };
-        self.publisher.publish(EventKind::Knob { lane, step, change, policy });
-    }
-
     fn shutdown(&mut self) {
         for session in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.close(session);
@@ -341,7 +221,7 @@ impl Worker {
         }
     }
 
-    fn steps(&self, lane: Lane) -> u64 {
+    pub(super) fn steps(&self, lane: Lane) -> u64 {
         self.lanes.iter().find(|state| state.lane == lane).map_or(0, |state| state.steps)
     }
 
@@ -349,77 +229,12 @@ impl Worker {
         self.publisher.publish(EventKind::Error { lane, session, message });
     }
 
-    fn unknown(&self, session: SessionId) {
+    pub(super) fn unknown(&self, session: SessionId) {
         self.error(None, Some(session), format!("there is no session {}", session.0));
-    }
-}
-
-/// The tokens of a turn.
-#[derive(Clone)]
-struct Prompt {
-    tokens: Vec<u32>,
-    /// Whether they are the whole conversation, and what is cached is of no use.
-    anew: bool,
-}
-
-/// The tokens that `message` adds to a sequence.
-fn prompt(model: &LanguageModel, sequence: &Sequence, message: &Message) -> Result<Prompt, ModelError> {
-    let mut messages = sequence.messages.clone();
-    messages.push(message.clone());
-    if !(sequence.tokens.is_empty() && sequence.pending.is_empty()) {
-        match model.chat.continuation(&model.tokenizer, &messages) {
-            // The template rewrites earlier turns: there is no way around computing them again.
-            Err(ModelError::NoContinuation) => {}
-            tokens => return Ok(Prompt { tokens: tokens?, anew: false }),
-        }
-    }
-    Ok(Prompt { tokens: model.chat.prompt(&model.tokenizer, &messages)?, anew: true })
-}
-
-/// Once one lane has left a shared prompt, the others go on alone.
-fn unshare(session: &mut Session) {
-    for sequence in &mut session.sequences {
-        if let Some(answer) = &mut sequence.answer {
-            answer.shared = false;
-        }
-    }
-}
-
-fn prefill_events(id: SessionId, session: &Session) -> Vec<EventKind> {
-    let event = |lane, sequence: &Sequence| EventKind::Prefill {
-        session: id,
-        lane,
-        step: 0,
-        done: 0,
-        total: sequence.answer.as_ref().map_or(0, |answer| answer.prompt),
-    };
-    if session.prefills_shared() {
-        session.sequences.first().map(|sequence| event(None, sequence)).into_iter().collect()
-    } else {
-        let answering = session.sequences.iter().filter(|sequence| sequence.answer.is_some());
-        answering.map(|sequence| event(Some(sequence.lane), sequence)).collect()
     }
 }
 
 fn caches_of(sessions: &BTreeMap<SessionId, Session>, lane: Lane) -> impl Iterator<Item = &SequenceCache> {
     let sequences = sessions.values().flat_map(|session| &session.sequences);
     sequences.filter(move |sequence| sequence.lane == lane).map(|sequence| &sequence.cache)
-}
-
-/// What differs between two settings of the knobs, as it is written in a policy.
-fn change(old: &Knobs, new: &Knobs) -> String {
-    let mut changes = Vec::new();
-    if old.n != new.n {
-        changes.push(format!("n={}", new.n));
-    }
-    if old.tail != new.tail {
-        changes.push(format!("tail={}", new.tail));
-    }
-    if old.dense != new.dense {
-        changes.push(format!("dense={}", new.dense));
-    }
-    if old.select != new.select {
-        changes.push(format!("select={}", new.select));
-    }
-    changes.join(",")
 }

@@ -114,38 +114,44 @@ mod avx2 {
         k: usize,
     }
 
-    /// `M` rows by `8·N` columns of C.
+    /// `M` rows by `8·N` columns of C. Loops over constant ranges, which even a debug build unrolls into registers.
     ///
     /// # Safety
     /// a holds `[M, k]`, b holds `[k, 8·N]` and c holds `[M, 8·N]`, at the distances of `rows`.
     #[inline]
+    #[allow(clippy::needless_range_loop, reason = "constant ranges are unrolled, iterators are not in a debug build")]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn tile<const M: usize, const N: usize>(a: &[f32], b: &[f32], c: &mut [f32], rows: Rows, accumulate: bool) {
         let (a, b, c) = (a.as_ptr(), b.as_ptr(), c.as_mut_ptr());
+        // `wrapping_add`, because `add` checks itself where debug assertions are on, in the innermost loop.
+        let c = |row: usize, at: usize| c.wrapping_add(row * rows.c + 8 * at);
         let mut sums = [[_mm256_setzero_ps(); N]; M];
         if accumulate {
-            for (row, sums) in sums.iter_mut().enumerate() {
-                for (at, sum) in sums.iter_mut().enumerate() {
+            for row in 0..M {
+                for at in 0..N {
                     // SAFETY: inside C.
-                    *sum = unsafe { _mm256_loadu_ps(c.add(row * rows.c + 8 * at)) };
+                    sums[row][at] = unsafe { _mm256_loadu_ps(c(row, at)) };
                 }
             }
         }
         for inner in 0..rows.k {
-            // SAFETY: row `inner` of B has 8·N columns.
-            let b: [__m256; N] = std::array::from_fn(|at| unsafe { _mm256_loadu_ps(b.add(inner * rows.b + 8 * at)) });
-            for (row, sums) in sums.iter_mut().enumerate() {
+            let mut right = [_mm256_setzero_ps(); N];
+            for at in 0..N {
+                // SAFETY: row `inner` of B has 8·N columns.
+                right[at] = unsafe { _mm256_loadu_ps(b.wrapping_add(inner * rows.b + 8 * at)) };
+            }
+            for row in 0..M {
                 // SAFETY: row `row` of A has k columns.
-                let a = unsafe { _mm256_broadcast_ss(&*a.add(row * rows.a + inner)) };
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = _mm256_fmadd_ps(a, b, *sum);
+                let left = _mm256_set1_ps(unsafe { *a.wrapping_add(row * rows.a + inner) });
+                for at in 0..N {
+                    sums[row][at] = _mm256_fmadd_ps(left, right[at], sums[row][at]);
                 }
             }
         }
-        for (row, sums) in sums.into_iter().enumerate() {
-            for (at, sum) in sums.into_iter().enumerate() {
+        for row in 0..M {
+            for at in 0..N {
                 // SAFETY: inside C.
-                unsafe { _mm256_storeu_ps(c.add(row * rows.c + 8 * at), sum) };
+                unsafe { _mm256_storeu_ps(c(row, at), sums[row][at]) };
             }
         }
     }

@@ -158,7 +158,7 @@ mod avx2 {
     #[target_feature(enable = "avx2,fma,f16c")]
     fn four(x: &Block, at: usize) -> __m256i {
         // SAFETY: `at` is 28 at most, and the 32 integers start at a multiple of 4 within a block aligned to 4.
-        _mm256_set1_epi32(unsafe { *x.q.as_ptr().add(at).cast::<i32>() })
+        _mm256_set1_epi32(unsafe { *x.q.as_ptr().wrapping_add(at).cast::<i32>() })
     }
 }
 

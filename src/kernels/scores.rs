@@ -71,11 +71,15 @@ mod avx2 {
         }
     }
 
+    /// How far ahead of the work keys are asked for: far enough for memory, near enough to stay in the first cache.
+    const AHEAD: usize = 1024;
+
     /// `G` queries by `K` keys, `K` being 1 or 4. The arithmetic of a score is the same for both.
     ///
     /// # Safety
     /// `q` holds `G` rows and `k` `K` rows of `head_dim`, a multiple of 8; `out` can be written at `g·stride + 0..K`.
     #[inline]
+    #[allow(clippy::needless_range_loop, reason = "constant ranges are unrolled, iterators are not in a debug build")]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn block<const G: usize, const K: usize>(
         q: &[f32],
@@ -85,16 +89,24 @@ mod avx2 {
         out: *mut f32,
         stride: usize,
     ) {
+        // `wrapping_add`, because `add` checks itself where debug assertions are on, in the innermost loop.
         let (q, k) = (q.as_ptr(), k.as_ptr());
         let mut sums = [[_mm256_setzero_ps(); K]; G];
         for at in (0..head_dim).step_by(8) {
-            // SAFETY: eight values from `at` on in each row.
-            let q: [__m256; G] = std::array::from_fn(|g| unsafe { _mm256_loadu_ps(q.add(g * head_dim + at)) });
+            let mut query = [_mm256_setzero_ps(); G];
+            for g in 0..G {
+                // SAFETY: eight values from `at` on in each row.
+                query[g] = unsafe { _mm256_loadu_ps(q.wrapping_add(g * head_dim + at)) };
+            }
             for key in 0..K {
+                let k = k.wrapping_add(key * head_dim + at);
+                if at % 32 == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(k.wrapping_add(AHEAD).cast());
+                }
                 // SAFETY: as above.
-                let k = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(k.add(key * head_dim + at).cast()) });
+                let k = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(k.cast()) });
                 for g in 0..G {
-                    sums[g][key] = _mm256_fmadd_ps(q[g], k, sums[g][key]);
+                    sums[g][key] = _mm256_fmadd_ps(query[g], k, sums[g][key]);
                 }
             }
         }

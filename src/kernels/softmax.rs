@@ -134,10 +134,10 @@ mod avx2 {
         let whole = len / LANES * LANES;
         for at in (0..whole).step_by(LANES) {
             // SAFETY: eight floats from `at` on are below `len`.
-            let weight = exp(_mm256_sub_ps(unsafe { _mm256_loadu_ps(scores.add(at)) }, shift));
+            let weight = exp(_mm256_sub_ps(unsafe { _mm256_loadu_ps(scores.wrapping_add(at)) }, shift));
             sum = _mm256_add_ps(sum, weight);
             // SAFETY: as above.
-            unsafe { _mm256_storeu_ps(out.add(at), weight) };
+            unsafe { _mm256_storeu_ps(out.wrapping_add(at), weight) };
         }
         let mut sums = [0.0; LANES];
         // SAFETY: eight floats.

@@ -67,11 +67,15 @@ mod avx2 {
         }
     }
 
+    /// How far ahead of the work values are asked for.
+    const AHEAD: usize = 1024;
+
     /// `8·C` columns from `column` on, for `G` queries.
     ///
     /// # Safety
     /// `out` holds `G` rows of `head_dim`, of which the columns are part; `weights` holds `g·stride + rows`.
     #[inline]
+    #[allow(clippy::needless_range_loop, reason = "constant ranges are unrolled, iterators are not in a debug build")]
     #[target_feature(enable = "avx2,fma,f16c")]
     unsafe fn columns<const G: usize, const C: usize>(
         weights: &[f32],
@@ -82,31 +86,36 @@ mod avx2 {
         out: &mut [f32],
     ) {
         let rows = v.len() / head_dim;
-        let (weights, v) = (weights.as_ptr(), v.as_ptr());
+        // `wrapping_add`, because `add` checks itself where debug assertions are on, in the innermost loop.
+        let (weights, v, out) = (weights.as_ptr(), v.as_ptr().wrapping_add(column), out.as_mut_ptr());
+        let out = |g: usize, at: usize| out.wrapping_add(g * head_dim + column + 8 * at);
         let mut sums = [[_mm256_setzero_ps(); C]; G];
-        for (g, sums) in sums.iter_mut().enumerate() {
-            for (at, sum) in sums.iter_mut().enumerate() {
+        for g in 0..G {
+            for at in 0..C {
                 // SAFETY: inside row g of `out`.
-                *sum = unsafe { _mm256_loadu_ps(out.as_ptr().add(g * head_dim + column + 8 * at)) };
+                sums[g][at] = unsafe { _mm256_loadu_ps(out(g, at)) };
             }
         }
         for row in 0..rows {
-            // SAFETY: one weight per query and row.
-            let weight: [__m256; G] =
-                std::array::from_fn(|g| unsafe { _mm256_broadcast_ss(&*weights.add(g * stride + row)) });
+            let mut weight = [_mm256_setzero_ps(); G];
+            for g in 0..G {
+                // SAFETY: one weight per query and row.
+                weight[g] = _mm256_set1_ps(unsafe { *weights.wrapping_add(g * stride + row) });
+            }
+            let v = v.wrapping_add(row * head_dim);
+            _mm_prefetch::<_MM_HINT_T0>(v.wrapping_add(AHEAD).cast());
             for at in 0..C {
                 // SAFETY: inside row `row` of `v`.
-                let v = unsafe { _mm_loadu_si128(v.add(row * head_dim + column + 8 * at).cast()) };
-                let v = _mm256_cvtph_ps(v);
+                let v = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(v.wrapping_add(8 * at).cast()) });
                 for g in 0..G {
                     sums[g][at] = _mm256_fmadd_ps(weight[g], v, sums[g][at]);
                 }
             }
         }
-        for (g, sums) in sums.into_iter().enumerate() {
-            for (at, sum) in sums.into_iter().enumerate() {
+        for g in 0..G {
+            for at in 0..C {
                 // SAFETY: inside row g of `out`.
-                unsafe { _mm256_storeu_ps(out.as_mut_ptr().add(g * head_dim + column + 8 * at), sum) };
+                unsafe { _mm256_storeu_ps(out(g, at), sums[g][at]) };
             }
         }
     }

@@ -61,7 +61,7 @@ const CHATML: &str = "{% for message in messages %}\
     {{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 /// For models without a template: each message on a line of its own, after its role.
-const LINES: &str = "{{ bos_token }}{% for message in messages %}\
+const LINES: &str = "{% for message in messages %}\
     {{ message['role'] + ': ' + message['content'] + '\\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}";
 const NAME: &str = "chat";
@@ -70,13 +70,13 @@ impl ChatTemplate {
     /// The template of a model file. Without one: ChatML where the tokenizer has its tokens, else lines of
     /// `role: content`.
     pub fn from_gguf(gguf: &Gguf, tokenizer: &Tokenizer) -> Result<Self, ModelError> {
+        let chatml = || ["<|im_start|>", "<|im_end|>"].iter().all(|token| tokenizer.has_control(token));
         let source = match gguf.find::<&str>("tokenizer.chat_template")? {
-            Some(source) => source,
-            None if ["<|im_start|>", "<|im_end|>"].iter().all(|token| tokenizer.has_control(token)) => CHATML,
-            None => LINES,
+            Some(source) => source.to_owned(),
+            None if chatml() => CHATML.to_owned(),
+            None if tokenizer.bos().is_some() => format!("{{{{ bos_token }}}}{LINES}"),
+            None => LINES.to_owned(),
         };
-        let (bos, eos) = (tokenizer.bos_text(), if source == LINES { String::new() } else { tokenizer.eos_text() });
-        let bos = if source == LINES && tokenizer.bos().is_none() { String::new() } else { bos };
 
         let mut environment = Environment::new();
         environment.set_syntax(
@@ -95,8 +95,8 @@ impl ChatTemplate {
                 minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now does not know `{directive}`"))
             })
         });
-        environment.add_template_owned(NAME, source.to_owned()).map_err(template_error)?;
-        Ok(Self { environment, bos, eos })
+        environment.add_template_owned(NAME, source).map_err(template_error)?;
+        Ok(Self { environment, bos: tokenizer.bos_text(), eos: tokenizer.eos_text() })
     }
 
     /// The whole conversation, ready for the model's next answer.
@@ -336,7 +336,19 @@ mod tests {
         let (tokenizer, template) =
             pair(&Gguf::open(&Tiny { chat_template: None, metadata, ..Tiny::default() }.temp()).unwrap()).unwrap();
         let ids = template.prompt(&tokenizer, &talk(&["hi", "hello", "bye"])).unwrap();
-        assert_eq!(ids, tokenizer.encode("user: hi\nassistant: hello\nuser: bye\nassistant:"));
+        let lines = tokenizer.encode("user: hi\nassistant: hello\nuser: bye\nassistant:");
+        assert_eq!(ids, lines);
+
+        // With a BOS token of its own: no ChatML end token here, so lines again, after the BOS.
+        let kinds = (0..320).map(|id| Metadata::I32(if id == 1 { 3 } else { 1 })).collect();
+        let metadata = vec![
+            ("tokenizer.ggml.token_type".to_owned(), Metadata::Array(kinds)),
+            ("tokenizer.ggml.add_bos_token".to_owned(), Metadata::Bool(true)),
+        ];
+        let (tokenizer, template) =
+            pair(&Gguf::open(&Tiny { chat_template: None, metadata, ..Tiny::default() }.temp()).unwrap()).unwrap();
+        let ids = template.prompt(&tokenizer, &talk(&["hi", "hello", "bye"])).unwrap();
+        assert_eq!(ids, [vec![1], lines].concat());
     }
 
     #[test]

@@ -151,7 +151,7 @@ mod tests {
     }
 
     fn error_of(bytes: &[u8]) -> String {
-        let error = open(bytes).err().expect("the file is refused").to_string();
+        let error = open(bytes).expect_err("the file is refused").to_string();
         assert!(!error.contains('\n'), "one line: {error}");
         error
     }

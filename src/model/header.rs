@@ -100,12 +100,12 @@ impl Header {
             None => 32,
             Some(entry) => entry.decode::<u32>(bytes).map_or(0, u64::from),
         };
-        if alignment == 0 || alignment % 8 != 0 {
+        if alignment == 0 || !alignment.is_multiple_of(8) {
             return Err(HeaderError::Damaged("`general.alignment` is not a multiple of 8".into()));
         }
         let data = (reader.at as u64).next_multiple_of(alignment);
         for (name, tensor) in &mut tensors {
-            if tensor.start % alignment != 0 {
+            if !tensor.start.is_multiple_of(alignment) {
                 return Err(HeaderError::Damaged(format!("tensor `{name}` is not aligned to {alignment} bytes")));
             }
             tensor.start = tensor
@@ -287,7 +287,7 @@ impl<'a> Reader<'a> {
         let [cols, rows @ ..] = sizes;
         let rows = rows.into_iter().try_fold(1u64, |all, size| all.checked_mul(size)).ok_or_else(impossible)?;
         let block = dtype.block_size() as u64;
-        if rows == 0 || cols == 0 || cols % block != 0 {
+        if rows == 0 || cols == 0 || !cols.is_multiple_of(block) {
             return Err(impossible());
         }
         let len = (cols / block)

@@ -29,11 +29,10 @@ impl LanguageModel {
         let tokenizer = Tokenizer::from_gguf(&gguf)?;
         let chat = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
         let context = context.map_or(shape.context, |wanted| wanted.min(shape.context));
-        let mut factors = weights.rope_factors.clone();
-        if let RopeScaling::Linear { factor } = shape.rope_scaling {
-            let factors = factors.get_or_insert_with(|| vec![1.0; shape.rope_dims / 2]);
-            factors.iter_mut().for_each(|value| *value *= factor);
-        }
+        let factors = match shape.rope_scaling {
+            RopeScaling::None => None,
+            RopeScaling::Linear { factor } => Some(vec![factor; shape.rope_dims / 2]),
+        };
         let rope = RopeTable::new(shape.rope_dims, shape.rope_base, context, factors.as_deref());
         Ok(Self { shape, weights, tokenizer, chat, rope, context })
     }

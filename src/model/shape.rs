@@ -72,7 +72,7 @@ impl ModelShape {
         let hidden = positive(gguf, "llama.embedding_length")?;
         let head_dim = match gguf.find("llama.attention.key_length")? {
             Some(dim) => dim,
-            None if hidden % heads == 0 => hidden / heads,
+            None if hidden.is_multiple_of(heads) => hidden / heads,
             None => {
                 return Err(impossible("llama.attention.head_count", format!("{heads} heads do not divide {hidden}")));
             }
@@ -115,11 +115,11 @@ impl ModelShape {
         if let Some(size) = [layers, hidden, heads, kv_heads, head_dim, ffn].into_iter().find(|&size| size > MAX_SIZE) {
             return Err(impossible("general.architecture", format!("a llama with a size of {size}")));
         }
-        if kv_heads == 0 || heads % kv_heads != 0 {
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let why = format!("{heads} query heads cannot share {kv_heads} KV heads evenly");
             return Err(impossible("llama.attention.head_count_kv", why));
         }
-        if head_dim == 0 || head_dim % 2 != 0 {
+        if head_dim == 0 || !head_dim.is_multiple_of(2) {
             let why = format!("a head of {head_dim} values has no pairs to rotate");
             return Err(impossible("llama.attention.key_length", why));
         }
@@ -128,7 +128,7 @@ impl ModelShape {
         {
             return Err(unsupported(&format!("heads of {head_dim} values in K and {value_dim} in V")));
         }
-        if rope_dims == 0 || rope_dims % 2 != 0 || rope_dims > head_dim {
+        if rope_dims == 0 || !rope_dims.is_multiple_of(2) || rope_dims > head_dim {
             let why = format!("{rope_dims} rotated values do not fit a head of {head_dim}");
             return Err(impossible("llama.rope.dimension_count", why));
         }

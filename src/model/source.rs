@@ -152,11 +152,22 @@ pub enum FetchError {
     #[error("there is no home folder to keep models in; set KCACHE_DATA_DIR to a folder")]
     NoDataDir,
     /// Every source failed.
-    #[error("the model could not be fetched: {reasons}")]
+    #[error("{reasons}; connect to the network, or name a model file with --model FILE.gguf")]
     Everywhere {
-        /// Each source's reason.
+        /// Each source's reason, without the advice.
         reasons: String,
     },
+}
+
+impl FetchError {
+    /// The error without what to do about it.
+    fn reason(&self) -> String {
+        match self {
+            Self::NoPip { source_name, why } => format!("{source_name}: {why}"),
+            Self::Offline { source_name, why } => format!("{source_name} cannot be reached ({why})"),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// A file that a source has put into the working folder.
@@ -253,7 +264,7 @@ pub fn fetch_from(
     match <[FetchError; 1]>::try_from(reasons) {
         Ok([only]) => Err(only),
         Err(reasons) => {
-            let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+            let reasons: Vec<_> = reasons.iter().map(FetchError::reason).collect();
             Err(FetchError::Everywhere { reasons: reasons.join("; ") })
         }
     }

@@ -13,8 +13,6 @@ pub struct Weights {
     pub output_norm: Vec<f32>,
     /// The output head, `[vocab, hidden]`; `None` where the embedding serves as one.
     output: Option<Linear>,
-    /// What divides the rotary frequencies, `[rope_dims / 2]`, where the file has it.
-    pub rope_factors: Option<Vec<f32>>,
 }
 
 /// One transformer layer.
@@ -48,10 +46,6 @@ impl Weights {
             layers,
             output_norm: vector(gguf, "output_norm.weight")?,
             output: if shape.tied_output { None } else { Some(linear(gguf, "output.weight")?) },
-            rope_factors: match gguf.has_tensor("rope_freqs.weight") {
-                true => Some(vector(gguf, "rope_freqs.weight")?),
-                false => None,
-            },
         })
     }
 

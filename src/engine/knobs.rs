@@ -1,0 +1,60 @@
+//! Knobs: policies and budgets that change while tokens stream.
+
+use super::{EventKind, Lane, worker::Worker};
+use crate::cache::{Knobs, Policy};
+
+impl Worker {
+    /// Turns a lane's policy, from its next step on.
+    pub(super) fn set_policy(&mut self, lane: Lane, policy: Policy) {
+        let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) else { return };
+        let step = state.steps + 1;
+        let sequences = self.sessions.values_mut().filter_map(|session| session.sequence_mut(lane));
+        let change = match (state.cache.policy(), policy) {
+            (Policy::KCache(old), Policy::KCache(new)) if old != new => {
+                match state.cache.set_knobs(new, sequences.map(|sequence| &mut sequence.cache)) {
+                    Ok(()) => change(&old, &new),
+                    Err(full) => return self.error(Some(lane), None, format!("the policy stays as it was: {full}")),
+                }
+            }
+            (old, new) if old == new => return,
+            (old, new) => {
+                let message = format!("a lane keeps its kind of cache: {old} cannot become {new} while it runs");
+                return self.error(Some(lane), None, message);
+            }
+        };
+        self.publisher.publish(EventKind::Knob { lane, step, change, policy });
+    }
+
+    /// Changes what a lane may hold on the device. What it holds already stays.
+    pub(super) fn set_budget(&mut self, lane: Lane, bytes: Option<u64>) {
+        let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) else { return };
+        if state.cache.device().cap() == bytes {
+            return;
+        }
+        state.cache.device_mut().set_cap(bytes);
+        let (step, policy) = (state.steps + 1, state.cache.policy());
+        let change = match bytes {
+            Some(bytes) => format!("budget={:.0}MiB", bytes as f64 / f64::from(1 << 20)),
+            None => "budget=none".to_owned(),
+        };
+        self.publisher.publish(EventKind::Knob { lane, step, change, policy });
+    }
+}
+
+/// What differs between two settings of the knobs, as it is written in a policy.
+fn change(old: &Knobs, new: &Knobs) -> String {
+    let mut changes = Vec::new();
+    if old.n != new.n {
+        changes.push(format!("n={}", new.n));
+    }
+    if old.tail != new.tail {
+        changes.push(format!("tail={}", new.tail));
+    }
+    if old.dense != new.dense {
+        changes.push(format!("dense={}", new.dense));
+    }
+    if old.select != new.select {
+        changes.push(format!("select={}", new.select));
+    }
+    changes.join(",")
+}

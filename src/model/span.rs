@@ -1,0 +1,64 @@
+//! What a step computes and what it cost: spans of tokens in, times and traffic out.
+
+use std::time::Duration;
+
+use crate::{
+    attention::DecodeTimes,
+    cache::{Policy, SequenceCache},
+};
+
+/// Consecutive tokens of one sequence.
+pub struct Span<'a> {
+    /// The tokens, which come right after what is cached.
+    pub tokens: &'a [u32],
+    /// The sequence's cache; its pages must have been grown to hold the tokens.
+    pub cache: &'a mut SequenceCache,
+    /// Caches with the same contents that get the same rows: other lanes' pages of a shared prompt.
+    pub copies: Vec<&'a mut SequenceCache>,
+    /// How the cache is read.
+    pub reading: Reading,
+    /// Of which tokens the logits are wanted.
+    pub logits: LogitRows,
+}
+
+/// How a span reads the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// Exact causal attention by blocks: prompts.
+    Exact,
+    /// As the policy says, row by row: decoding.
+    Policy(Policy),
+}
+
+/// Of which tokens of a span the logits are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogitRows {
+    /// Of none: a prompt goes on.
+    None,
+    /// Of the last: the next token is to be chosen.
+    Last,
+    /// Of all: evaluation.
+    All,
+}
+
+/// Where the time of one pass went. What is missing to the whole is norms, rope, residuals and cache writes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PassTimes {
+    /// Linear layers.
+    pub linear: Duration,
+    /// Scores, selection and gathering of policy rows.
+    pub decode: DecodeTimes,
+    /// Exact attention.
+    pub prefill: Duration,
+    /// The output head.
+    pub head: Duration,
+}
+
+/// Bytes of K and V that policy rows read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// From the device tier.
+    pub device: u64,
+    /// From the host tier.
+    pub host: u64,
+}
