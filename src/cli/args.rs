@@ -44,6 +44,10 @@ pub enum Command {
     /// Lists, fetches and describes models
     #[command(subcommand)]
     Model(super::model::ModelCommand),
+    /// Measures prefill and decode speed, stage times and bytes by tier, policy beside policy
+    Bench(super::bench::BenchArgs),
+    /// Measures what policies cost in quality on a text, against full attention on the same tokens
+    Eval(super::eval::EvalArgs),
     /// What this machine offers and what is missing, each with what to do about it
     Doctor,
 }
@@ -51,7 +55,7 @@ pub enum Command {
 impl Global {
     /// What these flags say over the configuration.
     pub fn overrides(&self) -> Overrides {
-        let mut overrides = Overrides { file: self.config.clone(), ..Overrides::default() };
+        let mut overrides = Overrides::with_file(self.config.clone());
         overrides.set("--model", "model.path", self.model.as_ref()).set("--threads", "engine.threads", self.threads);
         overrides
     }

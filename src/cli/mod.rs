@@ -8,12 +8,15 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 
 mod args;
+mod bench;
 mod config;
 mod doctor;
+mod eval;
 mod failure;
 mod fetch;
 mod interrupt;
 mod log;
+mod measuring;
 mod model;
 mod output;
 
@@ -40,6 +43,14 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let overrides = cli.global.overrides();
     match cli.command {
+        Command::Bench(args) => {
+            let (config, _log) = start(&overrides)?;
+            bench::run(&args, &config, cli.global.json)
+        }
+        Command::Eval(args) => {
+            let (config, _log) = start(&overrides)?;
+            eval::run(&args, &config, cli.global.json)
+        }
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
         Command::Model(command) => {
