@@ -12,14 +12,18 @@ use std::{
 
 use half::f16;
 
-use super::{HeadShape, Rows, locals::Locals, select::Selector};
+use super::{
+    HeadShape, Rows,
+    head::{HeadState, choose},
+    locals::Locals,
+};
 use crate::{
     cache::{PAGE_TOKENS, Page, Select, Tail},
     kernels::{Pool, scores::scores, softmax, weighted_sum::weighted_sum, widen::prefetch},
 };
 
 /// Positions, or chosen rows, per task.
-const PIECE: usize = 4 * PAGE_TOKENS;
+pub(super) const PIECE: usize = 4 * PAGE_TOKENS;
 /// Chosen rows that are asked for ahead of the one being copied: they lie anywhere in memory.
 const ROWS_AHEAD: usize = 16;
 /// Keys or values of the next page that are asked for while one page is worked on.
@@ -83,26 +87,6 @@ struct Piece {
     first_head: usize,
     heads: usize,
     index: usize,
-}
-
-/// What the softmax stage leaves for one query head.
-#[derive(Debug, Default)]
-struct HeadState {
-    /// `e^(score − max)` for every position, zeros up to a whole piece.
-    weights: Vec<f32>,
-    /// Sum of the weights.
-    total: f32,
-    /// Chosen positions, ascending; of a group they stand at its first head.
-    selected: Vec<u32>,
-    /// Weights of the chosen positions.
-    chosen: Vec<f32>,
-    /// Sum of those.
-    chosen_total: f32,
-    /// Their share of the total.
-    kept: f32,
-    /// A group's summed weights, at its first head.
-    shared: Vec<f32>,
-    selector: Selector,
 }
 
 impl DecodeScratch {
@@ -290,54 +274,6 @@ fn score_piece(shape: &HeadShape, row: &DecodeRow<'_>, kv_head: usize, index: us
 fn prefetch_head(page: &Page, kv_head: usize) {
     let head = page.head(kv_head);
     prefetch(&head[..head.len().min(PAGE_AHEAD)]);
-}
-
-impl HeadState {
-    /// The softmax of query head `lane` of a group, from that group's scores, `[pieces][group][PIECE]`.
-    fn softmax(&mut self, scores: &[f32], group: usize, lane: usize) {
-        let pieces = || scores.chunks_exact(PIECE).skip(lane).step_by(group);
-        let max = pieces().map(softmax::max).fold(f32::MIN, f32::max);
-        self.weights.resize(scores.len() / group, 0.0);
-        self.total = pieces()
-            .zip(self.weights.chunks_exact_mut(PIECE))
-            .map(|(scores, weights)| softmax::weights(scores, max, weights))
-            .sum();
-    }
-
-    /// Takes the weights of the chosen positions, and their share.
-    fn take(&mut self, selected: &[u32]) {
-        self.chosen.clear();
-        self.chosen.extend(selected.iter().map(|&position| self.weights[position as usize]));
-        self.chosen_total = self.chosen.iter().sum();
-        self.kept = (self.chosen_total / self.total).min(1.0);
-    }
-}
-
-/// Chooses the rows of one head, or of one group of heads together.
-fn choose(states: &mut [HeadState], rule: Rows, len: usize) {
-    let Rows::Top { n, select, .. } = rule else { return };
-    let [first, ..] = states else { return };
-    let mut selected = std::mem::take(&mut first.selected);
-    match select {
-        Select::Head => first.selector.largest(&first.weights, len, n, &mut selected),
-        Select::Group => {
-            let mut shared = std::mem::take(&mut first.shared);
-            shared.clear();
-            shared.resize(states[0].weights.len(), 0.0);
-            for state in states.iter() {
-                let factor = 1.0 / state.total;
-                for (shared, weight) in shared.iter_mut().zip(&state.weights) {
-                    *shared += weight * factor;
-                }
-            }
-            states[0].selector.largest(&shared, len, n, &mut selected);
-            states[0].shared = shared;
-        }
-    }
-    for state in states.iter_mut() {
-        state.take(&selected);
-    }
-    states[0].selected = selected;
 }
 
 /// The weighted sum over one piece of positions, or of chosen rows, for the query heads in `states`.

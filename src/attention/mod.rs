@@ -1,6 +1,7 @@
 //! Attention over cached pages: exact for prefill, full or top-N for decoding, and plain references for both.
 
 mod decode;
+mod head;
 mod hits;
 mod locals;
 mod prefill;

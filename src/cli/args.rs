@@ -8,14 +8,17 @@ use crate::config::Overrides;
 
 /// An LLM engine with two caches side by side, KCache and an ordinary KV cache, measured live.
 #[derive(Debug, Parser)]
-#[command(name = "kcache", version = env!("KCACHE_VERSION"), max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "kcache", version = env!("KCACHE_VERSION"), max_term_width = 100)]
 pub struct Cli {
     /// Flags that every command takes.
     #[command(flatten)]
     pub global: Global,
-    /// What to do.
+    /// Flags of the dashboard.
+    #[command(flatten)]
+    pub dashboard: super::dashboard::DashboardArgs,
+    /// What to do; the dashboard where nothing is said.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// Flags that every command takes.

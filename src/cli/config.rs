@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{
     Failure,
+    load::{checked, load},
     output::{print, print_json},
 };
 use crate::config::{Config, DEFAULT_TOML, Layers, Overrides, folders, keys::KEYS};
@@ -47,8 +48,7 @@ pub fn run(command: &ConfigCommand, overrides: &Overrides, json: bool) -> Result
         ConfigCommand::Init { force } => init(&file(overrides)?, *force)?,
         ConfigCommand::Print { default: true } => print(DEFAULT_TOML)?,
         ConfigCommand::Print { default: false } => {
-            let layers = Layers::gather(overrides, env::vars_os())?;
-            let config = layers.config()?;
+            let (layers, config) = load(overrides)?;
             if json { print_json(&as_json(&layers, &config))? } else { print(&as_toml(&layers, &config))? }
         }
         ConfigCommand::Validate { file } => validate(file.as_deref(), overrides)?,
@@ -84,8 +84,12 @@ fn init(file: &Path, force: bool) -> Result<(), Failure> {
 
 fn validate(file: Option<&Path>, overrides: &Overrides) -> Result<(), Failure> {
     let layers = match file {
-        Some(file) => Layers::from_file(file)?,
-        None => Layers::gather(overrides, env::vars_os())?,
+        Some(file) => {
+            let layers = Layers::from_file(file)?;
+            checked(&layers)?;
+            layers
+        }
+        None => load(overrides)?.0,
     };
     match layers.file() {
         Some(file) => print(&format!("{}: fine\n", file.display())),
@@ -123,12 +127,12 @@ fn as_toml(layers: &Layers, config: &Config) -> String {
                 None => (format!("# {name} is left out"), "default".to_owned()),
             },
         };
-        text += &format!("{line:<44} # {origin}\n");
+        text += &format!("{line:<56} # {origin}\n");
     }
     text += "\n[keys]\n";
     for path in layers.bindings() {
         if let Some((toml, origin)) = layers.setting(path) {
-            text += &format!("{:<44} # {origin}\n", format!("{} = {toml}", &path["keys.".len()..]));
+            text += &format!("{:<56} # {origin}\n", format!("{} = {toml}", &path["keys.".len()..]));
         }
     }
     text

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::{
     Failure,
+    load::load,
     output::{print, print_json},
 };
 use crate::{
@@ -59,11 +60,11 @@ impl Check {
 }
 
 pub fn run(overrides: &Overrides, json: bool) -> Result<ExitCode, Failure> {
-    let layers = Layers::gather(overrides, env::vars_os());
+    let loaded = load(overrides);
     // A broken configuration is a finding like any other; the rest is looked at as if there were none.
-    let config = layers.as_ref().ok().and_then(|layers| layers.config().ok()).unwrap_or_default();
+    let config = loaded.as_ref().map(|(_, config)| config.clone()).unwrap_or_default();
     let mut checks = vec![
-        configuration(&layers),
+        configuration(&loaded),
         processor(),
         cores(&config),
         memory(),
@@ -100,9 +101,9 @@ fn as_text(checks: &[Check]) -> String {
     text
 }
 
-fn configuration(layers: &Result<Layers, ConfigError>) -> Check {
-    match layers {
-        Ok(layers) => {
+fn configuration(loaded: &Result<(Layers, Config), ConfigError>) -> Check {
+    match loaded {
+        Ok((layers, _)) => {
             let file = layers.file().map_or("defaults; no file".to_owned(), |file| file.display().to_string());
             Check::ok("config", file)
         }
@@ -118,7 +119,7 @@ fn configuration(layers: &Result<Layers, ConfigError>) -> Check {
 fn processor() -> Check {
     let name = cpu_name().unwrap_or_else(|| env::consts::ARCH.to_owned());
     let features = processor_features();
-    let has = |wanted: bool| features.iter().filter(|(_, there)| *there == wanted).map(|(name, _)| *name);
+    let has = |wanted: bool| features.iter().filter(move |(_, there)| *there == wanted).map(|(name, _)| *name);
     let there: Vec<_> = has(true).collect();
     let lacking: Vec<_> = has(false).filter(|name| *name != "avx512f").collect();
     let found =

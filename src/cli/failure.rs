@@ -26,15 +26,11 @@ impl Failure {
         Self::Failed(eyre!(message.to_string()))
     }
 
-    /// Says what went wrong and gives the exit code. `RUST_BACKTRACE=1` shows where as well.
+    /// Says what went wrong and gives the exit code. Where it went wrong is of use for a panic alone, which shows it.
     pub fn report(self, to: &mut dyn Write) -> ExitCode {
         let (text, code) = match self {
             Self::Misuse(text) => (text, 2),
-            Self::Failed(report) => {
-                let text = chain(&report);
-                let asked = std::env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0");
-                (if asked { format!("{text}\n{report:?}") } else { text }, 1)
-            }
+            Self::Failed(report) => (chain(&report), 1),
         };
         // Nobody is left to tell where even stderr is closed.
         let _ = text.lines().try_for_each(|line| writeln!(to, "kcache: {line}"));

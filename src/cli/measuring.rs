@@ -14,14 +14,18 @@ use color_eyre::eyre::WrapErr;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{Failure, fetch, interrupt};
+use super::{
+    Failure,
+    engine::{open_model, threads},
+    interrupt,
+};
 use crate::{
     cache::Policy,
     config::Config,
     engine::Lane,
     kernels::{Pool, cpu},
     model::LanguageModel,
-    telemetry::{cpu_name, default_threads},
+    telemetry::cpu_name,
 };
 
 /// The policies that were asked for, else the baseline and the one under test as configured.
@@ -38,16 +42,14 @@ pub fn policies(asked: &[String], config: &Config) -> Result<Vec<(String, Policy
 
 /// A model with the threads that compute.
 pub struct Machine {
-    pub model: LanguageModel,
+    pub model: Arc<LanguageModel>,
     pub pool: Pool,
 }
 
 impl Machine {
     /// As configured; the default model is fetched where it is missing.
     pub fn start(config: &Config) -> Result<Self, Failure> {
-        let path = fetch::model_file(config)?;
-        let model = LanguageModel::open(&path, config.engine.context).wrap_err("the model cannot be loaded")?;
-        Ok(Self { model, pool: Pool::new(config.engine.threads.unwrap_or_else(default_threads)) })
+        Ok(Self { model: open_model(config)?, pool: Pool::new(threads(config)) })
     }
 
     /// What figures from this machine depend on.

@@ -10,11 +10,14 @@ use clap::Parser;
 mod args;
 mod bench;
 mod config;
+mod dashboard;
 mod doctor;
+mod engine;
 mod eval;
 mod failure;
 mod fetch;
 mod interrupt;
+mod load;
 mod log;
 mod measuring;
 mod model;
@@ -41,8 +44,13 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let overrides = cli.global.overrides();
-    match cli.command {
+    let mut overrides = cli.global.overrides();
+    let Some(command) = cli.command else {
+        cli.dashboard.override_(&mut overrides);
+        let (config, _log) = start(&overrides)?;
+        return dashboard::run(cli.dashboard, config);
+    };
+    match command {
         Command::Bench(args) => {
             let (config, _log) = start(&overrides)?;
             bench::run(&args, &config, cli.global.json)
@@ -62,7 +70,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 /// The configuration and, with it, the log. A log that cannot be had is no reason not to work.
 fn start(overrides: &Overrides) -> Result<(Config, Option<Log>), Failure> {
-    let config = Config::load(overrides)?;
+    let (_, config) = load::load(overrides)?;
     let log = Log::start(&config.log).inspect_err(|error| eprintln!("kcache: no log file: {error}")).ok();
     Ok((config, log))
 }

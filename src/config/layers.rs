@@ -54,6 +54,11 @@ pub struct Overrides {
 }
 
 impl Overrides {
+    /// No setting yet, and the configuration file to read instead of the user's, if any.
+    pub fn with_file(file: Option<PathBuf>) -> Self {
+        Self { file, settings: Vec::new() }
+    }
+
     /// Has `flag` set the key at `path`, where the flag was given.
     pub fn set(&mut self, flag: &'static str, path: &'static str, value: Option<impl ToString>) -> &mut Self {
         debug_assert!(Key::find(path).is_some(), "{path} is no key");
@@ -165,6 +170,11 @@ impl Layers {
         self.settings.keys().map(String::as_str).filter(|path| path.starts_with("keys."))
     }
 
+    /// Where the keys of a dashboard's action were set, if anywhere.
+    pub fn binding(&self, action: &str) -> Option<&Origin> {
+        self.setting(&format!("keys.{}", quoted(action))).map(|(_, origin)| origin)
+    }
+
     fn checked(self) -> Result<Self, ConfigError> {
         if self.mistakes.is_empty() { Ok(self) } else { Err(ConfigError { mistakes: self.mistakes }) }
     }
@@ -182,6 +192,11 @@ impl Layers {
         };
         if errors.is_empty() {
             self.walk(table.get_ref(), &mut Vec::new(), text, file, &at);
+            // The table is sorted by name; people read by line.
+            self.mistakes.sort_by_key(|mistake| match mistake.origin {
+                Origin::File(_, line) => line,
+                _ => None,
+            });
         }
         // What follows a broken line is guesswork, so the first is the one to name.
         if let Some(error) = errors.first() {
@@ -376,7 +391,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
         fs::write(&file, "engine.threads = 1\nengine.prefill_chunk = 64\nscreen.fps = 5\n").unwrap();
-        let mut overrides = Overrides { file: Some(file.clone()), ..Overrides::default() };
+        let mut overrides = Overrides::with_file(Some(file.clone()));
         overrides.set("--threads", "engine.threads", Some(3)).set("--model", "model.path", None::<String>);
         let environment = env(&[
             ("KCACHE_ENGINE_THREADS", "2"),
@@ -470,7 +485,7 @@ mod tests {
 
     #[test]
     fn a_file_that_was_asked_for_has_to_be_there() {
-        let overrides = Overrides { file: Some("/nonexistent/c.toml".into()), ..Overrides::default() };
+        let overrides = Overrides::with_file(Some("/nonexistent/c.toml".into()));
         let error = Layers::gather(&overrides, env(&[])).unwrap_err().to_string();
         assert!(error.starts_with("/nonexistent/c.toml: cannot be read"), "{error}");
     }

@@ -16,6 +16,7 @@ mod stream;
 mod turn;
 mod worker;
 
+pub use crate::attention::DISTANCE_BUCKETS;
 pub use event::*;
 pub use handle::{Engine, EngineError, EngineOptions, LaneOptions};
 pub use op::{Document, Op, Priority, Sampling, Turn};

@@ -50,8 +50,7 @@ pub fn scale(values: &mut [f32], factor: f32) {
 
 fn clamp_max_portable(scores: &mut [f32]) -> f32 {
     for score in scores.iter_mut() {
-        // `f32::max` drops what is not a number.
-        *score = score.max(f32::MIN).min(f32::MAX);
+        *score = if score.is_nan() { f32::MIN } else { score.clamp(f32::MIN, f32::MAX) };
     }
     max_portable(scores)
 }

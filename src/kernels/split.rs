@@ -26,7 +26,6 @@ impl<T> Base<T> {
     /// # Safety
     /// The range lies within the slice that `self` was made from, that slice outlives `'a`, and no other part that is
     /// alive at the same time overlaps it.
-    #[expect(clippy::mut_from_ref, reason = "the parts are disjoint; that is what this type is for")]
     pub(super) unsafe fn part<'a>(&self, start: usize, len: usize) -> &'a mut [T] {
         // SAFETY: as promised by the caller.
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }

@@ -1,5 +1,39 @@
 //! The dashboard: state, update, view, widgets, key map and themes.
+//!
+//! [`state::State`] is everything it knows, [`update::update`] the only thing that changes it (and does no I/O),
+//! [`view::view`] draws it (and changes nothing). [`run`] joins them with the terminal and the engine.
 
+pub mod action;
+mod axes;
+pub mod command;
+pub mod demo;
+mod document;
+mod engine_events;
+pub mod figures;
+#[cfg(test)]
+mod fixture;
+pub mod help;
+pub mod input;
+pub mod keymap;
+mod keys;
+mod knobs;
+pub mod message;
+pub mod metrics;
+mod mouse;
+pub mod observer;
 pub mod picture;
+mod run;
+pub mod session;
+mod slash;
+pub mod state;
+mod terminal;
+#[cfg(test)]
+mod tests;
 pub mod theme;
+pub mod transcript;
+pub mod update;
+pub mod view;
 pub mod widgets;
+mod wrap;
+
+pub use run::{Exit, Options, RunError, bridge, run};

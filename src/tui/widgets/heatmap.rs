@@ -16,7 +16,7 @@ use super::{
     units::Unit,
 };
 use crate::{
-    attention::DISTANCE_BUCKETS,
+    engine::DISTANCE_BUCKETS,
     tui::theme::{Heat, Pattern, SeriesLook},
 };
 

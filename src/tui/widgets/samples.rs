@@ -5,8 +5,7 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style, widgets::Widget};
 
 use super::*;
 use crate::{
-    attention::DISTANCE_BUCKETS,
-    engine::{Lane, Ledger, Stages, TierBytes},
+    engine::{DISTANCE_BUCKETS, Lane, Ledger, Stages, TierBytes},
     telemetry::{Latency, Marks, Series},
     tui::{
         theme::{ColorDepth, Theme},

@@ -1,0 +1,38 @@
+# Recipes for working on kcache. `just` alone lists them; nothing here is needed to build or run it.
+
+# List the recipes
+default:
+    @just --list
+
+# Open the dashboard (arguments go to kcache: `just run chat "Hello"`)
+run *ARGS:
+    cargo run --release -- {{ ARGS }}
+
+# Run the tests (arguments go to cargo test: `just test cache`)
+test *ARGS:
+    cargo test {{ ARGS }}
+
+# Formatting and clippy, warnings as errors
+lint:
+    cargo fmt --all --check
+    cargo clippy --locked --all-targets -- -D warnings
+
+# Build the documentation, warnings as errors
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# Check licences, duplicate versions and sources of the dependencies (needs cargo-deny)
+deny:
+    cargo deny --locked check licenses bans sources
+
+# Everything that has to pass before a change lands
+ci:
+    bash .ci/run
+
+# Measure prefill and decode of both policies on this machine
+bench *ARGS:
+    cargo run --release -- bench --policy kv --policy kcache --ctx 512,4096 --batch 1,8 --gen 32 {{ ARGS }}
+
+# Draw the README's picture of the dashboard from the recorded run
+picture:
+    cargo run --release -- picture --from assets/demo/run.jsonl --size 160x50 --out assets/dashboard.svg

@@ -1,0 +1,72 @@
+//! `kcache` by itself: the dashboard.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use color_eyre::eyre::WrapErr;
+
+use super::{Failure, engine};
+use crate::{
+    config::{Config, Overrides},
+    model::source,
+    tui,
+};
+
+/// Flags of the dashboard.
+#[derive(Debug, Default, Args)]
+pub struct DashboardArgs {
+    /// Start without the demo sessions
+    #[arg(long)]
+    pub no_demo: bool,
+    /// Colours: auto, dark, light, mono or colour-blind
+    #[arg(long, value_name = "NAME")]
+    pub theme: Option<String>,
+    /// Device budget of each lane: 512MiB, 1.5GiB, none
+    #[arg(long, value_name = "SIZE")]
+    pub budget: Option<String>,
+    /// A text file to open a session about; repeat for more
+    #[arg(long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+impl DashboardArgs {
+    /// What these flags say over the configuration.
+    pub fn override_(&self, overrides: &mut Overrides) {
+        overrides
+            .set("--theme", "screen.theme", self.theme.as_ref())
+            .set("--budget", "lanes.kcache.budget", self.budget.as_ref())
+            .set("--budget", "lanes.kv.budget", self.budget.as_ref());
+    }
+}
+
+/// Opens the dashboard and stays until the user or a signal ends it.
+pub fn run(args: DashboardArgs, config: Config) -> Result<ExitCode, Failure> {
+    for file in &args.files {
+        if !file.is_file() {
+            return Err(Failure::misuse(format!("there is no file {}", file.display())));
+        }
+    }
+    let model = engine::open_model(&config)?;
+    let lanes = engine::lanes(&config);
+    let running = engine::start(model, &config, lanes)?;
+    let (ops, events) = (running.engine.ops(), running.events);
+    let events = tui::bridge(move || events.recv()).wrap_err("the thread for events could not be started")?;
+    let options = tui::Options {
+        demo: config.screen.demo && !args.no_demo,
+        documents: args.files,
+        pictures: source::data_dir().map_or_else(|_| PathBuf::from("."), |dir| dir.join("../pictures")),
+        config,
+    };
+    let exit = tui::run(options, ops, events).map_err(|error| match error {
+        tui::RunError::Keymap(error) => Failure::misuse(error),
+        error => Failure::failed(error),
+    })?;
+    drop(running.engine);
+    for panic in &exit.panics {
+        eprintln!("kcache: {panic}");
+    }
+    if let Some(error) = &exit.engine_error {
+        eprintln!("kcache: {error}");
+    }
+    Ok(ExitCode::from(exit.code))
+}

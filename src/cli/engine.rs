@@ -1,0 +1,61 @@
+//! An engine as the configuration describes it: what the dashboard, the JSON lines and `chat` have in common.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use color_eyre::eyre::WrapErr;
+
+use super::{Failure, fetch};
+use crate::{
+    config::Config,
+    engine::{Engine, EngineOptions, Events, Lane, LaneOptions},
+    model::LanguageModel,
+    telemetry::{Sampler, SamplerHandle, default_threads},
+};
+
+/// How often host and GPUs are sampled.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+
+/// A running engine with its samplers. Dropping it stops both.
+pub struct Running {
+    /// Where ops go.
+    pub engine: Engine,
+    /// Where events come from.
+    pub events: Events,
+    _sampler: SamplerHandle,
+}
+
+/// Opens the configured model; the default one is fetched where it is missing.
+pub fn open_model(config: &Config) -> Result<Arc<LanguageModel>, Failure> {
+    let path = fetch::model_file(config)?;
+    open(&path, config)
+}
+
+fn open(path: &Path, config: &Config) -> Result<Arc<LanguageModel>, Failure> {
+    let model = LanguageModel::open(path, config.engine.context).map_err(Failure::misuse)?;
+    tracing::info!(path = %path.display(), name = model.shape.name, "model open");
+    Ok(Arc::new(model))
+}
+
+/// The threads that compute.
+pub fn threads(config: &Config) -> usize {
+    config.engine.threads.unwrap_or_else(default_threads)
+}
+
+/// The configured options of both lanes.
+pub fn lanes(config: &Config) -> Vec<LaneOptions> {
+    let lane = |lane| {
+        let configured = config.lanes.get(lane);
+        LaneOptions { lane, policy: configured.policy, device_budget: configured.budget.0, host_budget: None }
+    };
+    Lane::ALL.into_iter().map(lane).collect()
+}
+
+/// Starts an engine on `model` and the samplers that write to its stream of events.
+pub fn start(model: Arc<LanguageModel>, config: &Config, lanes: Vec<LaneOptions>) -> Result<Running, Failure> {
+    let options = EngineOptions { threads: threads(config), prefill_chunk: config.engine.prefill_chunk, lanes };
+    let (engine, events) = Engine::start(model, options).map_err(Failure::failed)?;
+    let publisher = engine.publisher();
+    let sampler = Sampler::spawn(SAMPLE_EVERY, move |kind| publisher.publish(kind));
+    let sampler = sampler.wrap_err("the sampling thread could not be started")?;
+    Ok(Running { engine, events, _sampler: sampler })
+}

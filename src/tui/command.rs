@@ -1,0 +1,32 @@
+//! What `update` asks the outside world to do.
+
+use std::path::PathBuf;
+
+use crate::engine::{Op, SessionId};
+
+/// One thing to do outside the state.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Hand an op to the engine.
+    Engine(Op),
+    /// Read a text file and answer with [`super::message::Message::FileRead`].
+    ReadFile {
+        /// Where it lies.
+        path: PathBuf,
+        /// What it is for.
+        purpose: FilePurpose,
+    },
+    /// Write a picture of the screen and answer with [`super::message::Message::PictureWritten`].
+    WritePicture,
+    /// Leave.
+    Quit,
+}
+
+/// What a file is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilePurpose {
+    /// The session whose next message it goes with; `None` opens a session named after it.
+    pub session: Option<SessionId>,
+    /// A question to send at once.
+    pub question: Option<String>,
+}

@@ -1,0 +1,100 @@
+//! What the events of the engine change.
+
+use crate::engine::{Event, EventKind, Lane, Priority, Started};
+
+use super::{command::Command, session::Session, state::State, update::say};
+
+/// Takes in an event.
+pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
+    let t_ms = event.t_ms;
+    if t_ms.is_finite() {
+        state.engine_ms = state.engine_ms.max(t_ms);
+    }
+    let mut commands = Vec::new();
+    match event.kind {
+        EventKind::Started(started) => begin(state, started),
+        EventKind::Session { session, .. } if state.closed.contains(&session) => {}
+        EventKind::Session { session, name, lanes } => match state.by_id(session) {
+            Some(known) => {
+                known.name = name;
+                known.lanes = lanes;
+            }
+            None => {
+                state.next_id = state.next_id.max(session.0.saturating_add(1));
+                state.sessions.push(Session::new(session, name, lanes));
+            }
+        },
+        EventKind::Closed { session } => {
+            if let Some(at) = state.sessions.iter().position(|known| known.id == session) {
+                state.sessions.remove(at);
+                if at < state.selected || state.selected == state.sessions.len() {
+                    state.selected = state.selected.saturating_sub(1);
+                }
+            }
+        }
+        EventKind::Said { session, document, text } => {
+            if let Some(session) = state.by_id(session) {
+                session.said(text, document);
+            }
+        }
+        EventKind::Prefill { session, lane, done, total, .. } => {
+            if let Some(session) = state.by_id(session) {
+                session.prefill(lane, t_ms, done, total);
+            }
+        }
+        EventKind::Token(token) => {
+            state.metrics.lanes[token.lane as usize].token(t_ms, &token);
+            if let Some(session) = state.by_id(token.session) {
+                session.token(&token);
+            }
+        }
+        EventKind::Step(step) => state.metrics.step(t_ms, &step),
+        EventKind::Ledger(ledger) => state.metrics.lanes[ledger.lane as usize].ledger(t_ms, &ledger),
+        EventKind::Hits(hits) => state.metrics.lanes[hits.lane as usize].hits(t_ms, hits),
+        EventKind::Knob { lane, change, policy, .. } => {
+            state.metrics.lanes[lane as usize].policy = Some(policy);
+            state.metrics.marks.push(t_ms, change);
+            if lane == Lane::KCache && state.wanted == Some(policy) {
+                state.wanted = None;
+            }
+        }
+        EventKind::Finished(finished) => {
+            let id = finished.session;
+            let next = state.by_id(id).and_then(|session| {
+                session.finished(&finished);
+                if session.busy() { None } else { session.queued.take() }
+            });
+            if let Some(message) = next {
+                commands.extend(say(state, id, message, Priority::Typed));
+            }
+        }
+        EventKind::Error { lane, session, message } => error(state, lane, session, &message),
+        EventKind::Host(sample) => state.metrics.host(t_ms, sample),
+        EventKind::Gpu(sample) => state.metrics.gpu(t_ms, sample),
+        EventKind::Dropped { count } => state.dropped = count,
+        EventKind::Stopped { error } => {
+            state.sessions.iter_mut().for_each(|session| session.failed(None, "the engine has ended"));
+            state.stopped = Some(error);
+        }
+    }
+    commands
+}
+
+fn begin(state: &mut State, started: Started) {
+    for card in &started.lanes {
+        state.metrics.lanes[card.lane as usize].card(card);
+    }
+    state.started = Some(started);
+}
+
+fn error(state: &mut State, lane: Option<Lane>, session: Option<crate::engine::SessionId>, message: &str) {
+    let mut place = Vec::new();
+    if let Some(session) = session.and_then(|id| state.by_id(id)) {
+        session.failed(lane, message);
+        place.push(session.name.clone());
+    }
+    place.extend(lane.map(|lane| lane.to_string()));
+    state.wanted = None;
+    let place = if place.is_empty() { String::new() } else { format!("{}: ", place.join(", ")) };
+    state.toast(format!("{place}{message}"), true);
+}

@@ -1,0 +1,375 @@
+//! From keys to actions, and from actions to changes.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+
+use crate::{
+    cache::Policy,
+    config::ThemeName,
+    engine::{Lane, Op},
+};
+
+use super::{
+    action::Action,
+    command::{Command, FilePurpose},
+    help,
+    keymap::Key,
+    knobs,
+    session::Message,
+    slash::{self, Slash},
+    state::{Focus, Frozen, Overlay, Preset, State, WINDOW_MS},
+    update::{close, interrupt, open, select, stop, submit},
+    view::{chat, layout},
+};
+
+/// The step of the cursor, as a share of the window.
+const CURSOR_STEP: f64 = 1.0 / 120.0;
+const CURSOR_FAR: f64 = 0.1;
+
+/// Takes in a key.
+pub fn key(state: &mut State, event: KeyEvent) -> Vec<Command> {
+    let key = Key::from_event(&event);
+    let bound = state.keymap.action(state.focus.scope(), key);
+    if bound == Some(Action::Interrupt) {
+        return interrupt(state);
+    }
+    match &state.overlay {
+        Overlay::None => {}
+        Overlay::Help { .. } => return help_key(state, event),
+        Overlay::Rename(_) => return rename_key(state, event),
+        Overlay::ConfirmClose => return confirm_key(state, event),
+    }
+    match bound {
+        Some(action) => act(state, action),
+        None => {
+            if state.focus == Focus::Input {
+                state.input_mut().key(event);
+            }
+            Vec::new()
+        }
+    }
+}
+
+/// Takes in pasted text: it belongs to what is being written.
+pub fn paste(state: &mut State, text: &str) {
+    match &mut state.overlay {
+        Overlay::None => {
+            state.focus = Focus::Input;
+            state.input_mut().paste(text);
+        }
+        Overlay::Rename(name) | Overlay::Help { query: name, .. } => {
+            name.extend(text.chars().filter(|c| !c.is_control()));
+        }
+        Overlay::ConfirmClose => {}
+    }
+}
+
+/// Does what an action says.
+pub fn act(state: &mut State, action: Action) -> Vec<Command> {
+    match action {
+        Action::Send => return send(state),
+        Action::Newline => state.input_mut().newline(),
+        Action::HistoryPrevious => state.input_mut().previous(),
+        Action::HistoryNext => state.input_mut().next(),
+        Action::LeaveInput => state.focus = Focus::Charts,
+        Action::FocusInput | Action::SessionEnter => state.focus = Focus::Input,
+        Action::SlashCommand => {
+            state.focus = Focus::Input;
+            state.input_mut().paste("/");
+        }
+        Action::Stop => return stop(state),
+        Action::PageUp => scroll_page(state, -1),
+        Action::PageDown => scroll_page(state, 1),
+        Action::ScrollUp => scroll_focused(state, -1),
+        Action::ScrollDown => scroll_focused(state, 1),
+        Action::ScrollTop => scroll_focused(state, isize::MIN),
+        Action::Follow => scroll_focused(state, isize::MAX),
+        Action::NewSession => {
+            let name = format!("session {}", state.next_id);
+            return new_session(state, name);
+        }
+        Action::NextSession | Action::SessionDown => step_session(state, 1),
+        Action::PreviousSession | Action::SessionUp => step_session(state, -1),
+        Action::RenameSession => {
+            if let Some(session) = state.session() {
+                state.overlay = Overlay::Rename(session.name.clone());
+            }
+        }
+        Action::CloseSession => match state.session() {
+            Some(session) if !session.turns.is_empty() => state.overlay = Overlay::ConfirmClose,
+            Some(_) => return close(state),
+            None => {}
+        },
+        Action::NDouble
+        | Action::NHalve
+        | Action::NUp
+        | Action::NDown
+        | Action::TailCycle
+        | Action::DenseUp
+        | Action::DenseDown
+        | Action::SelectCycle => return knobs::turn(state, action),
+        Action::Freeze => {
+            let now = state.engine_ms;
+            state.frozen = match state.frozen {
+                Some(_) => None,
+                None => Some(Frozen { end_ms: now, cursor_ms: now }),
+            };
+            // The next keys that a frozen screen invites are those of the cursor.
+            if state.frozen.is_some() && state.focus != Focus::Input {
+                state.focus = Focus::Charts;
+            }
+        }
+        Action::CursorLeft => move_cursor(state, -CURSOR_STEP),
+        Action::CursorRight => move_cursor(state, CURSOR_STEP),
+        Action::CursorFarLeft => move_cursor(state, -CURSOR_FAR),
+        Action::CursorFarRight => move_cursor(state, CURSOR_FAR),
+        Action::ChartNext => step_chart(state, 1),
+        Action::ChartPrevious => step_chart(state, -1),
+        Action::ZoomIn => zoom(state, state.window_ms / 2.0),
+        Action::ZoomOut => zoom(state, state.window_ms * 2.0),
+        Action::ZoomReset => zoom(state, state.configured_window_ms),
+        Action::LayoutChat => show(state, Preset::Chat),
+        Action::LayoutCharts => show(state, Preset::Charts),
+        Action::LayoutBoth => show(state, Preset::Both),
+        Action::LayoutFigures => show(state, Preset::Figures),
+        Action::Expand => state.expanded = !state.expanded,
+        Action::FocusNext => step_focus(state, 1),
+        Action::FocusPrevious => step_focus(state, -1),
+        Action::ThemeCycle => {
+            state.theme = match state.theme {
+                ThemeName::Auto | ThemeName::Dark => ThemeName::Light,
+                ThemeName::Light => ThemeName::ColourBlind,
+                ThemeName::ColourBlind => ThemeName::Mono,
+                ThemeName::Mono => ThemeName::Dark,
+            }
+        }
+        Action::Dump => return vec![Command::WritePicture],
+        Action::Help => state.overlay = Overlay::Help { query: String::new(), selected: 0 },
+        Action::Interrupt => return interrupt(state),
+        Action::Quit => return vec![Command::Quit],
+    }
+    Vec::new()
+}
+
+fn help_key(state: &mut State, event: KeyEvent) -> Vec<Command> {
+    let Overlay::Help { query, selected } = &mut state.overlay else { return Vec::new() };
+    let entries = help::entries(&state.keymap, query);
+    let typed = !event.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT);
+    match event.code {
+        KeyCode::Esc | KeyCode::F(1) => state.overlay = Overlay::None,
+        KeyCode::Up => *selected = selected.saturating_sub(1),
+        KeyCode::Down => *selected = (*selected + 1).min(entries.len().saturating_sub(1)),
+        KeyCode::PageUp => *selected = selected.saturating_sub(10),
+        KeyCode::PageDown => *selected = (*selected + 10).min(entries.len().saturating_sub(1)),
+        KeyCode::Backspace => {
+            query.pop();
+            *selected = 0;
+        }
+        KeyCode::Enter => {
+            let chosen = entries.get(*selected).map(|entry| entry.action);
+            state.overlay = Overlay::None;
+            if let Some(action) = chosen {
+                return act(state, action);
+            }
+        }
+        // A second `?` closes what the first one opened.
+        KeyCode::Char('?') if query.is_empty() => state.overlay = Overlay::None,
+        KeyCode::Char(c) if typed && !c.is_control() => {
+            query.push(c);
+            *selected = 0;
+        }
+        _ => {}
+    }
+    Vec::new()
+}
+
+fn rename_key(state: &mut State, event: KeyEvent) -> Vec<Command> {
+    let Overlay::Rename(name) = &mut state.overlay else { return Vec::new() };
+    match event.code {
+        KeyCode::Esc => state.overlay = Overlay::None,
+        KeyCode::Backspace => {
+            name.pop();
+        }
+        KeyCode::Char('u') if event.modifiers.contains(KeyModifiers::CONTROL) => name.clear(),
+        KeyCode::Char(c) if !event.modifiers.contains(KeyModifiers::CONTROL) && !c.is_control() => name.push(c),
+        KeyCode::Enter => {
+            let name = name.trim().to_owned();
+            state.overlay = Overlay::None;
+            return rename(state, name);
+        }
+        _ => {}
+    }
+    Vec::new()
+}
+
+fn rename(state: &mut State, name: String) -> Vec<Command> {
+    let Some(session) = state.session_mut().filter(|_| !name.is_empty()) else { return Vec::new() };
+    session.name.clone_from(&name);
+    vec![Command::Engine(Op::Rename { session: session.id, name })]
+}
+
+fn confirm_key(state: &mut State, event: KeyEvent) -> Vec<Command> {
+    match event.code {
+        KeyCode::Char('y' | 'Y') | KeyCode::Enter => return close(state),
+        KeyCode::Char('n' | 'N') | KeyCode::Esc => state.overlay = Overlay::None,
+        _ => {}
+    }
+    Vec::new()
+}
+
+fn new_session(state: &mut State, name: String) -> Vec<Command> {
+    let (id, command) = open(state, name);
+    select(state, id);
+    state.focus = Focus::Input;
+    vec![command]
+}
+
+fn send(state: &mut State) -> Vec<Command> {
+    let input = state.input();
+    let text = input.text();
+    if let Some(command) = slash::parse(&text) {
+        return match command {
+            Ok(command) => {
+                state.input_mut().take();
+                run(state, command)
+            }
+            Err(error) => {
+                state.toast(error, true);
+                Vec::new()
+            }
+        };
+    }
+    if text.trim().is_empty() {
+        if let Some(document) = &input.document {
+            let hint = format!("{} is attached: ask something about it", document.name);
+            state.toast(hint, false);
+        }
+        return Vec::new();
+    }
+    let mut commands = Vec::new();
+    let text = state.input_mut().take();
+    let document = state.input_mut().document.take();
+    if state.session().is_none() {
+        let name = text.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+        let (id, command) = open(state, name);
+        commands.push(command);
+        select(state, id);
+    }
+    state.greeted = true;
+    let text = text.strip_prefix('/').filter(|rest| rest.starts_with('/')).unwrap_or(&text).to_owned();
+    if let Some(id) = state.session().map(|session| session.id) {
+        commands.extend(submit(state, id, Message { text, document }));
+    }
+    commands
+}
+
+fn run(state: &mut State, command: Slash) -> Vec<Command> {
+    match command {
+        Slash::File { path, question } => {
+            // The demo's sessions are about their own documents: a file of the user's begins a session of its own.
+            let here = state.session().filter(|session| !session.demo).map(|session| session.id);
+            vec![Command::ReadFile { path, purpose: FilePurpose { session: here, question } }]
+        }
+        Slash::Open { path, question } => {
+            vec![Command::ReadFile { path, purpose: FilePurpose { session: None, question } }]
+        }
+        Slash::New(name) => {
+            let name = name.unwrap_or_else(|| format!("session {}", state.next_id));
+            new_session(state, name)
+        }
+        Slash::Rename(name) => rename(state, name),
+        Slash::Close => act(state, Action::CloseSession),
+        Slash::Stop => stop(state),
+        Slash::N(n) => match state.policy() {
+            Some(Policy::KCache(turned)) => knobs::set(state, crate::cache::Knobs { n, ..turned }),
+            _ => knobs::turn(state, Action::NUp),
+        },
+        Slash::Policy(Policy::KCache(turned)) => knobs::set(state, turned),
+        Slash::Policy(Policy::Kv) => {
+            state.toast("a lane keeps its kind: this one stays kcache; kv runs beside it", true);
+            Vec::new()
+        }
+        Slash::Help => act(state, Action::Help),
+        Slash::Quit => vec![Command::Quit],
+    }
+}
+
+fn step_session(state: &mut State, by: isize) {
+    let count = state.sessions.len();
+    if count > 0 {
+        state.selected = (state.selected as isize + by).rem_euclid(count as isize) as usize;
+    }
+}
+
+fn step_chart(state: &mut State, by: isize) {
+    let charts = state.charts();
+    let at = charts.iter().position(|&chart| chart == state.chart).unwrap_or(0) as isize;
+    state.chart = charts[(at + by).rem_euclid(charts.len() as isize) as usize];
+}
+
+fn show(state: &mut State, preset: Preset) {
+    state.preset = preset;
+    state.expanded = false;
+    let there = focusable(preset);
+    if !there.contains(&state.focus) {
+        state.focus = there[0];
+    }
+}
+
+/// The panes that a preset has, in the order of the tab key.
+fn focusable(preset: Preset) -> &'static [Focus] {
+    const ALL: [Focus; 5] =
+        [Focus::Input, Focus::Sessions, Focus::Transcript(Lane::KCache), Focus::Transcript(Lane::Kv), Focus::Charts];
+    match preset {
+        Preset::Both => &ALL,
+        Preset::Chat => &ALL[..4],
+        Preset::Charts | Preset::Figures => &ALL[4..],
+    }
+}
+
+fn step_focus(state: &mut State, by: isize) {
+    let there = focusable(state.preset);
+    let at = there.iter().position(|&focus| focus == state.focus).unwrap_or(0) as isize;
+    state.focus = there[(at + by).rem_euclid(there.len() as isize) as usize];
+}
+
+fn zoom(state: &mut State, window_ms: f64) {
+    state.window_ms = window_ms.clamp(WINDOW_MS.0, WINDOW_MS.1);
+    move_cursor(state, 0.0);
+}
+
+/// Moves the cursor over the charts; the charts follow it where it leaves them.
+fn move_cursor(state: &mut State, by: f64) {
+    let (window, now) = (state.window_ms, state.engine_ms);
+    let Some(frozen) = &mut state.frozen else { return };
+    frozen.cursor_ms = (frozen.cursor_ms + by * window).clamp(0.0_f64.min(now), now);
+    frozen.end_ms = frozen.end_ms.clamp(frozen.cursor_ms, frozen.cursor_ms + window);
+}
+
+/// Scrolls by pages: the focused transcript, else both.
+fn scroll_page(state: &mut State, pages: isize) {
+    let lanes = match state.focus {
+        Focus::Transcript(lane) => vec![lane],
+        _ => Lane::ALL.to_vec(),
+    };
+    for lane in lanes {
+        let rows = layout::transcript(state, lane).height as isize;
+        scroll(state, lane, pages * (rows - 1).max(1));
+    }
+}
+
+fn scroll_focused(state: &mut State, lines: isize) {
+    if let Focus::Transcript(lane) = state.focus {
+        scroll(state, lane, lines);
+    }
+}
+
+/// Scrolls a transcript by `lines`; at its end it is followed again.
+pub(super) fn scroll(state: &mut State, lane: Lane, lines: isize) {
+    let (total, rows) = chat::extent(state, lane);
+    let last = total.saturating_sub(rows);
+    if let Some(session) = state.session_mut() {
+        let top = session.top[lane as usize].unwrap_or(last).min(last);
+        let moved = top.saturating_add_signed(lines);
+        session.top[lane as usize] = (moved < last).then_some(moved);
+    }
+}

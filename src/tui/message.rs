@@ -1,0 +1,46 @@
+//! What `update` hears of: keys, events of the engine, time, and the answers to its commands.
+
+use std::path::PathBuf;
+
+use crossterm::event::{KeyEvent, MouseEvent};
+
+use crate::engine::{Document, Event};
+
+use super::command::FilePurpose;
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// A key was pressed.
+    Key(KeyEvent),
+    /// Text was pasted.
+    Paste(String),
+    /// The mouse did something; comes only where the configuration captures it.
+    Mouse(MouseEvent),
+    /// The terminal has this many columns and rows.
+    Resized(u16, u16),
+    /// The engine or a sampler reported something.
+    Engine(Event),
+    /// The engine can no longer be heard, and has not said why.
+    EngineGone,
+    /// Milliseconds since the dashboard started.
+    Tick(f64),
+    /// A file was read, or not; the error is one line.
+    FileRead {
+        /// What it is for.
+        purpose: FilePurpose,
+        /// The document.
+        result: Result<Document, String>,
+    },
+    /// A picture was written, or not; the error is one line.
+    PictureWritten(Result<PathBuf, String>),
+    /// A frame was drawn.
+    Drawn {
+        /// Milliseconds it took, the writing included.
+        ms: f64,
+        /// Bytes written to the terminal.
+        bytes: u64,
+    },
+    /// A signal asks to leave.
+    Terminated,
+}

@@ -1,0 +1,349 @@
+//! The loop: keys first, then signals, then what the engine says, then a frame.
+//!
+//! One thread, one select. Events of the engine come through a bounded channel and are taken in portions, so that a key
+//! never waits behind them; a frame is drawn when something has changed, at most so often per second, and always shows
+//! the last state. A key is drawn at once.
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::mpsc::{SyncSender, TrySendError},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use crossterm::event::{Event as TerminalEvent, EventStream};
+use futures_util::StreamExt;
+use thiserror::Error;
+use tokio::{
+    select,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use crate::{
+    config::{Config, ThemeName},
+    engine::{Event, Op},
+};
+
+use super::{
+    command::{Command, FilePurpose},
+    demo::{Demo, DemoError},
+    document,
+    keymap::{Keymap, KeymapError},
+    message::Message,
+    picture::{self, Palette},
+    state::State,
+    terminal::{self, Screen},
+    theme::{TerminalEnv, Theme},
+    update::update,
+    view::view,
+};
+
+/// Events between engine and screen; when it is full the bridge waits, and the engine drops telemetry.
+const EVENTS: usize = 1_024;
+/// Events taken in before keys are looked at again.
+const PORTION: usize = 256;
+/// The shortest time between two frames, also when keys come fast.
+const SHORTEST_FRAME: Duration = Duration::from_millis(8);
+
+/// How the dashboard is to run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration.
+    pub config: Config,
+    /// Whether to open the demo sessions.
+    pub demo: bool,
+    /// Documents to open a session about at once.
+    pub documents: Vec<PathBuf>,
+    /// The folder for pictures of the screen; created when the first is written.
+    pub pictures: PathBuf,
+}
+
+/// How the dashboard ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The exit status for the process: 0, 1 when the engine had failed, 128 + n after signal n.
+    pub code: u8,
+    /// Why the engine ended, where it ended by itself.
+    pub engine_error: Option<String>,
+    /// What other threads said when they panicked.
+    pub panics: Vec<String>,
+}
+
+/// Why there is no dashboard.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// `[keys]` cannot be used.
+    #[error(transparent)]
+    Keymap(#[from] KeymapError),
+    /// The demo that the program brings along cannot be read.
+    #[error(transparent)]
+    Demo(#[from] DemoError),
+    /// The terminal does not do what it is told.
+    #[error("the terminal: {0}")]
+    Terminal(#[from] io::Error),
+}
+
+/// Carries events from the engine to the dashboard: a thread calls `next` until it returns `None` or nobody listens.
+///
+/// # Errors
+///
+/// When no thread can be started.
+pub fn bridge(mut next: impl FnMut() -> Option<Event> + Send + 'static) -> io::Result<mpsc::Receiver<Event>> {
+    let (sender, receiver) = mpsc::channel(EVENTS);
+    thread::Builder::new().name("events".into()).spawn(move || {
+        while let Some(event) = next() {
+            if sender.blocking_send(event).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(receiver)
+}
+
+/// Runs the dashboard until the user or a signal ends it. Ops go out through `ops`, events come in through `events`
+/// (see [`bridge`]). The engine is asked to shut down; waiting for it is the caller's part.
+///
+/// # Errors
+///
+/// Key bindings that cannot be used, or a terminal that does not do what it is told; it is restored.
+pub fn run(options: Options, ops: SyncSender<Op>, events: mpsc::Receiver<Event>) -> Result<Exit, RunError> {
+    let keymap = Keymap::new(&options.config.keys)?;
+    let demo = if options.demo { Demo::bundled()? } else { Demo::default() };
+    let state = State::new(&options.config, keymap, demo);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    terminal::install_panic_hook();
+    let screen = Screen::enter(options.config.screen.mouse)?;
+    let ended = runtime.block_on(async { Dashboard::new(options, state, screen, ops)?.serve(events).await });
+    // A file that is still being read must not hold up the exit.
+    runtime.shutdown_background();
+    terminal::restore();
+    let (code, engine_error) = ended?;
+    Ok(Exit { code, engine_error, panics: terminal::take_panics() })
+}
+
+struct Dashboard {
+    state: State,
+    screen: Screen,
+    theme: (ThemeName, Theme),
+    env: TerminalEnv,
+    ops: SyncSender<Op>,
+    waiting_ops: VecDeque<Op>,
+    answers: (mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>),
+    pictures: PathBuf,
+    documents: Vec<PathBuf>,
+    frame: Duration,
+    began: Instant,
+    drawn: Option<Instant>,
+    picture_wanted: bool,
+    quit: bool,
+}
+
+impl Dashboard {
+    fn new(options: Options, state: State, screen: Screen, ops: SyncSender<Op>) -> io::Result<Self> {
+        let env = TerminalEnv::read();
+        let name = state.theme;
+        Ok(Self {
+            theme: (name, Theme::resolve(name, &env)),
+            env,
+            state,
+            screen,
+            ops,
+            waiting_ops: VecDeque::new(),
+            answers: mpsc::unbounded_channel(),
+            pictures: options.pictures,
+            documents: options.documents,
+            frame: Duration::from_secs(1) / options.config.screen.fps.clamp(1, 120),
+            began: Instant::now(),
+            drawn: None,
+            picture_wanted: false,
+            quit: false,
+        })
+    }
+
+    async fn serve(mut self, mut events: mpsc::Receiver<Event>) -> io::Result<(u8, Option<String>)> {
+        let mut keys = EventStream::new();
+        let mut signals = Signals::new()?;
+        let mut frames = interval(self.frame);
+        frames.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let size = self.screen.terminal.size()?;
+        self.take(Message::Resized(size.width, size.height));
+        for path in std::mem::take(&mut self.documents) {
+            self.carry_out(Command::ReadFile { path, purpose: FilePurpose { session: None, question: None } });
+        }
+        self.draw()?;
+        let mut code = 0;
+        let mut listening = true;
+        while !self.quit {
+            let mut at_once = false;
+            select! {
+                biased;
+                key = keys.next() => {
+                    match key {
+                        Some(Ok(event)) => self.terminal(event),
+                        // The terminal is gone, and nobody is there to read on.
+                        Some(Err(_)) | None => {
+                            code = 128 + HANGUP;
+                            break;
+                        }
+                    }
+                    at_once = true;
+                }
+                number = signals.next() => {
+                    code = 128 + number;
+                    self.take(Message::Terminated);
+                }
+                event = events.recv(), if listening => match event {
+                    Some(event) => {
+                        self.take(Message::Engine(event));
+                        for _ in 1..PORTION {
+                            match events.try_recv() {
+                                Ok(event) => self.take(Message::Engine(event)),
+                                Err(_) => break,
+                            }
+                        }
+                    }
+                    None => {
+                        listening = false;
+                        self.take(Message::EngineGone);
+                    }
+                },
+                Some(answer) = self.answers.1.recv() => self.take(answer),
+                _ = frames.tick() => {}
+            }
+            self.send_waiting();
+            let since = self.drawn.map_or(self.frame, |drawn| drawn.elapsed());
+            let due = since >= if at_once { SHORTEST_FRAME } else { self.frame };
+            if due {
+                let now_ms = self.began.elapsed().as_secs_f64() * 1_000.0;
+                self.take(Message::Tick(now_ms));
+                if self.state.changed || self.picture_wanted {
+                    self.draw()?;
+                }
+            }
+        }
+        // The engine may be busy or gone; it also ends when its ops have no sender left.
+        let _ = self.ops.try_send(Op::Shutdown);
+        let engine_error = self.state.stopped.clone().flatten();
+        let code = if code == 0 && engine_error.is_some() { 1 } else { code };
+        Ok((code, engine_error))
+    }
+
+    fn terminal(&mut self, event: TerminalEvent) {
+        match event {
+            TerminalEvent::Key(key) => self.take(Message::Key(key)),
+            TerminalEvent::Paste(text) => self.take(Message::Paste(text)),
+            TerminalEvent::Mouse(mouse) => self.take(Message::Mouse(mouse)),
+            TerminalEvent::Resize(columns, rows) => self.take(Message::Resized(columns, rows)),
+            TerminalEvent::FocusGained | TerminalEvent::FocusLost => {}
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        for command in update(&mut self.state, message) {
+            self.carry_out(command);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Engine(op) => self.waiting_ops.push_back(op),
+            Command::ReadFile { path, purpose } => {
+                let answer = self.answers.0.clone();
+                tokio::task::spawn_blocking(move || {
+                    // Nobody listens any more only when the dashboard has ended.
+                    let _ = answer.send(Message::FileRead { purpose, result: document::read(&path) });
+                });
+            }
+            Command::WritePicture => self.picture_wanted = true,
+            Command::Quit => self.quit = true,
+        }
+    }
+
+    /// Ops go out in order; while the engine is in a step its channel may be full, and they wait here.
+    fn send_waiting(&mut self) {
+        while let Some(op) = self.waiting_ops.pop_front() {
+            match self.ops.try_send(op) {
+                Ok(()) => {}
+                Err(TrySendError::Full(op)) => {
+                    self.waiting_ops.push_front(op);
+                    break;
+                }
+                Err(TrySendError::Disconnected(_)) => {
+                    self.waiting_ops.clear();
+                    self.take(Message::EngineGone);
+                }
+            }
+        }
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        if self.theme.0 != self.state.theme {
+            self.theme = (self.state.theme, Theme::resolve(self.state.theme, &self.env));
+        }
+        let began = Instant::now();
+        let (state, theme) = (&self.state, &self.theme.1);
+        let frame = self.screen.terminal.draw(|frame| view(state, theme, frame))?;
+        let picture = self.picture_wanted.then(|| picture::svg(frame.buffer, &palette(self.theme.0)));
+        let ms = began.elapsed().as_secs_f64() * 1_000.0;
+        self.drawn = Some(Instant::now());
+        let bytes = self.screen.take_bytes();
+        self.take(Message::Drawn { ms, bytes });
+        if let Some(picture) = picture {
+            self.picture_wanted = false;
+            let written = write_picture(&self.pictures, &picture);
+            self.take(Message::PictureWritten(written));
+        }
+        Ok(())
+    }
+}
+
+fn palette(theme: ThemeName) -> Palette {
+    match theme {
+        ThemeName::Light => Palette::LIGHT,
+        _ => Palette::DARK,
+    }
+}
+
+/// Writes a picture under a name of its own; the error is one line.
+fn write_picture(folder: &Path, svg: &str) -> Result<PathBuf, String> {
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let path = folder.join(format!("kcache-{seconds}.svg"));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&path, svg))
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(path)
+}
+
+const HANGUP: u8 = 1;
+const INTERRUPT: u8 = 2;
+const TERMINATE: u8 = 15;
+
+/// The signals that end the dashboard.
+struct Signals {
+    hangup: Signal,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> u8 {
+        select! {
+            _ = self.terminate.recv() => TERMINATE,
+            _ = self.interrupt.recv() => INTERRUPT,
+            _ = self.hangup.recv() => HANGUP,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! A conversation as the user sees it: name, turns, what each lane is doing, and what waits to be sent.
+
+use crate::engine::{Document, FinishReason, Finished, Lane, SessionId, Token};
+
+use super::{input::Input, transcript::Turn};
+
+/// A conversation.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The id that the engine knows.
+    pub id: SessionId,
+    /// What the user calls it.
+    pub name: String,
+    /// The lanes that run it.
+    pub lanes: Vec<Lane>,
+    /// Whether the program itself asks the questions here. Ends when the user takes over.
+    pub demo: bool,
+    /// What was said, oldest first.
+    pub turns: Vec<Turn>,
+    /// What each lane is doing, in the order of [`Lane::ALL`].
+    pub phases: [Phase; 2],
+    /// What is being written here.
+    pub input: Input,
+    /// A message that is sent as soon as the answers before it have ended.
+    pub queued: Option<Message>,
+    /// The first line on show in each transcript; `None` follows the end.
+    pub top: [Option<usize>; 2],
+    /// Messages shown at once that the engine has not confirmed yet.
+    unconfirmed: usize,
+}
+
+/// A message to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// What the user wrote.
+    pub text: String,
+    /// A document it is about.
+    pub document: Option<Document>,
+}
+
+/// What a lane is doing in a session.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Phase {
+    /// Nothing was asked yet.
+    #[default]
+    Idle,
+    /// Asked, and waiting for its turn.
+    Waiting,
+    /// The prompt is being computed.
+    Prefill(Progress),
+    /// Tokens come.
+    Answering,
+    /// The last answer has ended.
+    Ended(FinishReason),
+}
+
+/// How far a prefill is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// When it began, in engine milliseconds, and with how many tokens done.
+    pub began: (f64, usize),
+    /// When it was last heard of, in engine milliseconds.
+    pub t_ms: f64,
+    /// Tokens computed.
+    pub done: usize,
+    /// Tokens to compute.
+    pub total: usize,
+}
+
+impl Progress {
+    /// Share done, in 0..=1.
+    pub fn share(&self) -> f64 {
+        if self.total == 0 { 1.0 } else { (self.done as f64 / self.total as f64).clamp(0.0, 1.0) }
+    }
+
+    /// Tokens per second since it began, waits for other sessions included.
+    pub fn rate(&self) -> Option<f64> {
+        let seconds = (self.t_ms - self.began.0) / 1000.0;
+        let tokens = self.done.saturating_sub(self.began.1);
+        (seconds > 0.0 && tokens > 0).then(|| tokens as f64 / seconds)
+    }
+
+    /// Seconds left at that rate.
+    pub fn seconds_left(&self) -> Option<f64> {
+        Some(self.total.saturating_sub(self.done) as f64 / self.rate()?)
+    }
+}
+
+impl Phase {
+    /// Whether the lane has something to do here.
+    pub fn busy(&self) -> bool {
+        matches!(self, Self::Waiting | Self::Prefill(_) | Self::Answering)
+    }
+}
+
+impl Session {
+    /// A new session in `lanes`.
+    pub fn new(id: SessionId, name: String, lanes: Vec<Lane>) -> Self {
+        Self {
+            id,
+            name,
+            lanes,
+            demo: false,
+            turns: Vec::new(),
+            phases: [Phase::Idle; 2],
+            input: Input::default(),
+            queued: None,
+            top: [None; 2],
+            unconfirmed: 0,
+        }
+    }
+
+    /// What a lane is doing here.
+    pub fn phase(&self, lane: Lane) -> Phase {
+        self.phases[lane as usize]
+    }
+
+    /// Whether any lane has something to do here.
+    pub fn busy(&self) -> bool {
+        self.phases.iter().any(Phase::busy)
+    }
+
+    /// The phase to name first: that of the lane that is furthest from done.
+    pub fn leading_phase(&self) -> Phase {
+        let rank = |phase: &Phase| match phase {
+            Phase::Answering => 4,
+            Phase::Prefill(_) => 3,
+            Phase::Waiting => 2,
+            Phase::Ended(_) => 1,
+            Phase::Idle => 0,
+        };
+        self.phases.into_iter().max_by_key(rank).unwrap_or_default()
+    }
+
+    /// A message goes to the engine: it is shown at once, whatever the engine is busy with.
+    pub fn send(&mut self, text: String, document: Option<String>) {
+        self.unconfirmed += 1;
+        self.begin(text, document);
+    }
+
+    /// The engine accepted a message.
+    pub fn said(&mut self, text: String, document: Option<String>) {
+        match self.unconfirmed.checked_sub(1) {
+            Some(left) => self.unconfirmed = left,
+            None => self.begin(text, document),
+        }
+    }
+
+    /// Every lane of the session has to answer.
+    fn begin(&mut self, text: String, document: Option<String>) {
+        self.turns.push(Turn::new(text, document));
+        for &lane in &self.lanes {
+            self.phases[lane as usize] = Phase::Waiting;
+        }
+        self.top = [None; 2];
+    }
+
+    /// A prefill got on, in one lane or in all of the session.
+    pub fn prefill(&mut self, lane: Option<Lane>, t_ms: f64, done: usize, total: usize) {
+        if let Some(turn) = self.turns.last_mut() {
+            turn.prompt_tokens = Some(total);
+        }
+        for &each in self.lanes.iter().filter(|&&each| lane.is_none_or(|lane| lane == each)) {
+            let phase = &mut self.phases[each as usize];
+            *phase = match *phase {
+                // Telemetry may come late: a lane that already answers does not go back.
+                Phase::Answering | Phase::Ended(_) => *phase,
+                _ if done == 0 => Phase::Waiting,
+                Phase::Prefill(progress) => Phase::Prefill(Progress { t_ms, done, total, ..progress }),
+                Phase::Idle | Phase::Waiting => Phase::Prefill(Progress { began: (t_ms, done), t_ms, done, total }),
+            };
+        }
+    }
+
+    /// A token came.
+    pub fn token(&mut self, token: &Token) {
+        if let Some(turn) = self.turns.last_mut() {
+            turn.token(token);
+            self.phases[token.lane as usize] = Phase::Answering;
+        }
+    }
+
+    /// An answer ended.
+    pub fn finished(&mut self, finished: &Finished) {
+        self.phases[finished.lane as usize] = Phase::Ended(finished.reason);
+        if let Some(turn) = self.turns.last_mut() {
+            turn.finish(finished.lane, finished.reason, finished.usage);
+        }
+    }
+
+    /// Something went wrong: what waits for an answer in that lane, or in all, waits no longer.
+    pub fn failed(&mut self, lane: Option<Lane>, message: &str) {
+        self.unconfirmed = 0;
+        let Some(turn) = self.turns.last_mut() else { return };
+        for each in Lane::ALL.into_iter().filter(|&each| lane.is_none_or(|lane| lane == each)) {
+            let phase = &mut self.phases[each as usize];
+            if phase.busy() {
+                *phase = Phase::Idle;
+                turn.error = Some(message.to_owned());
+            }
+        }
+    }
+
+    /// Tokens compared and the same, over all turns.
+    pub fn agreement(&self) -> (usize, usize) {
+        self.turns
+            .iter()
+            .fold((0, 0), |(same, compared), turn| (same + turn.agreement.same, compared + turn.agreement.compared))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefill_tells_rate_and_time_left() {
+        let mut session = Session::new(SessionId(1), "a".into(), Lane::ALL.to_vec());
+        session.said("hi".into(), Some("minutes.md".into()));
+        session.prefill(None, 0.0, 0, 1000);
+        assert_eq!(session.leading_phase(), Phase::Waiting);
+        session.prefill(None, 1000.0, 100, 1000);
+        session.prefill(None, 3000.0, 500, 1000);
+        let Phase::Prefill(progress) = session.phase(Lane::Kv) else { panic!("{:?}", session.phases) };
+        assert_eq!((progress.share(), progress.rate(), progress.seconds_left()), (0.5, Some(200.0), Some(2.5)));
+        assert_eq!(session.turns[0].prompt_tokens, Some(1000));
+        session.prefill(Some(Lane::Kv), 4000.0, 1000, 1000);
+        assert!(matches!(session.phase(Lane::KCache), Phase::Prefill(Progress { done: 500, .. })));
+    }
+
+    #[test]
+    fn a_session_of_one_lane_waits_for_that_lane_only() {
+        let mut session = Session::new(SessionId(1), "a".into(), vec![Lane::Kv]);
+        session.said("hi".into(), None);
+        assert_eq!(session.phases, [Phase::Idle, Phase::Waiting]);
+    }
+}

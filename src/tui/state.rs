@@ -1,0 +1,318 @@
+//! Everything the dashboard knows. Changed by `update` alone, read by `view`.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    cache::Policy,
+    config::{Config, ThemeName},
+    engine::{Lane, Sampling, SessionId, Started},
+};
+
+use super::{
+    action::Scope, axes::Axes, demo::Demo, figures::Figures, input::Input, keymap::Keymap, metrics::Metrics,
+    observer::Observer, session::Session, widgets::Span,
+};
+
+/// The shortest and the longest time that charts show, in milliseconds.
+pub const WINDOW_MS: (f64, f64) = (5_000.0, 3_600_000.0);
+/// A notice stays this long, in milliseconds.
+const TOAST_MS: f64 = 6_000.0;
+/// Notices kept at most.
+const TOASTS: usize = 8;
+
+/// The state of the dashboard.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Which key does what.
+    pub keymap: Keymap,
+    /// How typed messages are answered.
+    pub sampling: Sampling,
+    /// The most tokens of an answer.
+    pub max_tokens: usize,
+    /// The model and the lanes; `None` before the engine is up.
+    pub started: Option<Started>,
+    /// The sessions, oldest first.
+    pub sessions: Vec<Session>,
+    /// The session on show.
+    pub selected: usize,
+    /// Sessions that were closed here; what still comes of them is ignored.
+    pub closed: BTreeSet<SessionId>,
+    /// The message being written while there is no session.
+    pub spare_input: Input,
+    /// What was measured.
+    pub metrics: Metrics,
+    /// The scales of the charts.
+    pub axes: Axes,
+    /// The policy asked for last, while the engine has not confirmed it.
+    pub wanted: Option<Policy>,
+    /// The pane that hears the keys.
+    pub focus: Focus,
+    /// What the screen shows.
+    pub preset: Preset,
+    /// Whether the focused pane has the whole screen.
+    pub expanded: bool,
+    /// The chosen chart.
+    pub chart: Chart,
+    /// What lies over the panes.
+    pub overlay: Overlay,
+    /// The theme.
+    pub theme: ThemeName,
+    /// Milliseconds since the dashboard started.
+    pub clock_ms: f64,
+    /// The newest moment heard of from the engine, in its milliseconds.
+    pub engine_ms: f64,
+    /// Where charts stand still.
+    pub frozen: Option<Frozen>,
+    /// The time that charts show, in milliseconds.
+    pub window_ms: f64,
+    /// The same as configured.
+    pub configured_window_ms: f64,
+    /// Notices, oldest first.
+    pub toasts: Vec<Toast>,
+    /// Why the engine has ended, once it has; `Some(None)` is an ordinary end.
+    pub stopped: Option<Option<String>>,
+    /// What the dashboard itself costs.
+    pub observer: Observer,
+    /// Telemetry events that the screen has missed.
+    pub dropped: u64,
+    /// When ctrl-c was pressed last, by [`State::clock_ms`].
+    pub interrupted_ms: Option<f64>,
+    /// Columns and rows of the terminal.
+    pub size: (u16, u16),
+    /// The questions that the program asks by itself.
+    pub demo: Demo,
+    /// Whether the user has done anything yet; until then a line says what there is to see.
+    pub greeted: bool,
+    /// Whether something changed since the last frame.
+    pub changed: bool,
+    /// The id of the next session.
+    pub next_id: u32,
+}
+
+/// The pane that hears the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Focus {
+    /// The message being written.
+    Input,
+    /// The list of sessions.
+    Sessions,
+    /// A transcript.
+    Transcript(Lane),
+    /// The charts.
+    Charts,
+}
+
+impl Focus {
+    /// The bindings that hold there.
+    pub fn scope(self) -> Scope {
+        match self {
+            Self::Input => Scope::Input,
+            Self::Sessions => Scope::Sessions,
+            Self::Transcript(_) => Scope::Transcript,
+            Self::Charts => Scope::Charts,
+        }
+    }
+}
+
+/// What the screen shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// Transcripts and charts.
+    Both,
+    /// Transcripts alone.
+    Chat,
+    /// Charts alone.
+    Charts,
+    /// The figures in large.
+    Figures,
+}
+
+/// One chart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chart {
+    /// Bytes of the cache on the device, per lane.
+    Device,
+    /// Memory of the GPUs as NVML reports it.
+    Gpu,
+    /// Bytes of V in host memory.
+    HostV,
+    /// Milliseconds per token.
+    Latency,
+    /// Milliseconds per token by stage.
+    Stages,
+    /// Tokens per second.
+    Throughput,
+    /// Where the selected rows lie.
+    Hits,
+    /// Kept mass per layer.
+    KeptMass,
+    /// CPU and memory of the host.
+    Host,
+}
+
+/// What lies over the panes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Overlay {
+    /// Nothing.
+    None,
+    /// The keys, filtered by what was typed.
+    Help {
+        /// What was typed.
+        query: String,
+        /// The chosen entry.
+        selected: usize,
+    },
+    /// A new name for the session on show.
+    Rename(String),
+    /// Whether to close the session on show.
+    ConfirmClose,
+}
+
+/// Where charts stand still.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Frozen {
+    /// The right edge of the charts, in engine milliseconds.
+    pub end_ms: f64,
+    /// The moment under the cursor.
+    pub cursor_ms: f64,
+}
+
+/// A notice of one line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Toast {
+    /// What it says.
+    pub text: String,
+    /// Whether something went wrong.
+    pub error: bool,
+    /// When it goes, by [`State::clock_ms`].
+    pub until_ms: f64,
+}
+
+impl State {
+    /// The state before anything happened.
+    pub fn new(config: &Config, keymap: Keymap, demo: Demo) -> Self {
+        let sampling = &config.sampling;
+        let window_ms = (f64::from(config.screen.window_s) * 1_000.0).clamp(WINDOW_MS.0, WINDOW_MS.1);
+        Self {
+            keymap,
+            sampling: sampling.sampling(),
+            max_tokens: sampling.max_tokens,
+            started: None,
+            sessions: Vec::new(),
+            selected: 0,
+            closed: BTreeSet::new(),
+            spare_input: Input::default(),
+            metrics: Metrics::default(),
+            axes: Axes::default(),
+            wanted: None,
+            focus: Focus::Input,
+            preset: Preset::Both,
+            expanded: false,
+            chart: Chart::Device,
+            overlay: Overlay::None,
+            theme: config.screen.theme,
+            clock_ms: 0.0,
+            engine_ms: 0.0,
+            frozen: None,
+            window_ms,
+            configured_window_ms: window_ms,
+            toasts: Vec::new(),
+            stopped: None,
+            observer: Observer::default(),
+            dropped: 0,
+            interrupted_ms: None,
+            size: (0, 0),
+            demo,
+            greeted: false,
+            changed: true,
+            next_id: 1,
+        }
+    }
+
+    /// The session on show.
+    pub fn session(&self) -> Option<&Session> {
+        self.sessions.get(self.selected)
+    }
+
+    /// The session on show, to be changed.
+    pub fn session_mut(&mut self) -> Option<&mut Session> {
+        self.sessions.get_mut(self.selected)
+    }
+
+    /// A session by its id.
+    pub fn by_id(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.iter_mut().find(|session| session.id == id)
+    }
+
+    /// The message being written.
+    pub fn input(&self) -> &Input {
+        self.session().map_or(&self.spare_input, |session| &session.input)
+    }
+
+    /// The message being written, to be changed.
+    pub fn input_mut(&mut self) -> &mut Input {
+        match self.sessions.get_mut(self.selected) {
+            Some(session) => &mut session.input,
+            None => &mut self.spare_input,
+        }
+    }
+
+    /// The KCache lane's policy as it was asked for last.
+    pub fn policy(&self) -> Option<Policy> {
+        self.wanted.or(self.metrics.lanes[Lane::KCache as usize].policy)
+    }
+
+    /// Whether the device tier is only an account.
+    pub fn simulated(&self) -> bool {
+        self.started.as_ref().is_some_and(|started| started.simulated)
+    }
+
+    /// The stretch of time on the charts.
+    pub fn span(&self) -> Span {
+        let to_ms = self.frozen.map_or(self.engine_ms, |frozen| frozen.end_ms);
+        Span { to_ms, length_ms: self.window_ms, now_ms: self.engine_ms }
+    }
+
+    /// The moment under the cursor, while frozen.
+    pub fn cursor_ms(&self) -> Option<f64> {
+        self.frozen.map(|frozen| frozen.cursor_ms)
+    }
+
+    /// The moment that figures speak of: the cursor's while frozen, else now.
+    pub fn at_ms(&self) -> f64 {
+        self.cursor_ms().unwrap_or(self.engine_ms)
+    }
+
+    /// The figures of the moment.
+    pub fn figures(&self) -> Figures {
+        let at = self.at_ms();
+        Figures::new(&self.metrics, self.started.as_ref(), &self.sessions, at - self.window_ms, at)
+    }
+
+    /// The charts there are, in the order of the screen.
+    pub fn charts(&self) -> Vec<Chart> {
+        let mut charts = vec![Chart::Device];
+        if !self.metrics.gpus.is_empty() {
+            charts.push(Chart::Gpu);
+        }
+        charts.extend([
+            Chart::Latency,
+            Chart::Hits,
+            Chart::Throughput,
+            Chart::KeptMass,
+            Chart::Stages,
+            Chart::HostV,
+            Chart::Host,
+        ]);
+        charts
+    }
+
+    /// Says something for a few seconds.
+    pub fn toast(&mut self, text: impl Into<String>, error: bool) {
+        let text = text.into().lines().next().unwrap_or_default().to_owned();
+        if self.toasts.len() == TOASTS {
+            self.toasts.remove(0);
+        }
+        self.toasts.push(Toast { text, error, until_ms: self.clock_ms + TOAST_MS });
+    }
+}

@@ -1,0 +1,138 @@
+//! The terminal: entered once, and restored exactly once, whichever way the program ends.
+//!
+//! Exit, error, signal and a panic of the thread that draws all come through [`restore`]. A panic in another thread
+//! (the engine's) leaves the screen alone: its text is kept, logged, and printed after the screen has gone.
+
+use std::{
+    cell::Cell,
+    io::{self, BufWriter, Stdout, Write},
+    panic,
+    rc::Rc,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, ThreadId},
+};
+
+use crossterm::{
+    cursor::{Hide, Show},
+    event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
+    execute,
+    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+};
+use ratatui::{Terminal, backend::CrosstermBackend};
+
+/// Whether the terminal is in our hands.
+static ENTERED: AtomicBool = AtomicBool::new(false);
+/// Who draws, and what other threads had to say when they panicked.
+static WATCH: Mutex<Watch> = Mutex::new(Watch { drawing: None, panics: Vec::new() });
+
+struct Watch {
+    drawing: Option<ThreadId>,
+    panics: Vec<String>,
+}
+
+/// The terminal in our hands. Dropping it restores what was there.
+pub struct Screen {
+    /// To draw on.
+    pub terminal: Terminal<CrosstermBackend<Counted>>,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl Screen {
+    /// Takes the terminal: raw mode, alternate screen, bracketed paste, and the mouse where it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the terminal does not do what it is told; then it is as before.
+    pub fn enter(mouse: bool) -> io::Result<Self> {
+        watch().drawing = Some(thread::current().id());
+        ENTERED.store(true, Ordering::SeqCst);
+        let bytes = Rc::new(Cell::new(0));
+        let entered = || {
+            enable_raw_mode()?;
+            execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)?;
+            if mouse {
+                execute!(io::stdout(), EnableMouseCapture)?;
+            }
+            let writer = Counted { inner: BufWriter::with_capacity(1 << 16, io::stdout()), bytes: Rc::clone(&bytes) };
+            Terminal::new(CrosstermBackend::new(writer))
+        };
+        match entered() {
+            Ok(terminal) => Ok(Self { terminal, bytes }),
+            Err(error) => {
+                restore();
+                Err(error)
+            }
+        }
+    }
+
+    /// Bytes written to the terminal since this was asked last.
+    pub fn take_bytes(&self) -> u64 {
+        self.bytes.take()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Gives the terminal back. Whoever comes first does it; nobody does it twice.
+pub fn restore() {
+    if !ENTERED.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    // Every step is tried, whatever became of those before it: there is nobody left to tell.
+    let mut out = io::stdout();
+    let _ = execute!(out, DisableMouseCapture);
+    let _ = execute!(out, DisableBracketedPaste, LeaveAlternateScreen, Show);
+    let _ = disable_raw_mode();
+}
+
+/// Has panics restore the terminal before they are printed. What hook there is stays, behind this one.
+pub fn install_panic_hook() {
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let elsewhere = watch().drawing.is_some_and(|drawing| drawing != thread::current().id());
+        if elsewhere && ENTERED.load(Ordering::SeqCst) {
+            let name = thread::current().name().unwrap_or("unnamed").to_owned();
+            tracing::error!(thread = name, "{info}");
+            watch().panics.push(format!("thread {name}: {info}"));
+            return;
+        }
+        restore();
+        tracing::error!("{info}");
+        before(info);
+    }));
+}
+
+/// What other threads said when they panicked, to be printed now that the screen is gone.
+pub fn take_panics() -> Vec<String> {
+    std::mem::take(&mut watch().panics)
+}
+
+fn watch() -> std::sync::MutexGuard<'static, Watch> {
+    // A panic while it was held leaves a list of strings, which is as good as before.
+    WATCH.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Standard output that counts what goes through it.
+pub struct Counted {
+    inner: BufWriter<Stdout>,
+    bytes: Rc<Cell<u64>>,
+}
+
+impl Write for Counted {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(buf)?;
+        self.bytes.set(self.bytes.get() + written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}

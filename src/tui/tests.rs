@@ -1,0 +1,397 @@
+//! The dashboard as a whole, without a terminal: events and keys in, a buffer out.
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use proptest::prelude::*;
+use ratatui::{Terminal, backend::TestBackend, buffer::Buffer};
+
+use super::{
+    action::Action,
+    command::Command,
+    fixture,
+    message::Message,
+    picture::{self, Palette},
+    state::{Focus, Overlay, Preset, State},
+    theme::{ColorDepth, TerminalEnv, Theme},
+    update::update,
+    view::view,
+};
+use crate::{
+    cache::{Knobs, Policy, Tail},
+    config::ThemeName,
+    engine::{Event, EventKind, Lane, Op, Priority, SessionId},
+};
+
+fn draw(state: &State, theme: &Theme) -> Buffer {
+    let mut terminal = Terminal::new(TestBackend::new(state.size.0, state.size.1)).unwrap();
+    terminal.draw(|frame| view(state, theme, frame)).unwrap();
+    terminal.backend().buffer().clone()
+}
+
+fn dark() -> Theme {
+    Theme::dark(ColorDepth::Rgb)
+}
+
+/// The screen as text.
+fn text(state: &State) -> String {
+    let buffer = draw(state, &dark());
+    let rows = buffer.content.chunks(usize::from(buffer.area.width.max(1)));
+    rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned() + "\n").collect()
+}
+
+fn key(text: &str) -> KeyEvent {
+    let (modifiers, code) = match text.rsplit_once('-').filter(|(before, _)| !before.is_empty()) {
+        Some(("ctrl", code)) => (KeyModifiers::CONTROL, code),
+        Some(("alt", code)) => (KeyModifiers::ALT, code),
+        _ => (KeyModifiers::NONE, text),
+    };
+    let code = match code {
+        "enter" => KeyCode::Enter,
+        "esc" => KeyCode::Esc,
+        "tab" => KeyCode::Tab,
+        "up" => KeyCode::Up,
+        "down" => KeyCode::Down,
+        "left" => KeyCode::Left,
+        "right" => KeyCode::Right,
+        "space" => KeyCode::Char(' '),
+        one => KeyCode::Char(one.chars().next().unwrap()),
+    };
+    KeyEvent::new(code, modifiers)
+}
+
+fn press(state: &mut State, keys: &[&str]) -> Vec<Command> {
+    keys.iter().flat_map(|text| update(state, Message::Key(key(text)))).collect()
+}
+
+fn typed(state: &mut State, text: &str) -> Vec<Command> {
+    text.chars()
+        .flat_map(|c| update(state, Message::Key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE))))
+        .collect()
+}
+
+fn ops(commands: &[Command]) -> Vec<&Op> {
+    commands
+        .iter()
+        .filter_map(|command| match command {
+            Command::Engine(op) => Some(op),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Pictures of every screen, to be looked at: `KCACHE_PICTURES=folder cargo test --lib pictures`.
+#[test]
+fn pictures() {
+    let Some(folder) = std::env::var_os("KCACHE_PICTURES").map(std::path::PathBuf::from) else { return };
+    std::fs::create_dir_all(&folder).unwrap();
+    let save = |name: &str, state: &State, theme: &Theme, palette: &Palette| {
+        std::fs::write(folder.join(format!("{name}.svg")), picture::svg(&draw(state, theme), palette)).unwrap();
+    };
+    for (columns, rows) in [(80, 24), (120, 40), (200, 60)] {
+        let mut state = fixture::state(columns, rows);
+        let name = |what: &str| format!("{what}-{columns}x{rows}");
+        save(&name("both"), &state, &dark(), &Palette::DARK);
+        save(&name("light"), &state, &Theme::light(ColorDepth::Rgb), &Palette::LIGHT);
+        save(&name("mono"), &state, &Theme::mono(), &Palette::DARK);
+        press(&mut state, &["esc", "2", "space", "left", "left", "H"]);
+        save(&name("charts-frozen"), &state, &dark(), &Palette::DARK);
+        press(&mut state, &["space", "4"]);
+        save(&name("figures"), &state, &dark(), &Palette::DARK);
+        press(&mut state, &["1", "?"]);
+        save(&name("help"), &state, &dark(), &Palette::DARK);
+        save(&name("empty"), &fixture::empty(columns, rows), &dark(), &Palette::DARK);
+    }
+}
+
+#[test]
+fn screens() {
+    for (columns, rows) in [(80, 24), (120, 40), (200, 60)] {
+        let mut state = fixture::state(columns, rows);
+        insta::assert_snapshot!(format!("both_{columns}x{rows}"), text(&state));
+        press(&mut state, &["esc", "2"]);
+        insta::assert_snapshot!(format!("charts_{columns}x{rows}"), text(&state));
+    }
+    let mut state = fixture::state(100, 30);
+    press(&mut state, &["esc", "4"]);
+    insta::assert_snapshot!("figures_100x30", text(&state));
+    press(&mut state, &["?"]);
+    insta::assert_snapshot!("help_100x30", text(&state));
+    insta::assert_snapshot!("empty_80x24", text(&fixture::empty(80, 24)));
+}
+
+#[test]
+fn without_colour_the_screen_says_the_same() {
+    let env = TerminalEnv { no_color: Some("1".into()), ..TerminalEnv::default() };
+    assert_eq!(Theme::resolve(ThemeName::Auto, &env), Theme::mono());
+    let buffer = draw(&fixture::state(120, 40), &Theme::mono());
+    for cell in &buffer.content {
+        use ratatui::style::Color::Reset;
+        assert_eq!((cell.fg, cell.bg), (Reset, Reset), "{:?}", cell.symbol());
+    }
+    let rows = buffer.content.chunks(120);
+    let text: String = rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>() + "\n").collect();
+    insta::assert_snapshot!("mono_120x40", text);
+}
+
+#[test]
+fn a_typed_message_goes_to_the_engine_and_shows_at_once() {
+    let mut state = fixture::empty(100, 30);
+    typed(&mut state, "Hello there");
+    assert!(text(&state).contains("Hello there"));
+    let commands = press(&mut state, &["enter"]);
+    let [Op::Open { session, name, lanes, .. }, Op::Say { session: asked, text: said, turn, .. }] = ops(&commands)[..]
+    else {
+        panic!("{commands:?}")
+    };
+    assert_eq!((session, name.as_str(), lanes.len()), (asked, "Hello there", 2));
+    assert_eq!((said.as_str(), turn.priority), ("Hello there", Priority::Typed));
+    let screen = text(&state);
+    assert_eq!(screen.matches("❯ Hello there").count(), 2, "{screen}");
+
+    // The engine's confirmation does not show it twice.
+    let kind = EventKind::Said { session: SessionId(1), document: None, text: "Hello there".into() };
+    update(&mut state, Message::Engine(Event { t_ms: 5.0, kind }));
+    assert_eq!(state.sessions[0].turns.len(), 1);
+}
+
+#[test]
+fn a_message_waits_for_the_answer_before_it() {
+    let mut state = fixture::state(100, 30);
+    let commands = typed(&mut state, "And then?").into_iter().chain(press(&mut state, &["enter"])).collect::<Vec<_>>();
+    assert!(commands.is_empty(), "{commands:?}");
+    assert!(state.sessions[0].queued.is_some());
+    let commands: Vec<Command> = fixture::finished(SessionId(1), 22)
+        .into_iter()
+        .flat_map(|event| update(&mut state, Message::Engine(event)))
+        .collect();
+    assert!(matches!(&ops(&commands)[..], [Op::Say { text, .. }] if text == "And then?"), "{commands:?}");
+}
+
+#[test]
+fn knobs_build_on_each_other_before_the_engine_confirms() {
+    let mut state = fixture::state(100, 30);
+    let before = state.policy();
+    assert_eq!(before, Some(Policy::KCache(Knobs { n: 256, ..Knobs::default() })));
+    let commands = press(&mut state, &["alt-up", "alt-up", "alt-t"]);
+    let wanted = Policy::KCache(Knobs { n: 1024, tail: Tail::None, ..Knobs::default() });
+    assert_eq!(ops(&commands).last(), Some(&&Op::SetPolicy { lane: Lane::KCache, policy: wanted }));
+    assert!(text(&state).contains("n=1024"));
+    // Letters turn knobs only outside of the input.
+    assert!(press(&mut state, &["t", "d", "]"]).is_empty());
+    assert_eq!(press(&mut state, &["esc", "]"]).len(), 1);
+    let kind =
+        EventKind::Knob { lane: Lane::KCache, step: 9, change: "n=2048".into(), policy: state.policy().unwrap() };
+    let t_ms = state.engine_ms;
+    update(&mut state, Message::Engine(Event { t_ms, kind }));
+    assert_eq!((state.wanted, state.metrics.marks.last().unwrap().label.as_str()), (None, "n=2048"));
+}
+
+#[test]
+fn ctrl_c_stops_first_and_quits_then() {
+    let mut state = fixture::state(100, 30);
+    let commands = press(&mut state, &["ctrl-c"]);
+    assert!(matches!(ops(&commands)[..], [Op::Stop { session: SessionId(1), lane: None }]), "{commands:?}");
+    assert_eq!(press(&mut state, &["ctrl-c"]), [Command::Quit]);
+
+    let mut idle = fixture::empty(100, 30);
+    assert_eq!(press(&mut idle, &["ctrl-c"]), [Command::Quit]);
+    assert!(typed(&mut idle, "q").is_empty());
+    assert_eq!(press(&mut idle, &["esc", "q"]), [Command::Quit]);
+}
+
+#[test]
+fn closing_asks_once_where_something_was_said() {
+    let mut state = fixture::state(100, 30);
+    assert!(press(&mut state, &["alt-x"]).is_empty());
+    assert!(text(&state).contains("y / n"));
+    assert!(press(&mut state, &["n"]).is_empty());
+    let commands = press(&mut state, &["alt-x", "y"]);
+    assert!(matches!(ops(&commands)[..], [Op::Close { session: SessionId(1) }]));
+    assert_eq!(state.sessions.len(), 2);
+    // A late word of the closed session does not bring it back.
+    let kind = EventKind::Session { session: SessionId(1), name: "back".into(), lanes: vec![] };
+    update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
+    assert_eq!(state.sessions.len(), 2);
+}
+
+#[test]
+fn a_frozen_screen_keeps_collecting_and_stands_still() {
+    let mut state = fixture::state(120, 40);
+    press(&mut state, &["esc", "space"]);
+    let (span, points) = (state.span().to_ms, state.metrics.lanes[0].step_ms.len());
+    assert!(text(&state).contains("FROZEN"));
+    for event in fixture::events().into_iter().skip(10).take(400) {
+        let t_ms = state.engine_ms + event.t_ms;
+        update(&mut state, Message::Engine(Event { t_ms, ..event }));
+    }
+    assert_eq!(state.span().to_ms, span);
+    assert!(state.metrics.lanes[0].step_ms.len() > points);
+    press(&mut state, &["left"]);
+    assert!(state.cursor_ms().unwrap() < span);
+    press(&mut state, &["space"]);
+    assert!(state.span().to_ms > span && state.cursor_ms().is_none());
+}
+
+#[test]
+fn an_error_is_one_line_with_its_place_and_frees_the_session() {
+    let mut state = fixture::state(120, 40);
+    let kind = EventKind::Error {
+        lane: Some(Lane::Kv),
+        session: Some(SessionId(2)),
+        message: "the budget is full\nsecond line".into(),
+    };
+    update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
+    let screen = text(&state);
+    assert!(screen.contains("Bridge minutes, kv: the budget is full"), "{screen}");
+    assert!(!state.sessions[1].phase(Lane::Kv).busy() && state.sessions[1].phase(Lane::KCache).busy());
+}
+
+#[test]
+fn a_stopped_engine_leaves_a_screen_to_read() {
+    let mut state = fixture::state(120, 40);
+    let kind = EventKind::Stopped { error: Some("out of memory".into()) };
+    update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
+    let screen = text(&state);
+    assert!(screen.contains("engine stopped: out of memory") && screen.contains("Marta"), "{screen}");
+    typed(&mut state, "hello");
+    assert!(press(&mut state, &["enter"]).is_empty());
+    assert_eq!(press(&mut state, &["esc", "q"]), [Command::Quit]);
+}
+
+#[test]
+fn files_are_asked_for_and_attached() {
+    let mut state = fixture::empty(100, 30);
+    let commands =
+        typed(&mut state, "/file notes.md").into_iter().chain(press(&mut state, &["enter"])).collect::<Vec<_>>();
+    let [Command::ReadFile { purpose, .. }] = &commands[..] else { panic!("{commands:?}") };
+    let document = crate::engine::Document { name: "notes.md".into(), text: "Something.".into() };
+    let read = Message::FileRead { purpose: purpose.clone(), result: Ok(document) };
+    assert!(matches!(ops(&update(&mut state, read))[..], [Op::Open { .. }]));
+    assert!(text(&state).contains("notes.md attached"));
+    typed(&mut state, "What?");
+    let commands = press(&mut state, &["enter"]);
+    assert!(matches!(ops(&commands)[..], [Op::Say { document: Some(_), .. }]), "{commands:?}");
+
+    let failed = Message::FileRead { purpose: purpose.clone(), result: Err("notes.md: no such file".into()) };
+    update(&mut state, failed);
+    assert!(text(&state).contains("no such file"));
+}
+
+#[test]
+fn the_demo_opens_its_sessions_and_yields_to_the_user() {
+    let mut state = fixture::empty(120, 40);
+    state.demo = super::demo::Demo::bundled().unwrap();
+    let Event { kind, .. } = fixture::events().remove(0);
+    update(&mut state, Message::Engine(Event { t_ms: 0.0, kind }));
+    let commands = update(&mut state, Message::Tick(1.0));
+    let count = state.sessions.len();
+    assert!(count >= 3);
+    assert_eq!(ops(&commands).iter().filter(|op| matches!(op, Op::Open { .. })).count(), count);
+    let background = |op: &&&Op| matches!(op, Op::Say { turn, .. } if turn.priority == Priority::Background);
+    assert_eq!(ops(&commands).iter().filter(background).count(), 1);
+    assert!(text(&state).contains("demo"));
+    typed(&mut state, "Mine");
+    let commands = press(&mut state, &["enter"]);
+    assert!(matches!(ops(&commands)[..], [Op::Stop { .. }]), "{commands:?}");
+    assert!(!state.sessions[0].demo && state.sessions[1].demo);
+}
+
+#[test]
+fn help_does_what_is_chosen() {
+    let mut state = fixture::state(100, 30);
+    press(&mut state, &["esc", "?"]);
+    typed(&mut state, "freeze");
+    assert!(text(&state).contains("Freezes"));
+    press(&mut state, &["enter"]);
+    assert!(state.frozen.is_some() && state.overlay == Overlay::None);
+}
+
+#[test]
+fn scrolling_up_stays_while_words_stream_and_down_follows_again() {
+    let mut state = fixture::state(80, 24);
+    state.focus = Focus::Transcript(Lane::KCache);
+    press(&mut state, &["up", "up", "up"]);
+    let top = state.sessions[0].top[0];
+    assert!(top.is_some());
+    let kind = fixture::events()
+        .into_iter()
+        .rev()
+        .find_map(|event| match event.kind {
+            EventKind::Token(token) if token.lane == Lane::KCache => {
+                let index = state.sessions[0].turns.last().unwrap().answer(Lane::KCache).tokens.len();
+                Some(EventKind::Token(crate::engine::Token { index, text: "\nmore\nlines".into(), ..token }))
+            }
+            _ => None,
+        })
+        .unwrap();
+    update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
+    assert_eq!(state.sessions[0].top[0], top);
+    press(&mut state, &["G"]);
+    assert_eq!(state.sessions[0].top[0], None);
+}
+
+#[test]
+fn every_action_is_done_without_harm_everywhere() {
+    for preset in [Preset::Both, Preset::Chat, Preset::Charts, Preset::Figures] {
+        for &action in Action::ALL {
+            let mut state = fixture::state(80, 24);
+            state.preset = preset;
+            super::keys::act(&mut state, action);
+            draw(&state, &dark());
+        }
+    }
+}
+
+fn any_message() -> impl Strategy<Value = Message> {
+    let code = prop_oneof![
+        8 => prop::sample::select(" abcdefghijklmnopqrstuvwxyzGHJKLDTPé你/?+-=[]{}0123456789".chars().collect::<Vec<_>>())
+            .prop_map(KeyCode::Char),
+        2 => prop::sample::select(vec![
+            KeyCode::Enter, KeyCode::Esc, KeyCode::Tab, KeyCode::BackTab, KeyCode::Up, KeyCode::Down, KeyCode::Left,
+            KeyCode::Right, KeyCode::Home, KeyCode::End, KeyCode::PageUp, KeyCode::PageDown, KeyCode::Backspace,
+            KeyCode::Delete, KeyCode::F(2), KeyCode::F(3), KeyCode::F(4), KeyCode::F(5), KeyCode::F(6), KeyCode::F(9),
+        ]),
+    ];
+    let modifiers = prop_oneof![
+        6 => Just(KeyModifiers::NONE),
+        1 => Just(KeyModifiers::CONTROL),
+        2 => Just(KeyModifiers::ALT),
+        1 => Just(KeyModifiers::SHIFT),
+    ];
+    let mouse = (0u16..300, 0u16..100, 0..3usize).prop_map(|(column, row, kind)| {
+        let kinds = [MouseEventKind::Down(MouseButton::Left), MouseEventKind::ScrollUp, MouseEventKind::ScrollDown];
+        Message::Mouse(MouseEvent { kind: kinds[kind], column, row, modifiers: KeyModifiers::NONE })
+    });
+    prop_oneof![
+        20 => (code, modifiers).prop_map(|(code, modifiers)| Message::Key(KeyEvent::new(code, modifiers))),
+        1 => "[a-z\n\r\t\u{1b}你]{0,40}".prop_map(Message::Paste),
+        2 => (0u16..=300, 0u16..=100).prop_map(|(columns, rows)| Message::Resized(columns, rows)),
+        1 => mouse,
+        1 => (0.0..1e6f64).prop_map(Message::Tick),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn no_keys_at_no_size_panic(
+        columns in 0u16..=300, rows in 0u16..=100, begun in any::<bool>(),
+        messages in prop::collection::vec(any_message(), 0..40),
+    ) {
+        let mut state = if begun { fixture::state(columns, rows) } else { fixture::empty(columns, rows) };
+        let themes = [dark(), Theme::mono()];
+        draw(&state, &themes[0]);
+        for (at, message) in messages.into_iter().enumerate() {
+            update(&mut state, message);
+            if at % 3 == 0 {
+                draw(&state, &themes[at % 2]);
+            }
+        }
+        draw(&state, &themes[1]);
+    }
+
+    #[test]
+    fn every_size_is_drawn(columns in 0u16..=40, rows in 0u16..=20) {
+        draw(&fixture::state(columns, rows), &dark());
+    }
+}

@@ -1,0 +1,206 @@
+//! What was said in a session: the user's turns, each with one answer per lane, and how far the two agree.
+
+use crate::engine::{FinishReason, Lane, Token, Usage};
+
+/// One user message and its answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// What the user wrote.
+    pub text: String,
+    /// The document the message is about.
+    pub document: Option<String>,
+    /// Prompt tokens of the turn, once the engine has counted them.
+    pub prompt_tokens: Option<usize>,
+    /// The answers, in the order of [`Lane::ALL`].
+    pub answers: [Answer; 2],
+    /// How far the two answers agree.
+    pub agreement: Agreement,
+    /// Why there is no answer, or no whole one.
+    pub error: Option<String>,
+}
+
+/// One lane's answer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Answer {
+    /// The text so far.
+    pub text: String,
+    /// The tokens so far.
+    pub tokens: Vec<TokenMark>,
+    /// How it ended.
+    pub end: Option<(FinishReason, Usage)>,
+    /// Sum of the kept mass over the tokens that have one.
+    kept_sum: f64,
+    kept_count: usize,
+}
+
+/// One token of an answer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenMark {
+    /// The token.
+    pub id: u32,
+    /// Where its text begins in the answer, in bytes.
+    pub start: usize,
+}
+
+/// How far the two answers of a turn agree, token by token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Agreement {
+    /// Tokens compared: those that both lanes have.
+    pub compared: usize,
+    /// Of these the same.
+    pub same: usize,
+    /// The first place where the lanes differ; the end of one answer differs from a token in the other.
+    pub first_difference: Option<usize>,
+}
+
+impl Agreement {
+    /// The share of the compared tokens that are the same, in 0..=1.
+    pub fn share(&self) -> Option<f64> {
+        (self.compared > 0).then(|| self.same as f64 / self.compared as f64)
+    }
+}
+
+impl Turn {
+    /// A message without answers yet.
+    pub fn new(text: String, document: Option<String>) -> Self {
+        Self {
+            text,
+            document,
+            prompt_tokens: None,
+            answers: [Answer::default(), Answer::default()],
+            agreement: Agreement::default(),
+            error: None,
+        }
+    }
+
+    /// The answer of a lane.
+    pub fn answer(&self, lane: Lane) -> &Answer {
+        &self.answers[lane as usize]
+    }
+
+    /// Adds a token to its lane's answer and compares it with the other lane's.
+    pub fn token(&mut self, token: &Token) {
+        let answer = &mut self.answers[token.lane as usize];
+        // Tokens are lossless and come in order; a repeated one (a replay) is not counted twice.
+        if token.index != answer.tokens.len() {
+            return;
+        }
+        answer.tokens.push(TokenMark { id: token.token_id, start: answer.text.len() });
+        answer.text.push_str(&token.text);
+        if let Some(kept) = token.kept_mass {
+            answer.kept_sum += f64::from(kept);
+            answer.kept_count += 1;
+        }
+        self.compare(token.index);
+        self.compare_ends();
+    }
+
+    /// Ends a lane's answer.
+    pub fn finish(&mut self, lane: Lane, reason: FinishReason, usage: Usage) {
+        self.answers[lane as usize].end = Some((reason, usage));
+        self.compare_ends();
+    }
+
+    /// Whether `lane` still has to answer or is answering.
+    pub fn open(&self, lane: Lane) -> bool {
+        self.answer(lane).end.is_none()
+    }
+
+    fn compare(&mut self, index: usize) {
+        let [a, b] = &self.answers;
+        if let (Some(a), Some(b)) = (a.tokens.get(index), b.tokens.get(index)) {
+            self.agreement.compared += 1;
+            if a.id == b.id {
+                self.agreement.same += 1;
+            } else {
+                self.agreement.first_difference.get_or_insert(index);
+            }
+        }
+    }
+
+    /// One lane's own end where the other goes on is a difference too; only the model's end is, not a stop from outside.
+    fn compare_ends(&mut self) {
+        let [a, b] = &self.answers;
+        for (ended, other) in [(a, b), (b, a)] {
+            let at = ended.tokens.len();
+            if matches!(ended.end, Some((FinishReason::Stop, _))) && other.tokens.len() > at {
+                self.agreement.first_difference.get_or_insert(at);
+            }
+        }
+    }
+}
+
+impl Answer {
+    /// The mean kept mass of its tokens, in 0..=1.
+    pub fn kept_mass(&self) -> Option<f64> {
+        (self.kept_count > 0).then(|| self.kept_sum / self.kept_count as f64)
+    }
+
+    /// The bytes of the text that token `index` added.
+    pub fn token_range(&self, index: usize) -> Option<std::ops::Range<usize>> {
+        let start = self.tokens.get(index)?.start;
+        let end = self.tokens.get(index + 1).map_or(self.text.len(), |next| next.start);
+        Some(start..end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::SessionId;
+
+    fn token(lane: Lane, index: usize, token_id: u32) -> Token {
+        Token {
+            lane,
+            session: SessionId(1),
+            step: index as u64 + 1,
+            index,
+            token_id,
+            text: format!(" w{token_id}"),
+            itl_ms: None,
+            kept_mass: (lane == Lane::KCache).then_some(0.5),
+        }
+    }
+
+    fn turn(kcache: &[u32], kv: &[u32]) -> Turn {
+        let mut turn = Turn::new("hi".into(), None);
+        for (lane, ids) in [(Lane::KCache, kcache), (Lane::Kv, kv)] {
+            ids.iter().enumerate().for_each(|(index, &id)| turn.token(&token(lane, index, id)));
+        }
+        turn
+    }
+
+    #[test]
+    fn the_first_difference_is_kept_and_the_share_runs_on() {
+        let turn = turn(&[1, 2, 9, 4, 8], &[1, 2, 3, 4]);
+        assert_eq!(turn.agreement, Agreement { compared: 4, same: 3, first_difference: Some(2) });
+        assert_eq!(turn.agreement.share(), Some(0.75));
+        assert_eq!(&turn.answer(Lane::KCache).text[turn.answer(Lane::KCache).token_range(2).unwrap()], " w9");
+        assert_eq!(turn.answer(Lane::KCache).kept_mass(), Some(0.5));
+        assert_eq!(turn.answer(Lane::Kv).kept_mass(), None);
+    }
+
+    #[test]
+    fn an_earlier_end_is_a_difference_and_a_stop_is_none() {
+        let mut ended = turn(&[1, 2], &[1, 2, 3]);
+        assert_eq!(ended.agreement.first_difference, None);
+        ended.finish(Lane::KCache, FinishReason::Stop, Usage::default());
+        assert_eq!(ended.agreement.first_difference, Some(2));
+
+        let mut stopped = turn(&[1, 2], &[1, 2, 3]);
+        stopped.finish(Lane::KCache, FinishReason::Cancelled, Usage::default());
+        assert_eq!(stopped.agreement.first_difference, None);
+    }
+
+    #[test]
+    fn nothing_compared_is_no_share() {
+        assert_eq!(turn(&[1], &[]).agreement.share(), None);
+    }
+
+    #[test]
+    fn a_repeated_token_counts_once() {
+        let mut turn = turn(&[1, 2], &[1]);
+        turn.token(&token(Lane::KCache, 1, 2));
+        assert_eq!(turn.answer(Lane::KCache).tokens.len(), 2);
+    }
+}

@@ -1,0 +1,218 @@
+//! The one place where the state changes: a message comes in, commands for the outside world go out. No I/O here.
+
+use crossterm::event::KeyEventKind;
+
+use crate::engine::{Lane, Op, SessionId};
+
+use super::{
+    command::{Command, FilePurpose},
+    engine_events, keys,
+    message::Message,
+    mouse,
+    session::{self, Session},
+    state::{Overlay, State},
+};
+
+/// A second ctrl-c within this many milliseconds quits.
+const AGAIN_MS: f64 = 2_000.0;
+
+/// Takes in a message.
+pub fn update(state: &mut State, message: Message) -> Vec<Command> {
+    // Time alone changes little: `tick` says whether it did.
+    state.changed |= !matches!(message, Message::Tick(_));
+    match message {
+        Message::Key(event) if event.kind == KeyEventKind::Release => Vec::new(),
+        Message::Key(event) => keys::key(state, event),
+        Message::Paste(text) => {
+            keys::paste(state, &text);
+            Vec::new()
+        }
+        Message::Mouse(event) => {
+            mouse::mouse(state, event);
+            Vec::new()
+        }
+        Message::Resized(columns, rows) => {
+            state.size = (columns, rows);
+            Vec::new()
+        }
+        Message::Engine(event) => engine_events::apply(state, event),
+        Message::EngineGone => {
+            state.stopped.get_or_insert(Some("the engine went away without a word".into()));
+            Vec::new()
+        }
+        Message::Tick(now_ms) => tick(state, now_ms),
+        Message::FileRead { purpose, result } => file_read(state, purpose, result),
+        Message::PictureWritten(result) => {
+            match result {
+                Ok(path) => state.toast(format!("picture written to {}", path.display()), false),
+                Err(error) => state.toast(format!("no picture: {error}"), true),
+            }
+            Vec::new()
+        }
+        Message::Drawn { ms, bytes } => {
+            state.changed = false;
+            state.observer.drawn(ms, bytes);
+            Vec::new()
+        }
+        Message::Terminated => vec![Command::Quit],
+    }
+}
+
+fn tick(state: &mut State, now_ms: f64) -> Vec<Command> {
+    let held = state.toasts.len();
+    state.clock_ms = now_ms;
+    state.toasts.retain(|toast| toast.until_ms > now_ms);
+    let shown = state.observer;
+    state.observer.tick(now_ms);
+    state.changed |= held != state.toasts.len() || (shown.share.is_none() && state.observer.share.is_some());
+    if state.frozen.is_none() {
+        let span = state.span();
+        state.axes.follow(&state.metrics, span);
+    }
+    let mut commands = open_demo(state);
+    for (id, message) in state.demo.next(now_ms, &state.sessions) {
+        state.changed = true;
+        commands.extend(say(state, id, message, crate::engine::Priority::Background));
+    }
+    commands
+}
+
+fn open_demo(state: &mut State) -> Vec<Command> {
+    if !state.demo.waiting() || state.started.is_none() || state.stopped.is_some() {
+        return Vec::new();
+    }
+    let mut demo = std::mem::take(&mut state.demo);
+    let mut commands = Vec::new();
+    demo.open(|name| {
+        let (id, command) = open(state, name.to_owned());
+        if let Some(session) = state.by_id(id) {
+            session.demo = true;
+        }
+        commands.push(command);
+        id
+    });
+    state.demo = demo;
+    state.changed = true;
+    commands
+}
+
+fn file_read(state: &mut State, purpose: FilePurpose, result: Result<crate::engine::Document, String>) -> Vec<Command> {
+    let document = match result {
+        Ok(document) => document,
+        Err(error) => {
+            state.toast(error, true);
+            return Vec::new();
+        }
+    };
+    let mut commands = Vec::new();
+    let existing = purpose.session.and_then(|id| state.sessions.iter().position(|session| session.id == id));
+    match existing {
+        Some(at) => state.selected = at,
+        None => {
+            let (id, command) = open(state, document.name.clone());
+            commands.push(command);
+            select(state, id);
+        }
+    }
+    let Some(session) = state.sessions.get_mut(state.selected) else { return commands };
+    let id = session.id;
+    match purpose.question {
+        Some(text) => commands.extend(submit(state, id, session::Message { text, document: Some(document) })),
+        None => {
+            let name = document.name.clone();
+            session.input.document = Some(document);
+            state.toast(format!("{name} goes with your next message here"), false);
+        }
+    }
+    commands
+}
+
+/// Opens a session in both lanes; it is not put on show.
+pub(super) fn open(state: &mut State, name: String) -> (SessionId, Command) {
+    let id = SessionId(state.next_id);
+    state.next_id += 1;
+    let lanes = Lane::ALL.to_vec();
+    state.sessions.push(Session::new(id, name.clone(), lanes.clone()));
+    (id, Command::Engine(Op::Open { session: id, name, system: None, lanes }))
+}
+
+/// Puts a session on show.
+pub(super) fn select(state: &mut State, id: SessionId) {
+    if let Some(at) = state.sessions.iter().position(|session| session.id == id) {
+        state.selected = at;
+    }
+}
+
+/// A message that the user wrote: it goes at once, or as soon as the session has answered what came before. The user
+/// takes a demo session over with it.
+pub(super) fn submit(state: &mut State, id: SessionId, message: session::Message) -> Vec<Command> {
+    let Some(session) = state.by_id(id) else { return Vec::new() };
+    let was_demo = std::mem::replace(&mut session.demo, false);
+    if !session.busy() {
+        return say(state, id, message, crate::engine::Priority::Typed);
+    }
+    session.queued = Some(match session.queued.take() {
+        Some(before) => session::Message {
+            text: format!("{}\n{}", before.text, message.text),
+            document: message.document.or(before.document),
+        },
+        None => message,
+    });
+    if was_demo { vec![Command::Engine(Op::Stop { session: id, lane: None })] } else { Vec::new() }
+}
+
+/// Hands a message to the engine.
+pub(super) fn say(
+    state: &mut State,
+    id: SessionId,
+    message: session::Message,
+    priority: crate::engine::Priority,
+) -> Vec<Command> {
+    if state.stopped.is_some() {
+        state.toast("the engine has ended; nothing can be asked any more", true);
+        return Vec::new();
+    }
+    let turn =
+        crate::engine::Turn { sampling: state.sampling, max_tokens: state.max_tokens, ignore_eos: false, priority };
+    let Some(session) = state.by_id(id) else { return Vec::new() };
+    let session::Message { text, document } = message;
+    session.send(text.clone(), document.as_ref().map(|document| document.name.clone()));
+    vec![Command::Engine(Op::Say { session: id, document, text, turn })]
+}
+
+/// Stops the answers of the session on show, and takes back what waits.
+pub(super) fn stop(state: &mut State) -> Vec<Command> {
+    let Some(session) = state.session_mut() else { return Vec::new() };
+    session.demo = false;
+    if let Some(queued) = session.queued.take() {
+        session.input.restore(&queued.text, queued.document);
+    }
+    if !session.busy() {
+        return Vec::new();
+    }
+    vec![Command::Engine(Op::Stop { session: session.id, lane: None })]
+}
+
+/// Closes the session on show.
+pub(super) fn close(state: &mut State) -> Vec<Command> {
+    state.overlay = Overlay::None;
+    if state.selected >= state.sessions.len() {
+        return Vec::new();
+    }
+    let session = state.sessions.remove(state.selected);
+    state.selected = state.selected.min(state.sessions.len().saturating_sub(1));
+    state.closed.insert(session.id);
+    vec![Command::Engine(Op::Close { session: session.id })]
+}
+
+/// Ctrl-c: stops the answers on show; a second time, or with nothing to stop, quits.
+pub(super) fn interrupt(state: &mut State) -> Vec<Command> {
+    let again = state.interrupted_ms.is_some_and(|at| state.clock_ms - at <= AGAIN_MS);
+    state.interrupted_ms = Some(state.clock_ms);
+    let commands = if again { Vec::new() } else { stop(state) };
+    if commands.is_empty() {
+        return vec![Command::Quit];
+    }
+    state.toast("stopped; ctrl-c again quits", false);
+    commands
+}

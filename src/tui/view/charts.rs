@@ -1,0 +1,259 @@
+//! The charts: one function for each, all over the same stretch of time, with the same marks and the same cursor.
+
+use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span, widgets::Widget};
+
+use super::right_spans;
+use crate::{
+    engine::{DISTANCE_BUCKETS, Hits, Lane, Stages},
+    telemetry::Series,
+    tui::{
+        metrics::percentiles,
+        state::{Chart, Focus, Preset, State},
+        theme::{SeriesLook, Theme},
+        widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit},
+    },
+};
+
+/// Draws a chart.
+pub fn draw(state: &State, theme: &Theme, chart: Chart, area: Rect, buf: &mut Buffer) {
+    if area.is_empty() {
+        return;
+    }
+    let drawing = Drawing { state, theme, area, chosen: state.chart == chart && state.focus == Focus::Charts };
+    match chart {
+        Chart::Device => drawing.device(buf),
+        Chart::Gpu => drawing.gpu(buf),
+        Chart::HostV => drawing.host_v(buf),
+        Chart::Latency => drawing.latency(buf),
+        Chart::Stages => drawing.stages(buf),
+        Chart::Throughput => drawing.throughput(buf),
+        Chart::Hits => drawing.hits(buf),
+        Chart::KeptMass => drawing.kept_mass(buf),
+        Chart::Host => drawing.host(buf),
+    }
+}
+
+struct Drawing<'a> {
+    state: &'a State,
+    theme: &'a Theme,
+    area: Rect,
+    chosen: bool,
+}
+
+impl<'a> Drawing<'a> {
+    fn panel(&self, title: &'a str) -> Panel<'a> {
+        // Where charts are all there is, the chosen one is marked only while it matters: with a neighbour.
+        let alone = self.state.expanded && self.state.preset != Preset::Both;
+        Panel::new(self.theme, title).focused(self.chosen && !alone)
+    }
+
+    fn series(&self, of: impl Fn(&'a crate::tui::metrics::LaneMetrics) -> &'a Series) -> [&'a Series; 2] {
+        self.state.metrics.lanes.each_ref().map(of)
+    }
+
+    fn time(&self, title: &'a str, axis: &'a Axis) -> TimeChart<'a> {
+        self.time_in(self.panel(title), axis)
+    }
+
+    fn time_in(&self, panel: Panel<'a>, axis: &'a Axis) -> TimeChart<'a> {
+        TimeChart::new(panel, axis, self.state.span()).marks(&self.state.metrics.marks).cursor(self.state.cursor_ms())
+    }
+
+    fn both(&self, chart: TimeChart<'a>, [ours, theirs]: [&'a Series; 2]) -> TimeChart<'a> {
+        chart.line("KCache", ours, self.theme.kcache).line("KV", theirs, self.theme.kv)
+    }
+
+    /// The stretch of time of the figures: the window up to the cursor, or up to now.
+    fn stretch(&self) -> (f64, f64) {
+        let at = self.state.at_ms();
+        (at - self.state.window_ms, at)
+    }
+
+    /// Figures on the lower frame, at the right.
+    fn note(&self, buf: &mut Buffer, pieces: Vec<Span<'_>>) {
+        if self.area.height >= 4 && self.area.width >= 12 {
+            let row = Rect { x: self.area.x + 2, y: self.area.bottom() - 1, width: self.area.width - 4, height: 1 };
+            right_spans(buf, row, pieces);
+        }
+    }
+
+    fn dim(&self, text: String) -> Span<'static> {
+        Span::styled(text, self.theme.dim)
+    }
+
+    fn device(&self, buf: &mut Buffer) {
+        let lanes = &self.state.metrics.lanes;
+        let mut panel = self.panel("Device memory");
+        if self.state.simulated() {
+            panel = panel.note("simulated");
+        }
+        let chart = self.both(self.time_in(panel, &self.state.axes.device), self.series(|lane| &lane.device));
+        let ours = &lanes[Lane::KCache as usize];
+        let budget = ours.budget_bytes.or(lanes[Lane::Kv as usize].budget_bytes).map(|bytes| bytes as f64);
+        let label = format!("budget {}", Unit::Bytes.text(budget));
+        let chart = chart.line("as KV", &ours.ghost, self.theme.ghost).budget(budget, &label);
+        chart.render(self.area, buf);
+        let mut pieces = Vec::new();
+        if budget.is_some_and(|budget| budget > self.state.axes.device.top()) {
+            pieces.push(self.dim(format!(" {label} ")));
+        }
+        if let Some(ledger) = &ours.ledger {
+            pieces.push(self.dim(format!(" weights {} apart ", Unit::Bytes.text(Some(ledger.device.weights as f64)))));
+        }
+        self.note(buf, pieces);
+    }
+
+    fn gpu(&self, buf: &mut Buffer) {
+        let gpus = &self.state.metrics.gpus;
+        let looks = [self.theme.kcache, self.theme.kv, self.theme.ghost];
+        let names: Vec<String> = gpus.iter().map(|gpu| format!("{}", gpu.sample.index)).collect();
+        let mut chart = self.time("GPU memory (NVML)", &self.state.axes.gpu);
+        for (at, gpu) in gpus.iter().enumerate() {
+            chart = chart.line(&names[at], &gpu.memory, looks[at % looks.len()]);
+        }
+        chart.render(self.area, buf);
+        let Some(gpu) = gpus.first() else { return };
+        let missing = gpu.sample.missing.as_ref().map(|why| format!(" n/a: {why} "));
+        let figures = missing.unwrap_or_else(|| {
+            let total = gpu.sample.memory_total_bytes.map(|bytes| bytes as f64);
+            let busy = gpu.sample.utilization_percent.map(|percent| f64::from(percent) / 100.0);
+            format!(" {} of {}, busy {} ", gpu.sample.name, Unit::Bytes.text(total), Unit::Percent.text(busy))
+        });
+        self.note(buf, vec![self.dim(figures)]);
+    }
+
+    fn host_v(&self, buf: &mut Buffer) {
+        let chart = self.time("V in host memory", &self.state.axes.host_v);
+        self.both(chart, self.series(|lane| &lane.host_v)).render(self.area, buf);
+        let (from, to) = self.stretch();
+        let lane = &self.state.metrics.lanes[Lane::KCache as usize];
+        let read = Unit::Bytes.text(lane.host_read.mean(from, to));
+        let rows = Unit::Plain.text(lane.rows.mean(from, to));
+        self.note(buf, vec![self.dim(format!(" a step reads {read}, {rows} rows a head "))]);
+    }
+
+    fn latency(&self, buf: &mut Buffer) {
+        let chart = self.time("ms per token", &self.state.axes.latency);
+        self.both(chart, self.series(|lane| &lane.step_ms)).render(self.area, buf);
+        let (from, to) = self.stretch();
+        let mut pieces = vec![self.dim(" p50/p99".to_owned())];
+        for lane in Lane::ALL {
+            let look = self.theme.lane(lane);
+            let figures = percentiles(&self.state.metrics.lanes[lane as usize].step_ms, from, to);
+            let text = match figures {
+                Some((p50, p99)) => {
+                    format!("{}/{}", Unit::Ms.parts(Some(p50)).0, Unit::Ms.parts(Some(p99)).0)
+                }
+                None => "n/a".to_owned(),
+            };
+            pieces.push(Span::styled(format!(" {} {text:>9} ", look.symbol), look.style));
+        }
+        self.note(buf, pieces);
+    }
+
+    fn stages(&self, buf: &mut Buffer) {
+        let (from, to) = self.stretch();
+        let means = Lane::ALL.map(|lane| {
+            let stages = &self.state.metrics.lanes[lane as usize].stages;
+            let [linear_ms, scores_ms, select_ms, gather_ms, prefill_ms, head_ms, sampling_ms, other_ms] =
+                stages.each_ref().map(|series| series.mean(from, to).unwrap_or(0.0));
+            let any = stages[0].mean(from, to).is_some();
+            any.then_some(Stages {
+                linear_ms,
+                scores_ms,
+                select_ms,
+                gather_ms,
+                prefill_ms,
+                head_ms,
+                sampling_ms,
+                other_ms,
+            })
+        });
+        let top =
+            means.iter().flatten().map(|stages| stages.named().iter().map(|(_, ms)| ms).sum()).fold(1.0, f64::max);
+        let axis = Axis::nice(Unit::Ms, top);
+        let [ours, theirs] = &means;
+        StackedBars::stages(self.panel("ms per token by stage"), &axis)
+            .stage_times("KCache", self.theme.kcache, ours.as_ref())
+            .stage_times("KV", self.theme.kv, theirs.as_ref())
+            .render(self.area, buf);
+    }
+
+    fn throughput(&self, buf: &mut Buffer) {
+        let chart = self.time("Tokens per second", &self.state.axes.throughput);
+        self.both(chart, self.series(|lane| &lane.tok_s)).render(self.area, buf);
+        let (from, to) = self.stretch();
+        let prefill = Unit::TokensPerSecond.text(self.state.metrics.prefill_tok_s.mean(from, to));
+        self.note(buf, vec![self.dim(format!(" prefill {prefill} "))]);
+    }
+
+    fn hits(&self, buf: &mut Buffer) {
+        let (from, to) = self.stretch();
+        let lane = &self.state.metrics.lanes[Lane::KCache as usize];
+        let sum = Sum::of(lane.hits_in(from, to));
+        let context = lane.tokens.max(from, to).unwrap_or(0.0) as usize;
+        let longest = context.max(sum.reach());
+        HeatMap::new(self.panel("Where the rows lie"), &sum.distance, longest)
+            .shares(sum.share(sum.sink), sum.share(sum.recent))
+            .render(self.area, buf);
+    }
+
+    fn kept_mass(&self, buf: &mut Buffer) {
+        let hits = self.state.metrics.lanes[Lane::KCache as usize].hits_at(self.state.at_ms());
+        let mass = hits.map_or(&[][..], |hits| &hits.kept_mass);
+        KeptMass::new(self.panel("Kept mass by layer"), mass, self.theme.kcache).render(self.area, buf);
+    }
+
+    fn host(&self, buf: &mut Buffer) {
+        let metrics = &self.state.metrics;
+        let plain = |symbol, style: Style| SeriesLook { style, symbol, ..self.theme.kcache };
+        let chart = self.time("Host CPU", &self.state.axes.cpu);
+        chart
+            .line("kcache", &metrics.process_cpu, plain("▪", self.theme.good))
+            .line("all", &metrics.cpu, SeriesLook { symbol: "▫", ..self.theme.ghost })
+            .render(self.area, buf);
+        let bytes = |value: Option<u64>| Unit::Bytes.text(value.map(|value| value as f64));
+        let host = metrics.host.as_ref();
+        let memory = Unit::Bytes.text(metrics.rss.at(self.state.at_ms()));
+        let used = bytes(host.and_then(|host| host.memory_used_bytes));
+        let total = bytes(host.and_then(|host| host.memory_total_bytes));
+        self.note(buf, vec![self.dim(format!(" memory {memory}, machine {used} of {total} "))]);
+    }
+}
+
+/// Several `hits` events as one.
+struct Sum {
+    distance: Vec<Vec<u64>>,
+    sink: f64,
+    recent: f64,
+    tokens: f64,
+}
+
+impl Sum {
+    fn of<'a>(events: impl Iterator<Item = &'a Hits>) -> Self {
+        let mut sum = Self { distance: Vec::new(), sink: 0.0, recent: 0.0, tokens: 0.0 };
+        for hits in events {
+            if sum.distance.len() < hits.distance.len() {
+                sum.distance.resize(hits.distance.len(), vec![0; DISTANCE_BUCKETS]);
+            }
+            for (into, from) in sum.distance.iter_mut().zip(&hits.distance) {
+                into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
+            }
+            let tokens = hits.tokens as f64;
+            sum.sink += hits.sink_share * tokens;
+            sum.recent += hits.recent_share * tokens;
+            sum.tokens += tokens;
+        }
+        sum
+    }
+
+    fn share(&self, weighted: f64) -> Option<f64> {
+        (self.tokens > 0.0).then(|| weighted / self.tokens)
+    }
+
+    /// The farthest distance at which a row lay.
+    fn reach(&self) -> usize {
+        let last = self.distance.iter().filter_map(|layer| layer.iter().rposition(|&count| count > 0)).max();
+        last.map_or(0, |bucket| 1 << bucket)
+    }
+}

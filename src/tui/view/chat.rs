@@ -1,0 +1,249 @@
+//! A transcript: what was said in one lane, with the place where the lanes part marked.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::{Modifier, Style},
+    text::{Line, Span},
+    widgets::Widget,
+};
+
+use super::{header, layout, rows, text};
+use crate::{
+    engine::{FinishReason, Lane},
+    tui::{
+        session::{Phase, Session},
+        state::{Focus, State},
+        theme::Theme,
+        transcript::Turn,
+        widgets::{Panel, Progress, Unit, units::duration},
+        wrap::{Piece, wrap, wrap_text},
+    },
+};
+
+/// Lines of a transcript in all, and rows to show them.
+pub fn extent(state: &State, lane: Lane) -> (usize, usize) {
+    let inner = layout::transcript(state, lane);
+    let Some(session) = state.session() else { return (0, 0) };
+    let lines = lines(session, lane, usize::from(inner.width), &Styles::default());
+    (lines.len(), usize::from(body(session, lane, inner).height))
+}
+
+/// The rows for text: a prefill keeps the last one for its progress.
+fn body(session: &Session, lane: Lane, inner: Rect) -> Rect {
+    let bar = u16::from(matches!(session.phase(lane), Phase::Prefill(_)) && inner.height >= 2);
+    Rect { height: inner.height - bar, ..inner }
+}
+
+/// Draws the transcript of the session on show in one lane.
+pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buffer) {
+    if area.is_empty() {
+        return;
+    }
+    let look = theme.lane(lane);
+    let name = header::lane_name(state, lane);
+    let title = format!("{} {name}", look.symbol);
+    let note = state.session().and_then(|session| note(session, lane));
+    let mut panel = Panel::new(theme, &title).focused(state.focus == Focus::Transcript(lane));
+    if let Some(note) = &note {
+        panel = panel.note(note);
+    }
+    let inner = panel.render(area, buf, &[]);
+    // The title carries the lane's colour, as its lines on the charts do.
+    let framed = inner.x > area.x;
+    let at =
+        Rect { x: area.x + if framed { 3 } else { 0 }, width: area.width.min(title.len() as u16), height: 1, ..area };
+    buf.set_style(Rect { width: (1 + 1 + name.len() as u16).min(at.width), ..at }.intersection(area), look.style);
+    let Some(session) = state.session() else {
+        welcome(state, theme, lane, inner, buf);
+        return;
+    };
+    if session.turns.is_empty() {
+        welcome(state, theme, lane, inner, buf);
+        return;
+    }
+    let styles = Styles::new(theme);
+    let lines = lines(session, lane, usize::from(inner.width), &styles);
+    let body = body(session, lane, inner);
+    let last = lines.len().saturating_sub(usize::from(body.height));
+    let top = session.top[lane as usize].map_or(last, |top| top.min(last));
+    for (line, row) in lines.iter().skip(top).zip(body.rows()) {
+        buf.set_line(row.x, row.y, line, row.width);
+    }
+    if top < last {
+        let below = format!(" ↓ {} more ", last - top);
+        let width = below.chars().count() as u16;
+        if width < inner.width {
+            let at = Rect { x: area.right() - 1 - width, y: area.bottom() - 1, width, height: 1 };
+            text(buf, at, &below, theme.warn);
+        }
+    }
+    if let (Phase::Prefill(progress), true) = (session.phase(lane), body.height < inner.height) {
+        let row = rows(inner, body.height, 1);
+        Progress::new(theme, "prefill", progress.done, progress.total, progress.rate())
+            .style(look.style)
+            .render(row, buf);
+    }
+}
+
+/// What is worth saying beside the lane's name: how far the answers on show agree.
+fn note(session: &Session, lane: Lane) -> Option<String> {
+    let turn = session.turns.last()?;
+    if session.phase(lane) == Phase::Waiting {
+        return Some("waiting".into());
+    }
+    let agreement = turn.agreement;
+    let share = agreement.share()?;
+    Some(match agreement.first_difference {
+        Some(at) => {
+            format!("same {}/{} · {:.0} % · parts at {}", agreement.same, agreement.compared, share * 100.0, at + 1)
+        }
+        None => format!("same {}/{}", agreement.same, agreement.compared),
+    })
+}
+
+/// What an empty transcript says.
+fn welcome(state: &State, theme: &Theme, lane: Lane, inner: Rect, buf: &mut Buffer) {
+    let words = match (lane, state.started.is_some()) {
+        (_, false) if state.stopped.is_none() => "The model is being loaded.",
+        (Lane::KCache, _) => {
+            "K stays on the device, V lives in host memory. Every step reads only the N rows of V with the largest \
+             attention weights."
+        }
+        (Lane::Kv, _) => "K and V stay on the device and every row is read: the ordinary KV cache, as the baseline.",
+    };
+    for (line, row) in wrap_text(words, theme.dim, usize::from(inner.width.saturating_sub(2))).iter().zip(inner.rows())
+    {
+        buf.set_line(row.x + 1, row.y, line, row.width.saturating_sub(1));
+    }
+}
+
+/// The styles of a transcript.
+#[derive(Default)]
+struct Styles {
+    user: Style,
+    text: Style,
+    dim: Style,
+    parted: Style,
+    same: Style,
+    bad: Style,
+}
+
+impl Styles {
+    fn new(theme: &Theme) -> Self {
+        Self {
+            user: theme.title,
+            text: theme.text,
+            dim: theme.dim,
+            // Reversed as well as coloured: the mark must be seen without colour.
+            parted: theme.mark.add_modifier(Modifier::REVERSED | Modifier::BOLD),
+            same: theme.good,
+            bad: theme.bad,
+        }
+    }
+}
+
+/// All lines of a transcript at a width.
+fn lines(session: &Session, lane: Lane, width: usize, styles: &Styles) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    for (at, turn) in session.turns.iter().enumerate() {
+        if at > 0 {
+            lines.push(Line::default());
+        }
+        question(turn, width, styles, &mut lines);
+        if session.lanes.contains(&lane) {
+            answer(session, turn, lane, width, styles, &mut lines);
+        }
+    }
+    lines
+}
+
+fn question(turn: &Turn, width: usize, styles: &Styles, lines: &mut Vec<Line<'static>>) {
+    if let Some(document) = &turn.document {
+        let size = turn.prompt_tokens.map_or(String::new(), |tokens| format!(" · {} tokens", thousands(tokens)));
+        let folded = super::super::wrap::clip(&format!("▸ {document}{size}"), width);
+        lines.push(Line::styled(folded, styles.dim));
+    }
+    let wrapped = wrap_text(&turn.text, styles.user, width.saturating_sub(2));
+    for (at, line) in wrapped.into_iter().enumerate() {
+        let mark = if at == 0 { "❯ " } else { "  " };
+        let mut spans = vec![Span::styled(mark, styles.user)];
+        spans.extend(line.spans);
+        lines.push(Line::from(spans));
+    }
+}
+
+fn answer(session: &Session, turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Vec<Line<'static>>) {
+    let answer = turn.answer(lane);
+    if !answer.text.is_empty() {
+        let parted = turn.agreement.first_difference.and_then(|index| answer.token_range(index));
+        let piece = |text, style| Piece { text, style };
+        let text = answer.text.trim_end_matches('\n');
+        let pieces = match parted.filter(|range| range.end <= text.len()) {
+            Some(range) => vec![
+                piece(&text[..range.start], styles.text),
+                piece(&text[range.clone()], styles.parted),
+                piece(&text[range.end..], styles.text),
+            ],
+            None => vec![piece(text, styles.text)],
+        };
+        lines.extend(wrap(&pieces, width));
+    }
+    let busy = session.phase(lane).busy() && turn.open(lane) && session.turns.last() == Some(turn);
+    if busy && answer.tokens.is_empty() {
+        let words = if session.phase(lane) == Phase::Waiting { "waits for its turn" } else { "reads" };
+        lines.push(Line::styled(words, styles.dim));
+    }
+    if let Some(error) = turn.error.as_ref().filter(|_| turn.open(lane)) {
+        lines.extend(wrap_text(error, styles.bad, width));
+    }
+    if let Some((reason, usage)) = &answer.end {
+        let mut words = vec![format!("{} tokens", usage.completion_tokens)];
+        if *reason != FinishReason::Stop {
+            words.insert(0, reason.to_string());
+        }
+        if let Some(ttft) = usage.ttft_ms {
+            words.push(format!("first after {}", duration(Some(ttft / 1000.0))));
+        }
+        if let Some(kept) = answer.kept_mass() {
+            words.push(format!("kept {}", Unit::Percent.text(Some(kept))));
+        }
+        let style = match reason {
+            FinishReason::Context | FinishReason::Budget => styles.bad,
+            _ => styles.dim,
+        };
+        let mut line = wrap_text(&words.join(" · "), style, width);
+        if let (Some(_), Some(share)) = (&turn.answer(lane.other()).end, turn.agreement.share()) {
+            let agreement = turn.agreement;
+            let (words, style) = match agreement.first_difference {
+                None => ("every token the same in both".to_owned(), styles.same),
+                Some(at) => (format!("{:.0} % the same, parts at token {}", share * 100.0, at + 1), styles.dim),
+            };
+            line.extend(wrap_text(&words, style, width));
+        }
+        lines.extend(line);
+    }
+}
+
+/// `5,012`
+pub fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!([0, 999, 1000, 5012, 1_234_567].map(thousands), ["0", "999", "1,000", "5,012", "1,234,567"]);
+    }
+}

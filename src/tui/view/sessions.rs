@@ -1,0 +1,128 @@
+//! The list of sessions: name, state and progress of each, per lane.
+
+use ratatui::{buffer::Buffer, layout::Rect, text::Span};
+use unicode_width::UnicodeWidthStr;
+
+use super::{layout, right_spans, rows, spans, text};
+use crate::tui::{
+    session::{Phase, Session},
+    state::{Focus, State},
+    theme::Theme,
+    widgets::{Panel, units::duration},
+    wrap::clip,
+};
+
+/// The list, two rows for each session.
+pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    if area.is_empty() {
+        return;
+    }
+    let title = format!("Sessions {}", state.sessions.len());
+    let inner = Panel::new(theme, &title).focused(state.focus == Focus::Sessions).render(area, buf, &[]);
+    if state.sessions.is_empty() {
+        let key = state.keymap.keys(crate::tui::action::Action::NewSession).first();
+        let hint = key.map_or_else(|| "none yet".to_owned(), |key| format!("none yet: {key}"));
+        text(buf, inner, &hint, theme.dim);
+        return;
+    }
+    let fit = usize::from(inner.height / 2).max(1);
+    let first = (state.selected + 1).saturating_sub(fit);
+    for (at, session) in state.sessions.iter().enumerate().skip(first).take(fit) {
+        let cell = rows(inner, (at - first) as u16 * 2, 2);
+        entry(theme, session, at == state.selected, cell, buf);
+    }
+}
+
+fn entry(theme: &Theme, session: &Session, selected: bool, cell: Rect, buf: &mut Buffer) {
+    let (top, below) = (rows(cell, 0, 1), rows(cell, 1, 1));
+    if selected {
+        buf.set_style(top, theme.selection);
+    }
+    let name_style = if selected { theme.selection.patch(theme.title) } else { theme.text };
+    let tag = if session.demo { "demo " } else { "" };
+    let tag_style = if selected { theme.selection } else { theme.dim };
+    let taken = right_spans(buf, top, vec![Span::styled(tag, tag_style)]);
+    let room = usize::from(top.width.saturating_sub(taken + 1));
+    text(buf, Rect { x: top.x + 1, width: room as u16, ..top }, &session.name, name_style);
+    let mut pieces = vec![Span::raw(" ")];
+    pieces.extend(status(theme, session, usize::from(below.width.saturating_sub(1))));
+    spans(buf, below, pieces);
+}
+
+/// What each lane is doing; said once where both do the same.
+fn status(theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> {
+    let [ours, theirs] = session.phases;
+    let one_lane = session.lanes.len() == 1;
+    if session.queued.is_some() {
+        return vec![Span::styled("your message waits", theme.warn)];
+    }
+    if let (Phase::Prefill(progress), true) = (ours, same_kind(ours, theirs) || one_lane) {
+        let left = progress.seconds_left().map_or(String::new(), |s| format!(", {}", duration(Some(s))));
+        let long = format!("prefill {:.0} %{left}", progress.share() * 100.0);
+        let short = format!("prefill {:.0} %", progress.share() * 100.0);
+        return vec![Span::styled(if long.width() <= width { long } else { short }, theme.warn)];
+    }
+    let same_word = match (ours, theirs) {
+        (Phase::Idle, Phase::Idle) => Some("idle"),
+        (Phase::Waiting, Phase::Waiting) => Some("waiting"),
+        _ => None,
+    };
+    if let Some(word) = same_word {
+        return vec![Span::styled(word, theme.dim)];
+    }
+    // `● 37 tok  ○ 41 tok`: what runs is in the lane's colour, what has ended is dim and says why.
+    let mut pieces = Vec::new();
+    let mut used = 0;
+    for &lane in &session.lanes {
+        let look = theme.lane(lane);
+        let tokens = session.turns.last().map_or(0, |turn| turn.answer(lane).tokens.len());
+        let (word, style) = match session.phase(lane) {
+            Phase::Idle => ("idle".to_owned(), theme.dim),
+            Phase::Waiting => ("waiting".to_owned(), theme.dim),
+            Phase::Prefill(progress) => (format!("{:.0} %", progress.share() * 100.0), theme.warn),
+            Phase::Answering => (format!("{tokens} tok"), look.style),
+            Phase::Ended(crate::engine::FinishReason::Stop) => (format!("{tokens} done"), theme.dim),
+            Phase::Ended(reason) => (reason.to_string(), theme.dim),
+        };
+        let word = format!("{word:<8}");
+        if used + 2 + word.trim_end().width() > width {
+            break;
+        }
+        used += 2 + word.width();
+        pieces.push(Span::styled(format!("{} ", look.symbol), look.style));
+        pieces.push(Span::styled(word, style));
+    }
+    pieces
+}
+
+fn same_kind(a: Phase, b: Phase) -> bool {
+    match (a, b) {
+        (Phase::Prefill(a), Phase::Prefill(b)) => (a.done, a.total) == (b.done, b.total),
+        _ => false,
+    }
+}
+
+/// One row of names, the one on show in the middle of what fits.
+pub fn row(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    if area.is_empty() {
+        return;
+    }
+    let Some(session) = state.session() else { return };
+    let count = format!(" {}/{} ", state.selected + 1, state.sessions.len());
+    let mut pieces = vec![Span::styled(count, theme.dim)];
+    let style = if state.focus == Focus::Sessions { theme.selection } else { theme.title };
+    pieces.push(Span::styled(clip(&session.name, usize::from(area.width / 2)), style));
+    pieces.push(Span::raw("  "));
+    let used: usize = pieces.iter().map(Span::width).sum();
+    pieces.extend(status(theme, session, usize::from(area.width).saturating_sub(used)));
+    spans(buf, area, pieces);
+}
+
+/// Which session a click in the list hits.
+pub fn hit(state: &State, area: Rect, row: u16) -> Option<usize> {
+    let inner = layout::inner(area);
+    let fit = usize::from(inner.height / 2).max(1);
+    let first = (state.selected + 1).saturating_sub(fit);
+    let at = first + usize::from(row.checked_sub(inner.y)?) / 2;
+    (at < state.sessions.len() && row < inner.bottom()).then_some(at)
+}
