@@ -124,6 +124,7 @@ fn bench_measures_every_policy_at_every_size() {
             assert!(range.contains(&figure(run, name)), "{name} in {run:#}");
         }
         assert!(figure(run, "step_ms_p99") >= figure(run, "step_ms_p50_min"));
+        assert_eq!(figure(run, "prefill_passes"), 3.0, "short prompts are computed once a round");
         // Medians of parts need not add up; parts of a step that took longer than its slowest do not exist.
         for name in ["linear_ms", "attention_ms", "head_ms", "other_ms"] {
             assert!(figure(run, name) <= figure(run, "step_ms_p99"), "{name} in {run:#}");

@@ -19,6 +19,8 @@ pub struct Run {
     pub batch: usize,
     /// Threads that computed.
     pub threads: usize,
+    /// How often the prompt was computed: once where it is long, so that it has no range.
+    pub prefill_passes: usize,
     /// Prompt tokens per second of one prompt, its output head included: the median over the passes.
     pub prefill_tok_s: f64,
     /// The slowest pass.
@@ -146,6 +148,7 @@ impl Run {
             ctx,
             batch,
             threads,
+            prefill_passes: passes.len(),
             prefill_tok_s: prefill.median,
             prefill_tok_s_min: prefill.min,
             prefill_tok_s_max: prefill.max,

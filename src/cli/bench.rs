@@ -122,9 +122,11 @@ fn rows(runs: &[Run]) -> Vec<Vec<String>> {
         }
         rows.push(row);
     };
+    // One pass has no slowest and no fastest.
+    let range = |run: &Run, end: f64| (run.prefill_passes > 1).then_some(end);
     figure("prefill", "tok/s", 1, &|run| Some(run.prefill_tok_s));
-    figure("  slowest pass", "tok/s", 1, &|run| Some(run.prefill_tok_s_min));
-    figure("  fastest pass", "tok/s", 1, &|run| Some(run.prefill_tok_s_max));
+    figure("  slowest pass", "tok/s", 1, &|run| range(run, run.prefill_tok_s_min));
+    figure("  fastest pass", "tok/s", 1, &|run| range(run, run.prefill_tok_s_max));
     figure("  linear layers", "GFLOP/s", 1, &|run| run.prefill_linear_gflop_s);
     figure("decode", "tok/s", 1, &|run| Some(run.decode_tok_s));
     figure("  slowest round", "tok/s", 1, &|run| Some(run.decode_tok_s_min));
