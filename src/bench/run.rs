@@ -31,7 +31,7 @@ pub struct Run {
     pub prefill_linear_ms: f64,
     /// Milliseconds that exact attention took for a whole prompt.
     pub prefill_attention_ms: f64,
-    /// Billions of multiplications and additions per second in the linear layers of prefill; `None` when too fast to say.
+    /// Billions of multiplications and additions per second in prefill's linear layers; `None` when too fast to say.
     pub prefill_linear_gflop_s: Option<f64>,
     /// Tokens per second over all sequences: the median over the rounds.
     pub decode_tok_s: f64,

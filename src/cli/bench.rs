@@ -24,10 +24,12 @@ pub struct BenchArgs {
     #[arg(long = "policy", value_name = "P")]
     policies: Vec<String>,
     /// Prompt lengths in tokens
-    #[arg(long, value_name = "TOKENS,…", value_delimiter = ',', default_values_t = [512, 4096], value_parser = at_least_one())]
+    #[arg(long, value_name = "TOKENS,…", value_parser = at_least_one())]
+    #[arg(value_delimiter = ',', default_values_t = [512, 4096])]
     ctx: Vec<u32>,
     /// How many sequences decode together
-    #[arg(long, value_name = "SEQUENCES,…", value_delimiter = ',', default_values_t = [1], value_parser = at_least_one())]
+    #[arg(long, value_name = "SEQUENCES,…", value_parser = at_least_one())]
+    #[arg(value_delimiter = ',', default_values_t = [1])]
     batch: Vec<u32>,
     /// Tokens that each sequence decodes in a round
     #[arg(long = "gen", value_name = "TOKENS", default_value_t = 32, value_parser = at_least_one())]
