@@ -135,7 +135,7 @@ fn as_text(
 ) -> String {
     let mut text = machine.headline();
     text += &format!(
-        "{} tokens after {} tokens of context, decoded under each policy and compared with full attention (KL in nats)\n",
+        "{} tokens after {} tokens of context, decoded by each policy, compared with full attention (KL in nats)\n",
         options.tokens, options.context
     );
     let mut part = |title: String, evaluation: &Evaluation| text += &format!("\n{title}\n{}", table(&rows(evaluation)));

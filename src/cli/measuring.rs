@@ -83,8 +83,8 @@ fn kernels() -> &'static str {
     if cpu::has_avx2() { "avx2" } else { "portable" }
 }
 
-/// Shows how far the work is, on stderr: a bar where that is a terminal, a line for every tenth elsewhere. Knows whether
-/// Ctrl-C was pressed.
+/// Shows how far the work is, on stderr: a bar where that is a terminal, a line for every tenth elsewhere. Knows
+/// whether Ctrl-C was pressed.
 pub struct Display {
     bar: Option<ProgressBar>,
     said: Option<usize>,

@@ -3,8 +3,8 @@
 use super::{Evaluation, Score};
 
 impl Evaluation {
-    /// The result over all the tokens of several evaluations of the same policies on equally many tokens each; `None` of
-    /// none.
+    /// The result over all the tokens of several evaluations of the same policies on equally many tokens each; `None`
+    /// of none.
     pub fn pooled(evaluations: &[Self]) -> Option<Self> {
         let first = evaluations.first()?;
         let scores = (0..first.scores.len())
@@ -33,7 +33,7 @@ fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     values.sum::<f64>() / count
 }
 
-/// A perplexity is the exponential of a mean, so that of equally many tokens each is the exponential of the means' mean.
+/// A perplexity is the exponential of a mean; of equally many tokens each, theirs is that of the means' mean.
 fn geometric_mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     mean(values.map(f64::ln)).exp()
 }
