@@ -8,15 +8,18 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 
 mod args;
+mod bench;
 mod config;
 mod dashboard;
 mod doctor;
 mod engine;
+mod eval;
 mod failure;
 mod fetch;
 mod interrupt;
 mod load;
 mod log;
+mod measuring;
 mod model;
 mod output;
 
@@ -48,6 +51,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         return dashboard::run(cli.dashboard, config);
     };
     match command {
+        Command::Bench(args) => {
+            let (config, _log) = start(&overrides)?;
+            bench::run(&args, &config, cli.global.json)
+        }
+        Command::Eval(args) => {
+            let (config, _log) = start(&overrides)?;
+            eval::run(&args, &config, cli.global.json)
+        }
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
         Command::Model(command) => {
