@@ -33,6 +33,13 @@ ci:
 bench *ARGS:
     cargo run --release -- bench --policy kv --policy kcache --ctx 512,4096 --batch 1,8 --gen 32 {{ ARGS }}
 
+# Time kcache and llama.cpp (prebuilt, from PyPI) in turns on the same file; wants an idle machine
+bench-peer *ARGS:
+    cargo build --release
+    python3 -m venv target/peer
+    target/peer/bin/python -m pip install --quiet xllamacpp==2026.10.11549
+    target/peer/bin/python benches/peer.py target/release/kcache "$(target/release/kcache model fetch)" {{ ARGS }}
+
 # Draw the README's picture of the dashboard from the recorded run
 picture:
     cargo run --release -- picture --from assets/demo/run.jsonl --size 160x50 --out assets/dashboard.svg
