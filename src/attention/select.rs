@@ -1,16 +1,16 @@
 //! Exact choice of the N largest weights.
 //!
 //! The N-th largest of some block maxima is a lower bound of the N-th largest weight. What lies at or above it is a
-//! few times N candidates, among which the N-th is found by partition; no part of this sorts all positions.
+//! few times N candidates, through which the exact cut is laid; no part of this sorts all positions.
 
-use crate::kernels::pick;
+use crate::kernels::pick::{self, Cut};
 
 /// Buffers of [`Selector::largest`], kept between calls.
 #[derive(Debug, Default)]
 pub(super) struct Selector {
-    maxima: Vec<u32>,
-    keys: Vec<u64>,
-    order: Vec<u64>,
+    maxima: Vec<f32>,
+    candidates: Vec<f32>,
+    positions: Vec<u32>,
 }
 
 impl Selector {
@@ -19,24 +19,26 @@ impl Selector {
     /// Weights are finite and not negative. `weights` is a multiple of 64 long, zeros from `len` on, and `0 < n < len`.
     pub(super) fn largest(&mut self, weights: &[f32], len: usize, n: usize, selected: &mut Vec<u32>) {
         debug_assert!(0 < n && n < len && len <= weights.len() && weights.len().is_multiple_of(pick::RUN));
+        selected.clear();
         // Twice as many maxima as rows asked for keep the candidates few; without that many, everything is one.
         let runs = (len / pick::RUN * pick::LANES / (2 * n)).min(8);
-        let threshold = if runs == 0 {
-            0.0
-        } else {
-            self.maxima.clear();
-            pick::maxima(weights, runs, &mut self.maxima);
-            let nth = self.maxima.len() - n;
-            f32::from_bits(*self.maxima.select_nth_unstable(nth).1)
-        };
-        self.keys.clear();
-        pick::at_least(&weights[..len], threshold, &mut self.keys);
-        self.order.clear();
-        self.order.extend_from_slice(&self.keys);
-        let nth = self.order.len() - n;
-        let least = *self.order.select_nth_unstable(nth).1;
-        selected.clear();
-        selected.extend(self.keys.iter().filter(|&&key| key >= least).map(|&key| pick::position(key)));
+        if runs == 0 {
+            let weights = &weights[..len];
+            Cut::new(weights, 0.0, n).apply(weights, &mut |index| selected.push(index as u32));
+            return;
+        }
+        self.maxima.clear();
+        pick::maxima(weights, runs, &mut self.maxima);
+        let mut floor = f32::INFINITY;
+        Cut::new(&self.maxima, 0.0, n).apply(&self.maxima, &mut |index| floor = floor.min(self.maxima[index]));
+        self.candidates.clear();
+        self.positions.clear();
+        pick::at_least(&weights[..len], floor, |index, weight| {
+            self.candidates.push(weight);
+            self.positions.push(index as u32);
+        });
+        let cut = Cut::new(&self.candidates, floor, n);
+        cut.apply(&self.candidates, &mut |index| selected.push(self.positions[index]));
     }
 }
 
