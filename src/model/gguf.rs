@@ -128,6 +128,13 @@ impl Gguf {
         Ok(TensorView { name, dtype: tensor.dtype, rows: tensor.rows, cols: tensor.cols, bytes })
     }
 
+    /// Says that the tensor `name` has been taken over: its bytes need not stay in memory a second time.
+    pub fn release(&self, name: &str) {
+        if let Some(tensor) = self.header.tensors.get(name) {
+            self.map.release(tensor.start as usize..(tensor.start + tensor.len) as usize);
+        }
+    }
+
     /// The names of all tensors, sorted.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.header.tensors.keys().map(String::as_str)

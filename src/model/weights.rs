@@ -87,8 +87,10 @@ impl LayerWeights {
 
 fn linear(gguf: &Gguf, name: &str) -> Result<Linear, ModelError> {
     let tensor = gguf.tensor(name)?;
-    Linear::from_gguf(tensor.dtype, tensor.bytes, tensor.rows, tensor.cols)
-        .map_err(|source| ModelError::Weights { tensor: name.to_owned(), source })
+    let linear = Linear::from_gguf(tensor.dtype, tensor.bytes, tensor.rows, tensor.cols)
+        .map_err(|source| ModelError::Weights { tensor: name.to_owned(), source })?;
+    gguf.release(name);
+    Ok(linear)
 }
 
 fn vector(gguf: &Gguf, name: &str) -> Result<Vec<f32>, ModelError> {
