@@ -68,6 +68,20 @@ fn help_names_every_command_and_version_the_release() {
 }
 
 #[test]
+fn shells_and_man_are_told_every_command() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = fine(&home.run(&["completions", shell]));
+        assert!(script.contains("kcache") && script.contains("doctor"), "{shell}");
+    }
+    let page = fine(&home.run(&["man"]));
+    assert!(page.starts_with(".ie") || page.contains(".TH"), "{page:.80}");
+    for command in ["bench", "eval", "doctor"] {
+        assert!(page.contains(command), "{command}");
+    }
+}
+
+#[test]
 fn misuse_exits_2_with_a_reason() {
     let home = Home::new();
     for (arguments, reason) in [

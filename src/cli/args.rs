@@ -53,6 +53,10 @@ pub enum Command {
     Eval(super::eval::EvalArgs),
     /// What this machine offers and what is missing, each with what to do about it
     Doctor,
+    /// Writes the completions of a shell to stdout
+    Completions(super::shell::CompletionsArgs),
+    /// Writes the manual page to stdout
+    Man,
 }
 
 impl Global {

@@ -22,6 +22,7 @@ mod log;
 mod measuring;
 mod model;
 mod output;
+mod shell;
 
 pub use args::Cli;
 pub use failure::Failure;
@@ -60,6 +61,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             eval::run(&args, &config, cli.global.json)
         }
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man => shell::man(),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
         Command::Model(command) => {
             let (config, _log) = start(&overrides)?;

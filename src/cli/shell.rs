@@ -1,0 +1,44 @@
+//! `kcache completions` and `kcache man`: what shells and `man` want to know, made from the command line itself.
+
+use std::{io, process::ExitCode};
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use color_eyre::eyre::WrapErr;
+
+use super::{Cli, Failure, output};
+
+/// Flags of `kcache completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell to write for
+    pub shell: Shell,
+}
+
+/// Writes the completions of a shell to stdout.
+pub fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "kcache", &mut script);
+    output::print(&String::from_utf8_lossy(&script))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the manual page to stdout, commands and all.
+pub fn man() -> Result<ExitCode, Failure> {
+    let mut page = Vec::new();
+    let write = |page: &mut Vec<u8>| -> io::Result<()> {
+        let mut command = Cli::command();
+        command.build();
+        clap_mangen::Man::new(command.clone()).render(page)?;
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            let man = clap_mangen::Man::new(sub.clone()).title(format!("kcache {}", sub.get_name()));
+            man.render_description_section(page)?;
+            man.render_synopsis_section(page)?;
+            man.render_options_section(page)?;
+        }
+        Ok(())
+    };
+    write(&mut page).wrap_err("the manual page cannot be made")?;
+    output::print(&String::from_utf8_lossy(&page))?;
+    Ok(ExitCode::SUCCESS)
+}
