@@ -199,6 +199,19 @@ fn eval_finds_nothing_lost_where_every_row_is_read() {
 }
 
 #[test]
+fn eval_in_f32_tells_rounding_from_policies() {
+    let home = Home::new();
+    let home = home.text("text.txt", 200, 0);
+    let arguments = ["eval", "--text", "text.txt", "--context", "80", "--tokens", "30", "--policy", "kv", "--exact"];
+    let report = home.json(&arguments);
+    let runs = report["runs"].as_array().unwrap();
+    assert_eq!((runs[0]["policy"].as_str(), figure(&runs[0], "kl_mean")), (Some("kv"), 0.0));
+    assert_eq!(runs[1]["policy"].as_str(), Some(kcache::quality::ROUNDED));
+    let rounding = figure(&runs[1], "kl_mean");
+    assert!(rounding > 0.0 && rounding < 0.1, "{rounding}");
+}
+
+#[test]
 fn eval_pools_several_texts() {
     let home = Home::new();
     home.text("a.txt", 200, 0).text("b.txt", 200, 3);

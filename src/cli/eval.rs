@@ -36,11 +36,14 @@ pub struct EvalArgs {
     /// A policy to evaluate, like `kv` or `kcache:n=128,tail=mean`; repeat it to compare. Without it, the two lanes'
     #[arg(long = "policy", value_name = "P")]
     policies: Vec<String>,
+    /// Compute linear layers on f32 activations: many times slower, and without the noise of rounding them to 8 bits
+    #[arg(long)]
+    exact: bool,
 }
 
 pub fn run(args: &EvalArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let policies = policies(&args.policies, config)?;
-    let options = EvalOptions { context: args.context, tokens: args.tokens, policies };
+    let options = EvalOptions { context: args.context, tokens: args.tokens, policies, exact: args.exact };
     let texts = args.texts.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let machine = Machine::start(config)?;
     let mut display = Display::start()?;
@@ -56,7 +59,7 @@ pub fn run(args: &EvalArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
             .map(|(path, one)| json!({ "text": path, "full_ppl": one.full_ppl, "runs": as_json(one) }))
             .collect();
         print_json(&json!({
-            "machine": machine.facts(), "context": options.context, "tokens": options.tokens,
+            "machine": machine.facts(), "context": options.context, "tokens": options.tokens, "exact": options.exact,
             "full_ppl": pooled.full_ppl, "runs": as_json(&pooled), "texts": each,
         }))?;
     } else {

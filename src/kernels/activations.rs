@@ -27,6 +27,7 @@ pub struct Activations {
     blocks: Vec<Block>,
     width: usize,
     rows: usize,
+    exact: bool,
 }
 
 /// Rows below which a second thread does not pay.
@@ -38,6 +39,16 @@ impl Activations {
         Self::default()
     }
 
+    /// Whether layers multiply the floats as they are instead of their 8-bit form: slow, and without rounding noise.
+    pub fn set_exact(&mut self, exact: bool) {
+        self.exact = exact;
+    }
+
+    /// See [`Activations::set_exact`].
+    pub fn is_exact(&self) -> bool {
+        self.exact
+    }
+
     /// Takes `x`, `[rows, width]`. The 8-bit form is made where `width` is a multiple of 32.
     ///
     /// # Panics
@@ -47,7 +58,7 @@ impl Activations {
         (self.rows, self.width) = (x.len() / width, width);
         self.values.clear();
         self.values.extend_from_slice(x);
-        let blocks = if width.is_multiple_of(BLOCK) { x.len() / BLOCK } else { 0 };
+        let blocks = if width.is_multiple_of(BLOCK) && !self.exact { x.len() / BLOCK } else { 0 };
         self.blocks.resize(blocks, Block::default());
         let chunk = ROWS_PER_TASK * width / BLOCK;
         let values = &self.values;
@@ -71,7 +82,7 @@ impl Activations {
         &self.values
     }
 
-    /// One row in blocks, `[width / 32]`; empty where `width` is no multiple of 32.
+    /// One row in blocks, `[width / 32]`; empty where `width` is no multiple of 32 or the activations are exact.
     pub fn blocks(&self, row: usize) -> &[Block] {
         let per_row = self.blocks.len() / self.rows.max(1);
         &self.blocks[row * per_row..][..per_row]

@@ -199,10 +199,26 @@ pub fn forward_many(pool: &Pool, x: &Activations, jobs: &mut [(&Linear, &mut [f3
     run(pool, x, jobs, false);
 }
 
+/// The sum of products in eight lanes, which a compiler turns into vectors.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
+    for (a, b) in a.zip(b) {
+        for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane += a * b;
+        }
+    }
+    rest + lanes.iter().sum::<f32>()
+}
+
 fn run(pool: &Pool, x: &Activations, jobs: &mut [(&Linear, &mut [f32])], add: bool) {
     for (layer, y) in jobs.iter() {
         assert_eq!(x.width(), layer.in_features, "width of a linear layer's input");
         assert_eq!(y.len(), x.rows() * layer.out_features, "length of a linear layer's output");
+    }
+    if x.is_exact() {
+        return jobs.iter_mut().for_each(|(layer, y)| layer.run_exact(pool, x, y, add));
     }
     let tasks = jobs.iter().map(|(layer, _)| layer.tasks()).sum();
     let parts: Vec<(&Linear, Base<f32>)> = jobs.iter_mut().map(|(layer, y)| (*layer, Base::new(y))).collect();
@@ -225,6 +241,24 @@ fn run(pool: &Pool, x: &Activations, jobs: &mut [(&Linear, &mut [f32])], add: bo
 }
 
 impl Linear {
+    /// The layer on activations that are not rounded: weights as floats, sums in f32.
+    fn run_exact(&self, pool: &Pool, x: &Activations, y: &mut [f32], add: bool) {
+        const FEATURES: usize = 16;
+        let y = Base::new(y);
+        pool.run(self.out_features.div_ceil(FEATURES), &|task| {
+            let mut weights = vec![0.0; self.in_features];
+            for feature in task * FEATURES..((task + 1) * FEATURES).min(self.out_features) {
+                self.row(feature, &mut weights);
+                for (row, x) in x.values().chunks_exact(self.in_features).enumerate() {
+                    let sum = dot(&weights, x);
+                    // SAFETY: y is [rows, out_features] (checked by `run`), and this feature belongs to this task alone.
+                    let y = unsafe { y.part(row * self.out_features + feature, 1) };
+                    y[0] = if add { y[0] + sum } else { sum };
+                }
+            }
+        });
+    }
+
     /// Task `task` of this layer: a few groups of output features for every row.
     fn run_groups(&self, packed: &dyn Packed, task: usize, x: &Activations, y: &Base<f32>, add: bool) {
         let per_task = self.groups_per_task(packed);
@@ -285,6 +319,24 @@ mod tests {
         let mut activations = Activations::new();
         activations.fill(&Pool::new(1), x, width);
         activations
+    }
+
+    #[test]
+    fn exact_activations_are_not_rounded() {
+        for (dtype, out_features, in_features) in
+            [(GgmlDType::Q4_1, 20, 96), (GgmlDType::Q8_0, 9, 64), (GgmlDType::F16, 7, 33)]
+        {
+            let bytes = file(dtype, out_features, in_features);
+            let layer = Linear::from_gguf(dtype, &bytes, out_features, in_features).unwrap();
+            let x = wave(3 * in_features, 0.37);
+            let mut input = Activations::new();
+            input.set_exact(true);
+            input.fill(&Pool::new(2), &x, in_features);
+            let mut y = vec![1.0; 3 * out_features];
+            layer.forward_add(&Pool::new(2), &input, &mut y);
+            let expected: Vec<f32> = reference::linear(&layer, &x).iter().map(|y| y + 1.0).collect();
+            assert_close(&y, &expected, 1e-5);
+        }
     }
 
     fn assert_close(fast: &[f32], plain: &[f32], bound: f32) {

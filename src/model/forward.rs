@@ -66,6 +66,12 @@ impl Forward {
         }
     }
 
+    /// Computes linear layers on f32 activations from now on, instead of rounding them to 8 bits: many times slower, for
+    /// evaluations that have to see differences smaller than that rounding.
+    pub fn set_exact(&mut self, exact: bool) {
+        self.input.set_exact(exact);
+    }
+
     /// Makes the buffers for `rows` rows, of which the logits of `logit_rows` are wanted, so that no step up to that size
     /// has to.
     pub fn reserve(&mut self, model: &LanguageModel, rows: usize, logit_rows: usize) {
