@@ -12,6 +12,7 @@
 //! | [`quality`] | what a policy costs in quality: perplexity, KL divergence and agreement against full attention |
 //! | [`telemetry`] | series and percentiles, and the samplers of GPU (NVML) and host (sysinfo) |
 //! | [`config`] | `config.toml`, environment and flags as one checked structure |
+//! | [`demo`] | the sessions about documents that the program brings along |
 //! | [`tui`] | the dashboard: state, update, view, widgets, key map and themes |
 //! | [`cli`] | the command line, one file per command |
 //!
@@ -21,6 +22,7 @@ pub mod attention;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod kernels;
 pub mod model;

@@ -8,12 +8,14 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 
 mod args;
+mod chat;
 mod config;
 mod dashboard;
 mod doctor;
 mod engine;
 mod failure;
 mod fetch;
+mod headless;
 mod interrupt;
 mod load;
 mod log;
@@ -45,9 +47,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Some(command) = cli.command else {
         cli.dashboard.override_(&mut overrides);
         let (config, _log) = start(&overrides)?;
-        return dashboard::run(cli.dashboard, config);
+        return dashboard::run(cli.dashboard, config, cli.global.json);
     };
     match command {
+        Command::Chat(args) => {
+            args.override_(&mut overrides);
+            let (config, _log) = start(&overrides)?;
+            chat::run(args, &config, cli.global.json)
+        }
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
         Command::Model(command) => {
