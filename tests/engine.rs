@@ -12,8 +12,8 @@ use candle_core::quantized::GgmlDType;
 use kcache::{
     cache::{Knobs, Policy, Select, Tail},
     engine::{
-        Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Sampling,
-        SessionId, Turn, Usage,
+        Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Priority,
+        Sampling, SessionId, Turn, Usage,
     },
     model::{LanguageModel, source},
 };
@@ -248,6 +248,31 @@ fn stopping_one_answer_does_not_touch_the_others() {
     for (key, tokens) in &alone {
         assert_eq!(&found[key], tokens, "{key:?}");
     }
+    stop(engine, &events);
+}
+
+#[test]
+fn what_is_typed_goes_before_what_the_program_asked() {
+    let model = model(512);
+    let (engine, events) = start(&model, both_lanes());
+    let ask = |session: u32, text: String, max_tokens, priority| {
+        let turn = Turn { max_tokens, ignore_eos: true, priority, ..Turn::default() };
+        let said = Op::Say { session: SessionId(session), document: None, text, turn };
+        engine.ops().send(open(session)).unwrap();
+        engine.ops().send(said).unwrap();
+    };
+    ask(1, "the long demo in the hall ".repeat(14), 5, Priority::Background);
+    ask(2, "hello".into(), 60, Priority::Typed);
+    let read = until_finished(&events, 4);
+    let first = |session| {
+        let of = |event: &Event| matches!(&event.kind, EventKind::Token(token) if token.session == SessionId(session));
+        read.iter().position(of).unwrap()
+    };
+    let typed_ends = read
+        .iter()
+        .rposition(|event| matches!(&event.kind, EventKind::Finished(finished) if finished.session == SessionId(2)));
+    assert!(first(2) < first(1), "the typed answer begins first");
+    assert!(typed_ends.unwrap() < first(1), "and is not interrupted by the other's prompt");
     stop(engine, &events);
 }
 

@@ -49,6 +49,10 @@ pub enum Command {
     /// Lists, fetches and describes models
     #[command(subcommand)]
     Model(super::model::ModelCommand),
+    /// Measures prefill and decode speed, stage times and bytes by tier, policy beside policy
+    Bench(super::bench::BenchArgs),
+    /// Measures what policies cost in quality on a text, against full attention on the same tokens
+    Eval(super::eval::EvalArgs),
     /// What this machine offers and what is missing, each with what to do about it
     Doctor,
 }

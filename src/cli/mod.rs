@@ -8,17 +8,20 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 
 mod args;
+mod bench;
 mod chat;
 mod config;
 mod dashboard;
 mod doctor;
 mod engine;
+mod eval;
 mod failure;
 mod fetch;
 mod headless;
 mod interrupt;
 mod load;
 mod log;
+mod measuring;
 mod model;
 mod output;
 
@@ -54,6 +57,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             args.override_(&mut overrides);
             let (config, _log) = start(&overrides)?;
             chat::run(args, &config, cli.global.json)
+        }
+        Command::Bench(args) => {
+            let (config, _log) = start(&overrides)?;
+            bench::run(&args, &config, cli.global.json)
+        }
+        Command::Eval(args) => {
+            let (config, _log) = start(&overrides)?;
+            eval::run(&args, &config, cli.global.json)
         }
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
         Command::Doctor => doctor::run(&overrides, cli.global.json),

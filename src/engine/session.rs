@@ -1,6 +1,6 @@
 //! A session: a conversation as the user sees it, with one sequence in each lane that runs it.
 
-use super::{Lane, sequence::Sequence};
+use super::{Lane, Priority, sequence::Sequence};
 
 pub(super) struct Session {
     pub name: String,
@@ -20,6 +20,12 @@ impl Session {
     /// Whether a lane is answering or about to.
     pub fn is_answering(&self) -> bool {
         self.sequences.iter().any(|sequence| sequence.answer.is_some())
+    }
+
+    /// Whether a lane is answering something that a person typed.
+    pub fn answers_what_was_typed(&self) -> bool {
+        let answers = self.sequences.iter().filter_map(|sequence| sequence.answer.as_ref());
+        answers.map(|answer| answer.turn.priority).any(|priority| priority == Priority::Typed)
     }
 
     /// Whether the lanes compute one prompt together.

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    EventKind, FinishReason, Lane, SessionId, Stages, Step, Token,
+    EventKind, FinishReason, Lane, Priority, SessionId, Stages, Step, Token,
     sequence::{Chosen, Sequence},
+    session::Session,
     worker::Worker,
 };
 use crate::{
@@ -27,7 +28,10 @@ struct Outcome {
 impl Worker {
     /// Computes the next chunk of a prompt that several lanes share, once for all of them.
     pub(super) fn shared_step(&mut self) -> bool {
-        let shared = self.sessions.iter().filter(|(_, session)| session.prefills_shared());
+        let typed_only = self.sessions.values().any(Session::answers_what_was_typed);
+        let shared = self.sessions.iter().filter(|(_, session)| {
+            session.sequences.iter().any(|sequence| sequence.prefills_shared() && may_prefill(sequence, typed_only))
+        });
         let next = shared.min_by_key(|(_, session)| session.sequences.iter().filter_map(precedence).min());
         let Some((&id, _)) = next else { return false };
         let started = Instant::now();
@@ -88,11 +92,13 @@ impl Worker {
         let lane = self.lanes[index].lane;
         let state = &mut self.lanes[index];
         let policy = state.cache.policy();
+        let typed_only = self.sessions.values().any(Session::answers_what_was_typed);
         let next_prompt = self
             .sessions
             .iter()
             .flat_map(|(id, session)| session.sequences.iter().map(move |sequence| (id, sequence)))
             .filter(|(_, sequence)| sequence.lane == lane && sequence.prefills_alone())
+            .filter(|(_, sequence)| may_prefill(sequence, typed_only))
             .min_by_key(|(_, sequence)| precedence(sequence))
             .map(|(id, _)| *id);
 
@@ -217,8 +223,14 @@ impl Worker {
     }
 }
 
+/// Whether a prompt may be computed now. While somebody waits for an answer to what they typed, the program's own
+/// prompts wait: every chunk of one would stand between two tokens of that answer.
+fn may_prefill(sequence: &Sequence, typed_only: bool) -> bool {
+    !typed_only || sequence.answer.as_ref().is_some_and(|answer| answer.turn.priority == Priority::Typed)
+}
+
 /// What goes first: what was typed, then what was asked earlier.
-fn precedence(sequence: &Sequence) -> Option<(Reverse<super::Priority>, u64)> {
+fn precedence(sequence: &Sequence) -> Option<(Reverse<Priority>, u64)> {
     sequence.answer.as_ref().map(|answer| (Reverse(answer.turn.priority), answer.order))
 }
 

@@ -11,6 +11,8 @@
 //!
 //! Which twin runs is decided at run time, by what the CPU can do.
 
+#![allow(unsafe_code, reason = "the one home of `unsafe`: vector instructions, the pool, and mapping files")]
+
 pub mod activations;
 pub(crate) mod cpu;
 pub mod exp;

@@ -140,6 +140,7 @@ mod avx2 {
             }
             // SAFETY: eight 16-bit floats each.
             let d = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.d.as_ptr().cast()) });
+            // SAFETY: as above.
             let m = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.m.as_ptr().cast()) });
             for row in 0..R {
                 let dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(dots[row], ones));

@@ -2,6 +2,7 @@
 
 mod distribution;
 mod evaluate;
+mod pooled;
 
 pub use distribution::{Distribution, kl_divergence};
 pub use evaluate::{EvalError, EvalOptions, Evaluation, Progress, Score, evaluate};

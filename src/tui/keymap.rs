@@ -94,9 +94,8 @@ impl FromStr for Key {
     fn from_str(text: &str) -> Result<Self, ()> {
         let mut modifiers = KeyModifiers::NONE;
         let mut rest = text;
-        loop {
-            // `-` itself is a key: a prefix counts only when something follows it.
-            let Some((prefix, after)) = rest.split_once('-').filter(|(_, after)| !after.is_empty()) else { break };
+        // `-` itself is a key: a prefix counts only when something follows it.
+        while let Some((prefix, after)) = rest.split_once('-').filter(|(_, after)| !after.is_empty()) {
             modifiers |= match prefix {
                 "ctrl" => KeyModifiers::CONTROL,
                 "alt" => KeyModifiers::ALT,

@@ -304,7 +304,7 @@ mod tests {
             }
             let end = rest[at..].find('>').expect("every tag ends") + at;
             let tag = &rest[at + 1..end];
-            assert!(tag.matches('"').count() % 2 == 0, "quotes in {tag}");
+            assert!(tag.matches('"').count().is_multiple_of(2), "quotes in {tag}");
             match tag.strip_prefix('/') {
                 Some(name) => assert_eq!(open.pop(), Some(name)),
                 None if tag.ends_with('/') => {}

@@ -106,7 +106,7 @@ impl<'a> TimeChart<'a> {
         // Keep every k-th tick, with k dividing the number of steps so that 0 and the top are among them.
         let steps = ticks.len() - 1;
         let room = (usize::from(plot.height).saturating_sub(1) / 2).max(1);
-        let every = (1..=steps).find(|every| steps % every == 0 && steps / every <= room).unwrap_or(steps);
+        let every = (1..=steps).find(|every| steps.is_multiple_of(*every) && steps / every <= room).unwrap_or(steps);
         for tick in ticks.iter().step_by(every) {
             let y = plot.y + (self.height(*tick, plot) / 4) as u16;
             paint::right(buf, area, plot.x - 1, y, &format!("{} ", self.axis.unit().tick(*tick)), theme.dim);

@@ -1,0 +1,15 @@
+//! How fast each policy is: prefill and decoding, by stage, with the bytes of both tiers.
+//!
+//! The measurement runs on the forward pass and the caches themselves, without the engine's thread. Policies are
+//! compared in turns, so that whatever else the machine does hits all alike: prompts are computed chunk by chunk in
+//! turn, decoding goes round by round in turn, and every round starts from the same prompts. Nothing is replayed or
+//! skipped: prompts are prefilled for real, and each step is fed the likeliest token of the one before.
+
+mod measure;
+mod prompt;
+mod run;
+mod statistics;
+
+pub use measure::{BenchError, BenchOptions, Progress, bench};
+pub use run::Run;
+pub use statistics::Spread;

@@ -1,0 +1,157 @@
+//! `kcache bench`: prefill and decode speed, stage times and bytes by tier, policy beside policy.
+
+use std::process::ExitCode;
+
+use clap::{Args, builder::RangedI64ValueParser, value_parser};
+use color_eyre::eyre::Report;
+use serde_json::json;
+
+use super::{
+    Failure,
+    measuring::{Display, Machine, policies, table},
+    output::{print, print_json},
+};
+use crate::{
+    bench::{BenchError, BenchOptions, Run, bench},
+    config::Config,
+    telemetry::HostSampler,
+};
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// A policy to measure, like `kv` or `kcache:n=128,tail=mean`; repeat it to compare. Without it, the two lanes'
+    #[arg(long = "policy", value_name = "P")]
+    policies: Vec<String>,
+    /// Prompt lengths in tokens
+    #[arg(long, value_name = "TOKENS,…", value_parser = at_least_one())]
+    #[arg(value_delimiter = ',', default_values_t = [512, 4096])]
+    ctx: Vec<u32>,
+    /// How many sequences decode together
+    #[arg(long, value_name = "SEQUENCES,…", value_parser = at_least_one())]
+    #[arg(value_delimiter = ',', default_values_t = [1])]
+    batch: Vec<u32>,
+    /// Tokens that each sequence decodes in a round
+    #[arg(long = "gen", value_name = "TOKENS", default_value_t = 32, value_parser = at_least_one())]
+    steps: u32,
+    /// Rounds that are measured; the policies take turns
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
+    rounds: u32,
+}
+
+/// Sizes that memory or the model's context bound from above.
+fn at_least_one() -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..=1 << 24)
+}
+
+pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    let sizes = |sizes: &[u32]| sizes.iter().map(|&size| size as usize).collect();
+    let options = BenchOptions {
+        policies: policies(&args.policies, config)?,
+        ctx: sizes(&args.ctx),
+        batch: sizes(&args.batch),
+        steps: args.steps as usize,
+        rounds: args.rounds as usize,
+        prefill_chunk: config.engine.prefill_chunk,
+    };
+    let machine = Machine::start(config)?;
+    let mut display = Display::start()?;
+    let mut progress = |progress: crate::bench::Progress| display.show(&progress.what, progress.done, progress.total);
+    let runs = room(&options, &machine)
+        .and_then(|()| bench(&machine.model, &machine.pool, &options, &mut progress).map_err(failure));
+    display.end();
+    let runs = runs?;
+    if json {
+        print_json(&json!({
+            "machine": machine.facts(), "gen": options.steps, "rounds": options.rounds,
+            "prefill_chunk": options.prefill_chunk, "runs": runs,
+        }))?;
+    } else {
+        let rounds = options.rounds;
+        let how = format!("{} tokens a round, {rounds} rounds in turns; medians\n", options.steps);
+        let parts = runs.chunk_by(|a, b| (a.ctx, a.batch) == (b.ctx, b.batch));
+        let blocks: Vec<String> = parts.map(|runs| table(&rows(runs))).collect();
+        print(&format!("{}{how}\n{}", machine.headline(), blocks.join("\n")))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses what this machine's memory cannot hold, where the system tells: better than being killed in the middle.
+fn room(options: &BenchOptions, machine: &Machine) -> Result<(), Failure> {
+    // Sizes that no context can have are refused with a better reason.
+    if options.ctx.iter().any(|&ctx| ctx + options.steps > machine.model.context()) {
+        return Ok(());
+    }
+    let needed = options.cache_bytes(machine.model.cache_shape());
+    let sample = HostSampler::new().map(|mut host| host.sample());
+    let memory = sample.and_then(|sample| sample.memory_total_bytes.zip(sample.memory_used_bytes));
+    match memory.map(|(total, used)| total.saturating_sub(used)) {
+        Some(free) if needed > free => Err(Failure::misuse(format!(
+            "the caches would take {} MiB, {} MiB of memory are free: take a smaller --ctx or --batch",
+            mib(needed),
+            mib(free)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn failure(error: BenchError) -> Failure {
+    match error {
+        BenchError::Empty | BenchError::Context { .. } => Failure::misuse(error),
+        BenchError::Cancelled => Failure::failed("stopped; nothing was measured to the end"),
+        BenchError::Full(_) | BenchError::Unbalanced(_) => Report::new(error).into(),
+    }
+}
+
+/// One context and batch as a table: a row per figure, a column per policy with its ratio to the first.
+fn rows(runs: &[Run]) -> Vec<Vec<String>> {
+    let mut header = vec![format!("ctx {}, batch {}", runs[0].ctx, runs[0].batch), String::new()];
+    for (index, run) in runs.iter().enumerate() {
+        header.push(run.policy.clone());
+        header.extend((index > 0).then(|| "ratio".to_owned()));
+    }
+    let mut rows = vec![header];
+    let mut figure = |name: &str, unit: &str, digits: usize, of: &dyn Fn(&Run) -> Option<f64>| {
+        let mut row = vec![name.to_owned(), unit.to_owned()];
+        let first = of(&runs[0]);
+        for (index, run) in runs.iter().enumerate() {
+            let value = of(run);
+            row.push(value.map_or("n/a".to_owned(), |value| format!("{value:.digits$}")));
+            if index > 0 {
+                let ratio = value.zip(first).filter(|(_, first)| *first > 0.0).map(|(value, first)| value / first);
+                row.push(ratio.map_or(String::new(), |ratio| format!("×{ratio:.2}")));
+            }
+        }
+        rows.push(row);
+    };
+    // One pass has no slowest and no fastest.
+    let range = |run: &Run, end: f64| (run.prefill_passes > 1).then_some(end);
+    figure("prefill", "tok/s", 1, &|run| Some(run.prefill_tok_s));
+    figure("  slowest pass", "tok/s", 1, &|run| range(run, run.prefill_tok_s_min));
+    figure("  fastest pass", "tok/s", 1, &|run| range(run, run.prefill_tok_s_max));
+    figure("  linear layers", "GFLOP/s", 1, &|run| run.prefill_linear_gflop_s);
+    figure("decode", "tok/s", 1, &|run| Some(run.decode_tok_s));
+    figure("  slowest round", "tok/s", 1, &|run| Some(run.decode_tok_s_min));
+    figure("  fastest round", "tok/s", 1, &|run| Some(run.decode_tok_s_max));
+    figure("step p50", "ms", 2, &|run| Some(run.step_ms_p50));
+    figure("step p99", "ms", 2, &|run| Some(run.step_ms_p99));
+    figure("  linear", "ms", 2, &|run| Some(run.linear_ms));
+    figure("  attention", "ms", 2, &|run| Some(run.attention_ms));
+    figure("    scores", "ms", 2, &|run| Some(run.scores_ms));
+    figure("    select", "ms", 2, &|run| Some(run.select_ms));
+    figure("    gather", "ms", 2, &|run| Some(run.gather_ms));
+    figure("  output head", "ms", 2, &|run| Some(run.head_ms));
+    figure("  other", "ms", 2, &|run| Some(run.other_ms));
+    figure("attention reads", "GB/s", 2, &|run| run.attention_gb_s);
+    figure("rows per head", "", 1, &|run| run.rows_per_head);
+    let mib = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
+    figure("read, device", "MiB/step", 2, &|run| mib(run.device_read_bytes));
+    figure("read, host V", "MiB/step", 2, &|run| mib(run.host_v_read_bytes));
+    figure("device K+V (simulated)", "MiB", 2, &|run| mib(run.device_kv_bytes));
+    figure("host V", "MiB", 2, &|run| mib(run.host_v_bytes));
+    rows
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes >> 20
+}

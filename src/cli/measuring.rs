@@ -1,0 +1,170 @@
+//! What the measuring commands share: policies as they are spelled, the model with its threads, the facts about the
+//! machine, and a display of how far the work is.
+
+use std::{
+    io::{IsTerminal, stderr},
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use color_eyre::eyre::WrapErr;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{
+    Failure,
+    engine::{open_model, threads},
+    interrupt,
+};
+use crate::{
+    cache::Policy,
+    config::Config,
+    engine::Lane,
+    kernels::{Pool, cpu},
+    model::LanguageModel,
+    telemetry::cpu_name,
+};
+
+/// The policies that were asked for, else the baseline and the one under test as configured.
+pub fn policies(asked: &[String], config: &Config) -> Result<Vec<(String, Policy)>, Failure> {
+    if asked.is_empty() {
+        let configured = |lane| config.lanes.get(lane).policy;
+        return Ok([Lane::Kv, Lane::KCache].map(configured).map(|policy| (policy.to_string(), policy)).to_vec());
+    }
+    asked
+        .iter()
+        .map(|spelling| spelling.parse().map(|policy| (spelling.clone(), policy)).map_err(Failure::misuse))
+        .collect()
+}
+
+/// A model with the threads that compute.
+pub struct Machine {
+    pub model: Arc<LanguageModel>,
+    pub pool: Pool,
+}
+
+impl Machine {
+    /// As configured; the default model is fetched where it is missing.
+    pub fn start(config: &Config) -> Result<Self, Failure> {
+        Ok(Self { model: open_model(config)?, pool: Pool::new(threads(config)) })
+    }
+
+    /// What figures from this machine depend on.
+    pub fn facts(&self) -> Value {
+        let shape = &self.model.shape;
+        json!({
+            "version": env!("KCACHE_VERSION"),
+            "optimised": !cfg!(debug_assertions),
+            "cpu": cpu_name(),
+            "kernels": kernels(),
+            "threads": self.pool.threads(),
+            "device_simulated": true,
+            "model": {
+                "name": shape.name, "layers": shape.layers, "heads": shape.heads, "kv_heads": shape.kv_heads,
+                "head_dim": shape.head_dim, "context": self.model.context(),
+            },
+        })
+    }
+
+    /// The same in one line, for people.
+    pub fn headline(&self) -> String {
+        let threads = self.pool.threads();
+        let cpu = cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+        let plural = if threads == 1 { "" } else { "s" };
+        let unoptimised = if cfg!(debug_assertions) { "; a debug build, slower than a release" } else { "" };
+        format!("{}, {threads} thread{plural} on {cpu} ({} kernels){unoptimised}\n", self.model.shape.name, kernels())
+    }
+}
+
+fn kernels() -> &'static str {
+    if cpu::has_avx2() { "avx2" } else { "portable" }
+}
+
+/// Shows how far the work is, on stderr: a bar where that is a terminal, a line for every tenth elsewhere. Knows
+/// whether Ctrl-C was pressed.
+pub struct Display {
+    bar: Option<ProgressBar>,
+    said: Option<usize>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Display {
+    /// Watches for Ctrl-C from now on.
+    pub fn start() -> Result<Self, Failure> {
+        let cancel = interrupt::watch().wrap_err("cannot watch for Ctrl-C")?;
+        let bar = stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("[{bar:30}] {percent:>3} %  {elapsed}  {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar());
+            ProgressBar::new(1).with_style(style.progress_chars("=> "))
+        });
+        Ok(Self { bar, said: None, cancel })
+    }
+
+    /// Shows that `done` of `total` parts are done; whether to go on.
+    pub fn show(&mut self, what: &str, done: usize, total: usize) -> ControlFlow<()> {
+        match &self.bar {
+            Some(bar) => {
+                bar.set_length(total as u64);
+                bar.set_position(done as u64);
+                bar.set_message(what.to_owned());
+            }
+            None => {
+                let tenth = done * 10 / total.max(1);
+                if self.said != Some(tenth) {
+                    eprintln!("kcache: {:>3} % {what}", tenth * 10);
+                }
+                self.said = Some(tenth);
+            }
+        }
+        if self.cancel.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Takes the bar away.
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A table for people: the first column to the left, all others to the right, each as wide as it has to be.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column).map(|cell| cell.chars().count())).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            line += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_cells() {
+        let rows = [vec!["a".into(), "1".into(), "×".into()], vec!["long".into(), "22.5".into()]];
+        assert_eq!(table(&rows), "a        1  ×\nlong  22.5\n");
+    }
+
+    #[test]
+    fn without_policies_the_baseline_comes_first() {
+        let config = Config::default();
+        let found = policies(&[], &config).unwrap();
+        assert_eq!(found[0], ("kv".to_owned(), Policy::Kv));
+        assert_eq!(found[1].1, config.lanes.kcache.policy);
+        let asked = policies(&["kcache:paper".to_owned()], &config).unwrap();
+        assert_eq!(asked[0].0, "kcache:paper");
+        assert!(matches!(policies(&["kvv".to_owned()], &config), Err(Failure::Misuse(line)) if line.contains("`kvv`")));
+    }
+}
