@@ -106,14 +106,13 @@ fn every_question_is_answered_in_both_lanes_and_then_it_ends() {
 fn a_stdout_that_is_no_terminal_gets_events_for_as_long_as_was_said() {
     let home = home(512);
     let began = Instant::now();
-    let output = kcache(&home, &["--no-demo", "--for", "1200ms", "--say", "hello"]).output().unwrap();
+    let output = kcache(&home, &["--no-demo", "--for", "1.5s", "--say", "hello"]).output().unwrap();
     let took = began.elapsed();
     let events = events(&fine(&output));
     whole(&events, None);
-    assert!(took >= Duration::from_millis(1_200) && events[events.len() - 1].t_ms >= 1_200.0, "{took:?}");
+    assert!(took >= Duration::from_millis(1_500) && events[events.len() - 1].t_ms >= 1_500.0, "{took:?}");
     assert_eq!(tokens(&events, 1, Lane::Kv), 12);
-    let samples = events.iter().filter(|event| matches!(event.kind, EventKind::Host(_))).count();
-    assert!(samples >= 2, "the host is sampled every second");
+    assert!(events.iter().any(|event| matches!(event.kind, EventKind::Host(_))), "the host is sampled");
 }
 
 #[test]

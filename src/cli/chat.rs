@@ -10,7 +10,6 @@ use std::{
 
 use clap::Args;
 use color_eyre::eyre::WrapErr;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{
@@ -171,9 +170,9 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
 fn last_ledger(events: &Events) -> Option<Ledger> {
     let deadline = Instant::now() + LEDGER_WITHIN;
     loop {
-        match events.recv_timeout(deadline.saturating_duration_since(Instant::now()))?.kind {
-            EventKind::Ledger(ledger) => return Some(ledger),
-            _ => continue,
+        let event = events.recv_timeout(deadline.saturating_duration_since(Instant::now()))?;
+        if let EventKind::Ledger(ledger) = event.kind {
+            return Some(ledger);
         }
     }
 }
@@ -291,33 +290,33 @@ fn harmless(text: &str) -> String {
     text.chars().filter(|&c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
 }
 
-/// The progress of a long prompt, on stderr where that is a terminal.
+/// The progress of a long prompt, in one line on stderr where that is a terminal. Short, so that the `^C` of an
+/// interrupted reader still stands on the same line and goes with it.
 struct Reading {
-    began: Instant,
+    terminal: bool,
+    began: Option<Instant>,
     shown: bool,
-    bar: Option<ProgressBar>,
 }
 
 impl Reading {
     fn new() -> Self {
-        Self { began: Instant::now(), shown: io::stderr().is_terminal(), bar: None }
+        Self { terminal: io::stderr().is_terminal(), began: None, shown: false }
     }
 
     fn show(&mut self, done: usize, total: usize) {
-        if !self.shown || done >= total || (self.bar.is_none() && self.began.elapsed() < SHOW_AFTER) {
+        let took = self.began.get_or_insert_with(Instant::now).elapsed();
+        if !self.terminal || done == 0 || done >= total || took < SHOW_AFTER {
             return;
         }
-        let bar = self.bar.get_or_insert_with(|| {
-            let style = ProgressStyle::with_template("reading [{bar:30}] {pos} of {len} tokens, {eta} left")
-                .unwrap_or_else(|_| ProgressStyle::default_bar());
-            ProgressBar::new(total as u64).with_style(style.progress_chars("=> ")).with_elapsed(self.began.elapsed())
-        });
-        bar.set_position(done as u64);
+        let left = took.mul_f64((total - done) as f64 / done as f64).as_secs_f64().ceil();
+        // Nobody misses progress where stderr cannot be written to.
+        let _ = write!(io::stderr(), "\rreading: {done} of {total} tokens, {left} s left\x1b[K");
+        self.shown = true;
     }
 
     fn clear(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
+        if std::mem::take(&mut self.shown) {
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }

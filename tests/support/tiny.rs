@@ -158,7 +158,9 @@ impl Tiny {
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let mut embedding = random.values(self.vocab, self.hidden);
         if self.endless {
-            [0, 2].map(|end| embedding[end * self.hidden..][..self.hidden].fill(0.0));
+            for end in [0, 2] {
+                embedding[end * self.hidden..][..self.hidden].fill(0.0);
+            }
         }
         let embedding = quantised(embedding, &[self.vocab, self.hidden], self.dtype);
         let mut tensors = vec![("token_embd.weight".to_owned(), embedding)];
