@@ -13,6 +13,7 @@
 //! | [`bench`] | how fast a policy is: prefill and decoding by stage, policies in turns |
 //! | [`telemetry`] | series and percentiles, and the samplers of GPU (NVML) and host (sysinfo) |
 //! | [`config`] | `config.toml`, environment and flags as one checked structure |
+//! | [`demo`] | the sessions about documents that the program brings along |
 //! | [`tui`] | the dashboard: state, update, view, widgets, key map and themes |
 //! | [`cli`] | the command line, one file per command |
 //!
@@ -23,6 +24,7 @@ pub mod bench;
 pub mod cache;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod engine;
 pub mod kernels;
 pub mod model;

@@ -1,66 +1,32 @@
 //! The command line as a user meets it: the built program, its output and its exit codes.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output},
-};
+#[path = "support/home.rs"]
+mod home;
 
+use std::{fs, path::Path, process::Command};
+
+use home::{Home, fine, stderr, stdout};
 use serde_json::Value;
-use tempfile::TempDir;
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/config");
-
-/// A home of its own, so that the configuration of whoever runs the tests plays no part.
-struct Home(TempDir);
-
-impl Home {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kcache"));
-        command.args(arguments).current_dir(self.path()).env("HOME", self.path());
-        for variable in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "RUST_BACKTRACE"] {
-            command.env_remove(variable);
-        }
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("KCACHE_") {
-                command.env_remove(name);
-            }
-        }
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// Standard output of a run that went well and said nothing else.
-fn fine(output: &Output) -> String {
-    assert_eq!((output.status.code(), stderr(output)), (Some(0), String::new()));
-    stdout(output)
-}
 
 #[test]
 fn help_names_every_command_and_version_the_release() {
     let home = Home::new();
     let help = fine(&home.run(&["--help"]));
-    for word in ["config", "doctor", "model", "--model", "--threads", "--config", "--json"] {
+    for word in [
+        "chat",
+        "--headless",
+        "--for",
+        "--until-idle",
+        "config",
+        "doctor",
+        "model",
+        "--model",
+        "--threads",
+        "--config",
+        "--json",
+    ] {
         assert!(help.contains(word), "{word} is not in\n{help}");
     }
     let version = fine(&home.run(&["--version"]));
@@ -92,6 +58,14 @@ fn misuse_exits_2_with_a_reason() {
         (&["config", "print", "--config", "missing.toml"], "missing.toml: cannot be read"),
         (&["model", "info", "missing.gguf"], "there is no model file missing.gguf"),
         (&["model", "info", "--model", "missing.gguf"], "there is no model file missing.gguf"),
+        (&["chat"], "<TEXT>"),
+        (&["chat", " \n"], "there is nothing to say"),
+        (&["chat", "hi", "--policy", "kvq"], "policy `kvq`: expected `kv` or `kcache`"),
+        (&["chat", "hi", "--temperature", "101"], "--temperature: sampling.temperature is a number from 0"),
+        (&["chat", "--file", "missing.md"], "missing.md: No such file"),
+        (&["--headless", "--for", "30"], "write a number and ms, s, m or h, such as 30s"),
+        (&["--headless", "--say", ""], "--say needs something to say"),
+        (&["--headless", "--file", "missing.md"], "missing.md: No such file"),
         (&["model", "fetch", "gpt-9"], "`gpt-9` is not a known model"),
     ] {
         let output = home.run(arguments);

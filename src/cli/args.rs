@@ -41,6 +41,8 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Says one thing to the model and prints its reply as it is generated
+    Chat(super::chat::ChatArgs),
     /// Shows, checks or starts the configuration
     #[command(subcommand)]
     Config(super::config::ConfigCommand),

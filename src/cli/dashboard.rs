@@ -5,7 +5,10 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use color_eyre::eyre::WrapErr;
 
-use super::{Failure, engine};
+use super::{
+    Failure, engine,
+    headless::{self, HeadlessArgs},
+};
 use crate::{
     config::{Config, Overrides},
     model::source,
@@ -27,6 +30,9 @@ pub struct DashboardArgs {
     /// A text file to open a session about; repeat for more
     #[arg(long = "file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Flags of a run without a screen.
+    #[command(flatten)]
+    pub headless: HeadlessArgs,
 }
 
 impl DashboardArgs {
@@ -39,8 +45,12 @@ impl DashboardArgs {
     }
 }
 
-/// Opens the dashboard and stays until the user or a signal ends it.
-pub fn run(args: DashboardArgs, config: Config) -> Result<ExitCode, Failure> {
+/// Runs without a screen where that is asked for or there is none, else opens the dashboard and stays until the user or a signal ends it.
+pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, Failure> {
+    let demo = config.screen.demo && !args.no_demo;
+    if args.headless.applies(json)? {
+        return headless::run(args.headless, &args.files, demo, &config);
+    }
     for file in &args.files {
         if !file.is_file() {
             return Err(Failure::misuse(format!("there is no file {}", file.display())));
@@ -52,7 +62,7 @@ pub fn run(args: DashboardArgs, config: Config) -> Result<ExitCode, Failure> {
     let (ops, events) = (running.engine.ops(), running.events);
     let events = tui::bridge(move || events.recv()).wrap_err("the thread for events could not be started")?;
     let options = tui::Options {
-        demo: config.screen.demo && !args.no_demo,
+        demo,
         documents: args.files,
         pictures: source::data_dir().map_or_else(|_| PathBuf::from("."), |dir| dir.join("../pictures")),
         config,

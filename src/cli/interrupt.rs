@@ -4,15 +4,27 @@ use std::{
     io, process,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     thread,
 };
 
-/// Watches from now on. The flag becomes true at the first signal; whoever works looks at it.
+/// Watches for as long as the flag is held. It becomes true at the first signal; whoever works looks at it.
 pub fn watch() -> io::Result<Arc<AtomicBool>> {
-    let asked = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&asked);
+    let asked = Arc::default();
+    listen(&asked, |asked: &AtomicBool, _| asked.store(true, Ordering::Relaxed))?;
+    Ok(asked)
+}
+
+/// The same for a command whose exit code says which signal it was: 0 before one came, then its number.
+pub fn signal() -> io::Result<Arc<AtomicU8>> {
+    let number = Arc::default();
+    listen(&number, |number: &AtomicU8, signal| number.store(signal, Ordering::Relaxed))?;
+    Ok(number)
+}
+
+fn listen<T: Send + Sync + 'static>(listener: &Arc<T>, tell: fn(&T, u8)) -> io::Result<()> {
+    let listener = Arc::downgrade(listener);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut signals = {
         let _inside = runtime.enter();
@@ -21,15 +33,27 @@ pub fn watch() -> io::Result<Arc<AtomicBool>> {
     // Not joined: it waits for signals until the program ends.
     thread::Builder::new().name("signals".into()).spawn(move || {
         runtime.block_on(async {
-            signals.next().await;
-            flag.store(true, Ordering::Relaxed);
-            signals.next().await;
-            // 128 + SIGINT, as shells report it.
-            process::exit(130);
+            let mut asked = false;
+            loop {
+                let number = signals.next().await;
+                // What was watched is done; whoever came after it has its own listener.
+                let Some(listener) = listener.upgrade() else { return };
+                if asked {
+                    // As shells report it.
+                    process::exit(i32::from(128 + number));
+                }
+                tell(&listener, number);
+                asked = true;
+            }
         });
     })?;
-    Ok(asked)
+    Ok(())
 }
+
+const INTERRUPT: u8 = 2;
+
+#[cfg(unix)]
+const TERMINATE: u8 = 15;
 
 #[cfg(unix)]
 struct Signals {
@@ -44,10 +68,10 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> u8 {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => INTERRUPT,
+            _ = self.terminate.recv() => TERMINATE,
         }
     }
 }
@@ -61,7 +85,8 @@ impl Signals {
         tokio::signal::windows::ctrl_c().map(Self)
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> u8 {
         self.0.recv().await;
+        INTERRUPT
     }
 }

@@ -9,6 +9,7 @@ use clap::Parser;
 
 mod args;
 mod bench;
+mod chat;
 mod config;
 mod dashboard;
 mod doctor;
@@ -16,6 +17,7 @@ mod engine;
 mod eval;
 mod failure;
 mod fetch;
+mod headless;
 mod interrupt;
 mod load;
 mod log;
@@ -49,9 +51,14 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Some(command) = cli.command else {
         cli.dashboard.override_(&mut overrides);
         let (config, _log) = start(&overrides)?;
-        return dashboard::run(cli.dashboard, config);
+        return dashboard::run(cli.dashboard, config, cli.global.json);
     };
     match command {
+        Command::Chat(args) => {
+            args.override_(&mut overrides);
+            let (config, _log) = start(&overrides)?;
+            chat::run(args, &config, cli.global.json)
+        }
         Command::Bench(args) => {
             let (config, _log) = start(&overrides)?;
             bench::run(&args, &config, cli.global.json)

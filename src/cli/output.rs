@@ -1,4 +1,4 @@
-//! What a command prints on stdout.
+//! What a command prints.
 
 use std::io::{self, ErrorKind, Write};
 
@@ -14,6 +14,12 @@ pub fn print(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).wrap_err("cannot write to stdout")?,
         _ => Ok(()),
     }
+}
+
+/// Says something on stderr, in the manner of errors.
+pub fn note(text: &str) {
+    // Nobody is left to tell where even stderr is closed.
+    let _ = text.lines().try_for_each(|line| writeln!(io::stderr(), "kcache: {line}"));
 }
 
 /// Prints one JSON document.

@@ -164,9 +164,11 @@ impl Key {
 pub const PREFIX: &str = "KCACHE_";
 
 /// Variables of ours that are not keys of the configuration, and what each is for.
-pub const SPECIAL_VARIABLES: [(&str, &str); 4] = [
+pub const SPECIAL_VARIABLES: &[(&str, &str)] = &[
     ("KCACHE_CONFIG", "the configuration file, as `--config`"),
     ("KCACHE_DATA_DIR", "where models are kept, instead of the user's data folder"),
     ("KCACHE_LOG", "the log filter, short for KCACHE_LOG_FILTER"),
     ("KCACHE_NVML_LIB", "the NVML library to load, instead of the driver's"),
+    #[cfg(debug_assertions)]
+    (crate::engine::FAULT_VARIABLE, "debug builds only: a fault on purpose, for tests"),
 ];

@@ -78,9 +78,15 @@ impl Engine {
         let (ops, requests) = sync_channel(OPS_BOUND);
         let (publisher, events) = stream();
         let output = publisher.clone();
+        let (starting, started) = sync_channel::<()>(0);
         let thread = thread::Builder::new().name("engine".into()).spawn(move || {
             // A panic ends the engine, not the program: whoever reads the events still has a screen to say so on.
-            let run = AssertUnwindSafe(|| Worker::new(model, options, output.clone()).run(&requests));
+            let run = AssertUnwindSafe(|| {
+                let mut worker = Worker::new(model, options, output.clone());
+                output.publish(EventKind::Started(worker.started()));
+                drop(starting);
+                worker.run(&requests);
+            });
             let error = panic::catch_unwind(run).err().map(|payload| {
                 let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
                 let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
@@ -88,6 +94,9 @@ impl Engine {
             });
             output.publish(EventKind::Stopped { error });
         })?;
+        // Whoever is given the publisher, a sampler for one, comes after the first event. Nothing is ever sent: the
+        // wait ends when the other end has gone, also in a panic.
+        let _ = started.recv();
         Ok((Self { ops, publisher, thread: Some(thread) }, events))
     }
 

@@ -4,6 +4,8 @@
 //! lanes; a step is schedule → forward pass → choice of tokens → events, see `step.rs`.
 
 mod event;
+#[cfg(debug_assertions)]
+mod fault;
 mod handle;
 mod knobs;
 mod lane;
@@ -18,6 +20,8 @@ mod worker;
 
 pub use crate::attention::DISTANCE_BUCKETS;
 pub use event::*;
+#[cfg(debug_assertions)]
+pub use fault::FAULT_VARIABLE;
 pub use handle::{Engine, EngineError, EngineOptions, LaneOptions};
 pub use op::{Document, Op, Priority, Sampling, Turn};
 pub use sampler::Sampler;

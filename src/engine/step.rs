@@ -179,6 +179,10 @@ impl Worker {
         }));
         self.publish(outcomes, failures);
         self.account_workspace();
+        #[cfg(debug_assertions)]
+        if decode_rows > 0 {
+            super::fault::after_decode_step();
+        }
         true
     }
 

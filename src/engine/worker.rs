@@ -59,7 +59,6 @@ impl Worker {
 
     /// Works until [`Op::Shutdown`] comes or nobody can send ops any more.
     pub(super) fn run(&mut self, ops: &Receiver<Op>) {
-        self.publisher.publish(EventKind::Started(self.started()));
         self.report(true);
         loop {
             loop {
@@ -82,7 +81,8 @@ impl Worker {
         }
     }
 
-    fn started(&self) -> Started {
+    /// What runs, for the first event.
+    pub(super) fn started(&self) -> Started {
         let shape = &self.model.shape;
         let lanes = self.lanes.iter().map(|state| LaneCard {
             lane: state.lane,

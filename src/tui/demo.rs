@@ -5,39 +5,17 @@
 
 use std::collections::VecDeque;
 
-use serde::Deserialize;
-
-use crate::engine::{Document, SessionId};
+use crate::{
+    demo::{Script, scripts},
+    engine::{Document, SessionId},
+};
 
 use super::session::{Message, Phase, Session};
 
+pub use crate::demo::DemoError;
+
 /// The pause between an answer and the next question, in milliseconds.
 const PAUSE_MS: f64 = 4_000.0;
-
-const SCRIPTS: &str = include_str!("../../assets/demo/demo.toml");
-const DOCUMENTS: [(&str, &str); 3] = [
-    ("support.md", include_str!("../../assets/demo/support.md")),
-    ("handbook.md", include_str!("../../assets/demo/handbook.md")),
-    ("meetings.md", include_str!("../../assets/demo/meetings.md")),
-];
-
-/// One session of the demo as it is written down.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Script {
-    /// The session's name.
-    pub name: String,
-    /// The document's file name.
-    pub document: String,
-    /// What is asked, in order.
-    pub questions: VecDeque<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Scripts {
-    session: Vec<Script>,
-}
 
 /// What the demo still has to ask.
 #[derive(Debug, Clone, Default)]
@@ -54,17 +32,6 @@ struct Run {
     due_ms: Option<f64>,
 }
 
-/// Why the demo that the program brings along cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum DemoError {
-    /// The list of sessions is not what it should be.
-    #[error("demo.toml: {0}")]
-    Scripts(#[from] toml::de::Error),
-    /// A session is about a document that is not there.
-    #[error("demo.toml: there is no document `{0}`")]
-    Document(String),
-}
-
 impl Demo {
     /// The sessions that the program brings along.
     ///
@@ -72,11 +39,7 @@ impl Demo {
     ///
     /// When the list cannot be read or names a document that is not there; a test sees to it that it can.
     pub fn bundled() -> Result<Self, DemoError> {
-        let scripts: Scripts = toml::from_str(SCRIPTS)?;
-        if let Some(script) = scripts.session.iter().find(|script| document(&script.document).is_none()) {
-            return Err(DemoError::Document(script.document.clone()));
-        }
-        Ok(Self { waiting: scripts.session.into(), running: Vec::new() })
+        Ok(Self { waiting: scripts()?.into(), running: Vec::new() })
     }
 
     /// The sessions still to be opened, in order; from now on they run under these ids.
@@ -85,7 +48,7 @@ impl Demo {
             self.running.push(Run {
                 session: id(&script.name),
                 questions: script.questions,
-                document: document(&script.document),
+                document: Some(script.document),
                 due_ms: Some(0.0),
             });
         }
@@ -120,11 +83,6 @@ impl Demo {
         }
         asked
     }
-}
-
-fn document(name: &str) -> Option<Document> {
-    let (name, text) = DOCUMENTS.iter().find(|(known, _)| *known == name)?;
-    Some(Document { name: (*name).to_owned(), text: (*text).to_owned() })
 }
 
 #[cfg(test)]

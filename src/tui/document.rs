@@ -7,6 +7,9 @@ use std::{
 
 use crate::engine::Document;
 
+/// What is asked about a document where nobody says.
+pub const SUMMARISE: &str = "Summarise this document in three sentences.";
+
 /// The largest file that is read, in bytes: far more than any context holds.
 const LARGEST: u64 = 4 << 20;
 

@@ -7,7 +7,7 @@ pub mod action;
 mod axes;
 pub mod command;
 pub mod demo;
-mod document;
+pub mod document;
 mod engine_events;
 pub mod figures;
 #[cfg(test)]

@@ -29,6 +29,9 @@ pub struct Tiny {
     pub dtype: GgmlDType,
     pub rope_base: f32,
     pub seed: u64,
+    /// Whether the tokens that end an answer have embeddings of zeros and so, where the output is tied, logits of 0:
+    /// among hundreds of random ones the largest is never theirs, and a greedy answer goes on for ever.
+    pub endless: bool,
     pub chat_template: Option<String>,
     /// Metadata to add or to replace.
     pub metadata: Vec<(String, Value)>,
@@ -51,6 +54,7 @@ impl Default for Tiny {
             dtype: GgmlDType::F32,
             rope_base: 10_000.0,
             seed: 1,
+            endless: false,
             chat_template: Some(CHATML.to_owned()),
             metadata: Vec::new(),
             without: Vec::new(),
@@ -152,7 +156,14 @@ impl Tiny {
     fn tensors(&self) -> Vec<(String, QTensor)> {
         let mut random = Random(self.seed);
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let mut tensors = vec![("token_embd.weight".to_owned(), random.matrix(self.vocab, self.hidden, self.dtype))];
+        let mut embedding = random.values(self.vocab, self.hidden);
+        if self.endless {
+            for end in [0, 2] {
+                embedding[end * self.hidden..][..self.hidden].fill(0.0);
+            }
+        }
+        let embedding = quantised(embedding, &[self.vocab, self.hidden], self.dtype);
+        let mut tensors = vec![("token_embd.weight".to_owned(), embedding)];
         for layer in 0..self.layers {
             let mut matrix = |part: &str, rows, cols| {
                 tensors.push((format!("blk.{layer}.{part}.weight"), random.matrix(rows, cols, self.dtype)));
@@ -201,9 +212,13 @@ impl Random {
     }
 
     /// Values large enough for attention to be peaked rather than even.
-    fn matrix(&mut self, rows: usize, cols: usize, dtype: GgmlDType) -> QTensor {
+    fn values(&mut self, rows: usize, cols: usize) -> Vec<f32> {
         let scale = 3.0 / (cols as f32).sqrt();
-        let values: Vec<f32> = (0..rows * cols).map(|_| self.next() * scale).collect();
+        (0..rows * cols).map(|_| self.next() * scale).collect()
+    }
+
+    fn matrix(&mut self, rows: usize, cols: usize, dtype: GgmlDType) -> QTensor {
+        let values = self.values(rows, cols);
         quantised(values, &[rows, cols], dtype)
     }
 

@@ -1,0 +1,312 @@
+//! `kcache --headless`, and `kcache` where stdout is no terminal: the dashboard's events as JSON lines.
+//!
+//! One object per line, written out as soon as it happens. What is asked: every `--say` in a session of its own, every
+//! `--file` in a session about it, and the first question of each demo session where there is neither. The last line
+//! is `stopped` on every way out but a reader that has gone.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io::{self, ErrorKind, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        atomic::Ordering,
+        mpsc::{SyncSender, TrySendError},
+    },
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use color_eyre::eyre::WrapErr;
+
+use super::{Failure, engine, interrupt, output};
+use crate::{
+    config::Config,
+    demo,
+    engine::{Document, Event, EventKind, Lane, Op, Priority, SessionId, Turn},
+    tui::document,
+};
+
+/// The longest time until a signal, a deadline or a full queue of ops is looked at again.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Flags of a run without a screen.
+#[derive(Debug, Default, Args)]
+pub struct HeadlessArgs {
+    /// Write the events as JSON lines instead of opening the dashboard; so does a stdout that is no terminal
+    #[arg(long)]
+    pub headless: bool,
+    /// Headless: end after this time (500ms, 30s, 2m)
+    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
+    pub limit: Option<Duration>,
+    /// Headless: end when every answer has ended (the default without --for)
+    #[arg(long)]
+    pub until_idle: bool,
+    /// Headless: ask this in place of the demo; repeat for more. The first is about the first --file, and so on
+    #[arg(long = "say", value_name = "TEXT")]
+    pub says: Vec<String>,
+}
+
+impl HeadlessArgs {
+    /// Whether there is to be no screen. `--json` asks for it as well: the dashboard has no other JSON.
+    ///
+    /// # Errors
+    ///
+    /// Flags that mean nothing where there is one.
+    pub fn applies(&self, json: bool) -> Result<bool, Failure> {
+        if self.headless || json || !io::stdout().is_terminal() {
+            return Ok(true);
+        }
+        if self.limit.is_some() || self.until_idle || !self.says.is_empty() {
+            return Err(Failure::misuse("--for, --until-idle and --say are for runs without a screen: add --headless"));
+        }
+        Ok(false)
+    }
+}
+
+/// A session and its first message.
+struct Ask {
+    name: String,
+    document: Option<Document>,
+    text: String,
+    priority: Priority,
+}
+
+/// Runs the engine without a screen.
+pub fn run(args: HeadlessArgs, files: &[PathBuf], demo: bool, config: &Config) -> Result<ExitCode, Failure> {
+    let asks = asks(args.says, files, demo)?;
+    let signal = interrupt::signal().wrap_err("cannot watch for Ctrl-C")?;
+    let model = engine::open_model(config)?;
+    let running = engine::start(model, config, engine::lanes(config))?;
+    let (ops, events) = (running.engine.ops(), &running.events);
+    let mut run = Run::new(asks, config);
+    if run.awaited.is_empty() {
+        output::note("nothing is asked; --say TEXT or --file FILE asks something");
+    }
+    let until_idle = args.until_idle || args.limit.is_none();
+    let deadline = args.limit.map(|limit| Instant::now() + limit);
+    let mut reader_gone = false;
+    let mut ending = false;
+    loop {
+        run.send(&ops);
+        let over = reader_gone
+            || signal.load(Ordering::Relaxed) != 0
+            || (until_idle && run.awaited.is_empty())
+            || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if over && !ending {
+            ending = true;
+            run.shut_down();
+            continue;
+        }
+        let left = deadline.filter(|_| !ending).map_or(LOOK_EVERY, |at| at.saturating_duration_since(Instant::now()));
+        let Some(event) = events.recv_timeout(left.min(LOOK_EVERY)) else {
+            if events.is_finished() {
+                break;
+            }
+            continue;
+        };
+        run.note(&event.kind);
+        if !reader_gone {
+            reader_gone = !write(&event)?;
+        }
+    }
+    drop(running);
+    if let Some(error) = run.engine_error {
+        return Err(Failure::failed(error));
+    }
+    Ok(match signal.load(Ordering::Relaxed) {
+        _ if reader_gone => ExitCode::SUCCESS,
+        0 => ExitCode::from(u8::from(run.errors > 0)),
+        number => ExitCode::from(128 + number),
+    })
+}
+
+/// Writes an event as a line; false where nobody reads any more. A line goes out whole, stdout being line-buffered.
+fn write(event: &Event) -> Result<bool, Failure> {
+    let mut line = serde_json::to_string(event).wrap_err("cannot write JSON")?;
+    line.push('\n');
+    match io::stdout().lock().write_all(line.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).wrap_err("cannot write to stdout")?,
+        Ok(()) => Ok(true),
+    }
+}
+
+/// What is to be asked, in order.
+fn asks(says: Vec<String>, files: &[PathBuf], demo: bool) -> Result<Vec<Ask>, Failure> {
+    if says.is_empty() && files.is_empty() {
+        let scripts = if demo { demo::scripts().map_err(Failure::failed)? } else { Vec::new() };
+        let ask = |mut script: demo::Script| {
+            let text = script.questions.pop_front()?;
+            let document = Some(script.document);
+            Some(Ask { name: script.name, document, text, priority: Priority::Background })
+        };
+        return Ok(scripts.into_iter().filter_map(ask).collect());
+    }
+    if says.iter().any(|text| text.trim().is_empty()) {
+        return Err(Failure::misuse("--say needs something to say"));
+    }
+    let mut asks = Vec::new();
+    let mut says = says.into_iter();
+    for file in files {
+        let document = document::read(file).map_err(Failure::misuse)?;
+        let text = says.next().unwrap_or_else(|| document::SUMMARISE.to_owned());
+        asks.push(Ask { name: document.name.clone(), document: Some(document), text, priority: Priority::Typed });
+    }
+    asks.extend(says.map(|text| {
+        let name = text.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
+        Ask { name, document: None, text, priority: Priority::Typed }
+    }));
+    Ok(asks)
+}
+
+/// What has been asked, and what has become of it.
+struct Run {
+    /// Ops that the engine has no room for yet.
+    waiting: VecDeque<Op>,
+    /// Answers that have not ended.
+    awaited: BTreeSet<(SessionId, Lane)>,
+    /// Sessions whose message was accepted: from then on each lane says by itself how its answer ended.
+    accepted: BTreeSet<SessionId>,
+    errors: usize,
+    engine_error: Option<String>,
+}
+
+impl Run {
+    fn new(asks: Vec<Ask>, config: &Config) -> Self {
+        let mut waiting = VecDeque::new();
+        let mut awaited = BTreeSet::new();
+        for (session, Ask { name, document, text, priority }) in (1..).map(SessionId).zip(asks) {
+            let turn = Turn {
+                sampling: config.sampling.sampling(),
+                max_tokens: config.sampling.max_tokens,
+                ignore_eos: false,
+                priority,
+            };
+            awaited.extend(Lane::ALL.map(|lane| (session, lane)));
+            waiting.push_back(Op::Open { session, name, system: None, lanes: Lane::ALL.to_vec() });
+            waiting.push_back(Op::Say { session, document, text, turn });
+        }
+        Self { waiting, awaited, accepted: BTreeSet::new(), errors: 0, engine_error: None }
+    }
+
+    /// Sends what the engine has room for. It never waits: while an engine is in a step, its events are read.
+    fn send(&mut self, ops: &SyncSender<Op>) {
+        while let Some(op) = self.waiting.pop_front() {
+            match ops.try_send(op) {
+                Ok(()) => {}
+                Err(TrySendError::Full(op)) => return self.waiting.push_front(op),
+                // Its last event says why.
+                Err(TrySendError::Disconnected(_)) => self.waiting.clear(),
+            }
+        }
+    }
+
+    /// Has the engine stop every answer and end; what was not asked yet never is.
+    fn shut_down(&mut self) {
+        self.waiting.clear();
+        self.waiting.push_back(Op::Shutdown);
+    }
+
+    fn note(&mut self, event: &EventKind) {
+        match event {
+            EventKind::Said { session, .. } => {
+                self.accepted.insert(*session);
+            }
+            EventKind::Finished(finished) => {
+                self.awaited.remove(&(finished.session, finished.lane));
+            }
+            EventKind::Error { session, message, .. } => {
+                self.errors += 1;
+                output::note(message);
+                tracing::warn!(?session, "{message}");
+                if let Some(session) = session.filter(|session| !self.accepted.contains(session)) {
+                    self.awaited.retain(|(awaited, _)| *awaited != session);
+                }
+            }
+            EventKind::Stopped { error } => self.engine_error.clone_from(error),
+            _ => {}
+        }
+    }
+}
+
+/// A time as people write it: `500ms`, `30s`, `2m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let seconds = match unit {
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("write a number and ms, s, m or h, such as 30s".into()),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| format!("`{number}` is no number"))?;
+    let time = Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())?;
+    // A year is as good as for ever, and no clock overflows with it.
+    let longest = Duration::from_secs(365 * 24 * 3600);
+    if time.is_zero() || time > longest {
+        return Err("a time is more than nothing and at most a year".into());
+    }
+    Ok(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{FinishReason, Finished, Usage};
+    use std::fs;
+
+    #[test]
+    fn times_are_written_with_their_unit() {
+        let ms = |text: &str| duration(text).map(|time| time.as_millis());
+        assert_eq!(
+            ["500ms", "30s", "2m", "1.5s", "1h"].map(ms),
+            [Ok(500), Ok(30_000), Ok(120_000), Ok(1_500), Ok(3_600_000)]
+        );
+        for text in ["", "30", "s", "-3s", "0s", "NaNs", "3 days", "1e99s", "5sec"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn questions_go_to_the_files_in_order_and_the_demo_gives_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = ["a.md", "b.md"].map(|name| folder.path().join(name));
+        files.iter().for_each(|file| fs::write(file, "text").unwrap());
+        let list = |says: &[&str], files: &[PathBuf], demo| -> Vec<(String, String, bool)> {
+            let asks = asks(says.iter().map(|say| (*say).to_owned()).collect(), files, demo).unwrap();
+            asks.into_iter().map(|ask| (ask.name, ask.text, ask.document.is_some())).collect()
+        };
+        let told = |name: &str, text: &str, document| (name.to_owned(), text.to_owned(), document);
+        assert_eq!(
+            list(&["who?", "what is a top N?"], &files[..1], true),
+            [told("a.md", "who?", true), told("what is a", "what is a top N?", false)]
+        );
+        assert_eq!(list(&[], &files, true)[1], told("b.md", document::SUMMARISE, true));
+        assert!(list(&[], &[], true).iter().all(|(_, _, document)| *document));
+        assert_eq!(list(&[], &[], false), []);
+        assert!(asks(vec![" ".into()], &[], true).is_err());
+        assert!(asks(Vec::new(), &[folder.path().join("missing")], true).is_err());
+    }
+
+    #[test]
+    fn a_refused_message_is_not_waited_for_and_a_lane_without_room_still_ends_by_itself() {
+        let ask = |text: &str| Ask { name: "a".into(), document: None, text: text.into(), priority: Priority::Typed };
+        let mut run = Run::new(vec![ask("one"), ask("two")], &Config::default());
+        let error = |session| EventKind::Error { lane: None, session: Some(SessionId(session)), message: "no".into() };
+        let ended = |session, lane| {
+            let (step, reason, usage) = (1, FinishReason::Budget, Usage::default());
+            EventKind::Finished(Finished { lane, session: SessionId(session), step, reason, usage })
+        };
+        run.note(&error(1));
+        assert_eq!(run.awaited.len(), 2);
+        run.note(&EventKind::Said { session: SessionId(2), document: None, text: "two".into() });
+        run.note(&error(2));
+        run.note(&ended(2, Lane::Kv));
+        assert_eq!(run.awaited.iter().collect::<Vec<_>>(), [&(SessionId(2), Lane::KCache)]);
+        run.note(&ended(2, Lane::KCache));
+        assert!(run.awaited.is_empty());
+        assert_eq!(run.errors, 2);
+    }
+}
