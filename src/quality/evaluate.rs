@@ -169,6 +169,7 @@ pub fn evaluate(
     let mut scores = Vec::new();
     for (spelling, policy) in policies {
         let mut lane = LaneCache::new(model.cache_shape(), *policy, None, None);
+        // The context as full attention left it, rounded once more where the policy stores 8 bits.
         let mut cache = lane.fork(&prompt)?;
         lane.grow(&mut cache, tokens)?;
         let mut hits = HitCounts::new(model.shape.layers);
