@@ -10,7 +10,7 @@ use divan::{
 use half::f16;
 use kcache::{
     attention::{DecodeRow, DecodeScratch, DecodeTimes, HeadShape, PrefillScratch, PrefillSpan, Rows, decode, prefill},
-    cache::{PAGE_TOKENS, Page, Select, Tail},
+    cache::{Format, PAGE_TOKENS, Page, Select, Tail},
     kernels::{Activations, Linear, Pool},
 };
 
@@ -67,14 +67,13 @@ fn head_q8_0<const N: usize>(bencher: Bencher<'_, '_>, rows: usize) {
 }
 
 /// The pages of one layer, filled.
-fn pages(len: usize, step: f32) -> Vec<Page> {
+fn pages(format: Format, len: usize, step: f32) -> Vec<Page> {
     (0..len.div_ceil(PAGE_TOKENS))
         .map(|index| {
-            let mut page = Page::new(SHAPE.kv_heads, SHAPE.head_dim);
+            let mut page = Page::new(format, SHAPE.kv_heads, SHAPE.head_dim);
             for row in 0..SHAPE.kv_heads * PAGE_TOKENS {
                 let values = values(SHAPE.head_dim, step * (index * 1000 + row) as f32);
-                let to = page.row_mut(row / PAGE_TOKENS, row % PAGE_TOKENS);
-                to.iter_mut().zip(values).for_each(|(to, value)| *to = f16::from_f32(value));
+                page.write(row / PAGE_TOKENS, row % PAGE_TOKENS, &values);
             }
             page
         })
@@ -82,15 +81,16 @@ fn pages(len: usize, step: f32) -> Vec<Page> {
 }
 
 /// One token at a context of `len`, one layer per iteration; prints where the time goes.
-fn bench_decode(bencher: Bencher<'_, '_>, pool: &Pool, len: usize, rows: Rows) {
-    let layers: Vec<_> = (0..LAYERS).map(|layer| (pages(len, 0.37 + layer as f32), pages(len, 0.51))).collect();
+fn bench_decode(bencher: Bencher<'_, '_>, pool: &Pool, [k, v]: [Format; 2], len: usize, rows: Rows) {
+    let layers: Vec<_> = (0..LAYERS).map(|layer| (pages(k, len, 0.37 + layer as f32), pages(v, len, 0.51))).collect();
     let q = values(SHAPE.heads * SHAPE.head_dim, 0.7);
     let v_sum = vec![0.0; SHAPE.kv_heads * SHAPE.head_dim];
     let mut out = vec![0.0; q.len()];
     let (mut scratch, mut times) = (DecodeScratch::new(), DecodeTimes::default());
     let mut turn = layers.iter().cycle();
     let mut calls = 0;
-    bencher.counter(BytesCount::new(2 * len * SHAPE.kv_heads * SHAPE.head_dim * 2)).bench_local(|| {
+    let bytes = [k, v].map(|format| len as u64 * SHAPE.kv_heads as u64 * format.row_bytes(SHAPE.head_dim));
+    bencher.counter(BytesCount::new(bytes[0] + bytes[1])).bench_local(|| {
         let (k, v) = turn.next().expect("endless");
         let row = DecodeRow { q: &q, k, v, len, rows, v_sum: &v_sum };
         decode(pool, &SHAPE, &[row], &mut scratch, &mut out, &mut times);
@@ -104,24 +104,37 @@ fn bench_decode(bencher: Bencher<'_, '_>, pool: &Pool, len: usize, rows: Rows) {
 
 #[divan::bench(args = [128, 2048, 8192], consts = THREADS)]
 fn decode_all<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
-    bench_decode(bencher, &Pool::new(N), len, Rows::All);
+    bench_decode(bencher, &Pool::new(N), [Format::F16; 2], len, Rows::All);
+}
+
+#[divan::bench(args = [128, 2048, 8192], consts = THREADS)]
+fn decode_all_q8<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
+    bench_decode(bencher, &Pool::new(N), [Format::Q8; 2], len, Rows::All);
 }
 
 #[divan::bench(args = [2048, 8192], consts = THREADS)]
 fn decode_top_128<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
-    bench_decode(bencher, &Pool::new(N), len, Rows::Top { n: 128, tail: Tail::Mean, select: Select::Head });
+    let rows = Rows::Top { n: 128, tail: Tail::Mean, select: Select::Head };
+    bench_decode(bencher, &Pool::new(N), [Format::F16; 2], len, rows);
+}
+
+#[divan::bench(args = [2048, 8192], consts = THREADS)]
+fn decode_top_128_q8<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
+    let rows = Rows::Top { n: 128, tail: Tail::Mean, select: Select::Head };
+    bench_decode(bencher, &Pool::new(N), [Format::Q8, Format::F16], len, rows);
 }
 
 #[divan::bench(args = [2048, 8192], consts = THREADS)]
 fn decode_top_128_group<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
-    bench_decode(bencher, &Pool::new(N), len, Rows::Top { n: 128, tail: Tail::Mean, select: Select::Group });
+    let rows = Rows::Top { n: 128, tail: Tail::Mean, select: Select::Group };
+    bench_decode(bencher, &Pool::new(N), [Format::F16; 2], len, rows);
 }
 
 /// 256 new tokens after `start` earlier ones, one layer.
 #[divan::bench(args = [0, 1792, 3840], consts = THREADS)]
 fn prefill_256<const N: usize>(bencher: Bencher<'_, '_>, start: usize) {
     let (pool, rows) = (Pool::new(N), 256);
-    let (k, v) = (pages(start + rows, 0.37), pages(start + rows, 0.51));
+    let (k, v) = (pages(Format::F16, start + rows, 0.37), pages(Format::F16, start + rows, 0.51));
     let q = values(rows * SHAPE.heads * SHAPE.head_dim, 0.7);
     let mut out = vec![0.0; q.len()];
     let mut scratch = PrefillScratch::new();

@@ -95,7 +95,7 @@ fn every_mistake_in_a_file_is_named_with_its_line() {
             "swapped_lanes.toml",
             &[
                 (2, "lanes.kcache.policy is a `kcache` policy"),
-                (5, "lanes.kv.policy is a policy that reads every row: `kv`, not `kcache`"),
+                (5, "lanes.kv.policy is a policy that reads every row: `kv` or `kv-q8`, not `kcache`"),
             ],
         ),
         ("broken_syntax.toml", &[(2, "")]),

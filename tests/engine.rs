@@ -10,7 +10,7 @@ use std::{
 
 use candle_core::quantized::GgmlDType;
 use kcache::{
-    cache::{Knobs, Policy, Select, Tail},
+    cache::{Format, Knobs, Policy, Select, Tail},
     engine::{
         Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Priority,
         Sampling, SessionId, Turn, Usage,
@@ -32,6 +32,11 @@ fn lane(lane: Lane, policy: &str, device_budget: Option<u64>) -> LaneOptions {
 
 fn both_lanes() -> Vec<LaneOptions> {
     vec![lane(Lane::KCache, "kcache:n=16,dense=0,tail=mean", None), lane(Lane::Kv, "kv", None)]
+}
+
+/// The same with keys as 8-bit blocks, and the values of the baseline.
+fn both_q8_lanes() -> Vec<LaneOptions> {
+    vec![lane(Lane::KCache, "kcache:n=16,dense=0,tail=mean,k=q8", None), lane(Lane::Kv, "kv-q8", None)]
 }
 
 fn start(model: &Arc<LanguageModel>, lanes: Vec<LaneOptions>) -> (Engine, Events) {
@@ -164,6 +169,43 @@ fn host_and_device_hold_what_the_policy_says() {
     assert_eq!(kcache.ghost_kv_bytes, kv.ghost_kv_bytes);
     assert!(kcache.device.tail > 0);
     stop(engine, &events);
+}
+
+#[test]
+fn lanes_that_store_otherwise_compute_prompts_of_their_own_and_give_what_they_give_alone() {
+    let model = model(512);
+    let answer = |lanes: Vec<LaneOptions>| {
+        let count = lanes.len();
+        let (engine, events) = start(&model, lanes);
+        engine.ops().send(open(1)).unwrap();
+        engine.ops().send(say(1, &"a long hello in the hall ".repeat(12), 24)).unwrap();
+        let read = until_finished(&events, count);
+        let mut rows = BTreeMap::new();
+        for event in &read {
+            if let EventKind::Step(step) = &event.kind {
+                *rows.entry(step.lane).or_insert(0) += step.prefill_rows;
+            }
+        }
+        let rest = stop(engine, &events);
+        let ledgers = |lane| {
+            read.iter().chain(&rest).filter_map(move |event| match event.kind {
+                EventKind::Ledger(ledger) if ledger.lane == lane && ledger.tokens > 0 => Some(ledger),
+                _ => None,
+            })
+        };
+        (answers(&read), rows, ledgers(Lane::Kv).next_back().zip(ledgers(Lane::KCache).next_back()))
+    };
+    let (together, rows, ledgers) = answer(both_q8_lanes());
+    assert_eq!((rows.get(&None), rows[&Some(Lane::Kv)]), (None, rows[&Some(Lane::KCache)]));
+    for lane in both_q8_lanes() {
+        let (alone, ..) = answer(vec![lane]);
+        for (key, tokens) in alone {
+            assert_eq!(together[&key], tokens, "{key:?}");
+        }
+    }
+    let (kv, kcache) = ledgers.unwrap();
+    assert_eq!((kv.device.k * 64, kv.device.k), (kv.ghost_kv_bytes / 2 * 34, kv.device.v));
+    assert_eq!((kcache.device.k * 64, kcache.host.v), (kcache.ghost_kv_bytes / 2 * 34, kcache.ghost_kv_bytes / 2));
 }
 
 #[test]
@@ -306,7 +348,7 @@ fn a_full_context_ends_the_turn_and_loses_nothing() {
 #[test]
 fn a_full_budget_ends_the_lane_that_has_it_and_not_the_other() {
     let model = model(512);
-    let page = model.cache_shape().page_bytes();
+    let page = model.cache_shape().page_bytes(Format::F16);
     // The buffers of the step, the sums, and K and V of two pages in two layers.
     let probe = start(&model, both_lanes());
     let workspace = probe.1.recv().and_then(|_| probe.1.recv()).map(|event| match event.kind {
@@ -347,12 +389,16 @@ fn mistakes_are_answered_and_change_nothing() {
     ops.send(say(1, "hello", 60)).unwrap();
     ops.send(say(1, "again", 5)).unwrap();
     ops.send(Op::SetPolicy { lane: Lane::Kv, policy: Policy::KCache(Knobs::default()) }).unwrap();
+    ops.send(Op::SetPolicy { lane: Lane::Kv, policy: Policy::KvQ8 }).unwrap();
+    let other_keys = Policy::KCache(Knobs { k: Format::Q8, ..Knobs::default() });
+    ops.send(Op::SetPolicy { lane: Lane::KCache, policy: other_keys }).unwrap();
     let read = until_finished(&events, 2);
     let errors = errors(&read);
     for word in ["no session 9", "open already", "still answering", "keeps its kind"] {
         assert!(errors.iter().any(|error| error.contains(word)), "{word}: {errors:?}");
     }
-    assert_eq!(errors.len(), 4);
+    assert_eq!(errors.iter().filter(|error| error.contains("keeps its kind")).count(), 3);
+    assert_eq!(errors.len(), 6);
     stop(engine, &events);
 }
 
@@ -409,9 +455,9 @@ proptest! {
 
     /// Whatever comes at whatever time: tokens arrive in order, every turn ends, the books agree, all pages come back.
     #[test]
-    fn any_order_of_ops_keeps_the_ledger_exact_and_loses_no_token(moves in moves()) {
+    fn any_order_of_ops_keeps_the_ledger_exact_and_loses_no_token(moves in moves(), q8: bool) {
         let model = model(384);
-        let (engine, events) = start(&model, both_lanes());
+        let (engine, events) = start(&model, if q8 { both_q8_lanes() } else { both_lanes() });
         for session in 1..5 {
             engine.ops().send(open(session)).unwrap();
         }
@@ -428,7 +474,8 @@ proptest! {
                 Move::Turn(n, tail, dense, group) => {
                     let tail = [Tail::None, Tail::Renorm, Tail::Mean][tail];
                     let select = if group { Select::Group } else { Select::Head };
-                    let policy = Policy::KCache(Knobs { n, tail, dense, select });
+                    let k = if q8 { Format::Q8 } else { Format::F16 };
+                    let policy = Policy::KCache(Knobs { n, tail, dense, select, k });
                     engine.ops().send(Op::SetPolicy { lane: Lane::KCache, policy }).unwrap();
                 }
                 Move::Wait(ms) => std::thread::sleep(Duration::from_millis(ms)),

@@ -11,7 +11,7 @@ use candle_core::{
 use candle_transformers::models::quantized_llama::ModelWeights;
 use kcache::{
     attention::HitCounts,
-    cache::{Knobs, LaneCache, Policy, Select, SequenceCache, Tail},
+    cache::{Format, Knobs, LaneCache, Policy, Select, SequenceCache, Tail},
     kernels::Pool,
     model::{Forward, LanguageModel, LogitRows, Reading, Span, source},
     quality::{Distribution, kl_divergence},
@@ -83,6 +83,16 @@ fn distance(found: &[f32], expected: &[f32]) -> f32 {
     found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / spread
 }
 
+/// The root mean square difference over all rows, relative to the spread of the expected values.
+fn rms_distance(found: &[Vec<f32>], expected: &[Vec<f32>]) -> f32 {
+    let values = || expected.iter().flatten();
+    let count = values().count() as f32;
+    let mean = values().sum::<f32>() / count;
+    let spread: f32 = values().map(|x| (x - mean).powi(2)).sum();
+    let difference: f32 = found.iter().flatten().zip(values()).map(|(a, b)| (a - b).powi(2)).sum();
+    (difference / spread).sqrt()
+}
+
 fn argmax(values: &[f32]) -> usize {
     (0..values.len()).max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap()
 }
@@ -97,9 +107,10 @@ fn the_default_model_agrees_with_candle() {
         let mut bench = Bench::new(&model, Policy::Kv);
         let mut cache = bench.open();
         let found = bench.feed(vec![(&mut cache, &tokens)], Reading::Exact).pop().unwrap();
-        // Both round the activations to 8 bits, in different orders.
+        // Both round the activations to 8 bits, in different orders, which alone was seen to make 0.012. A mistake in the
+        // arithmetic (a rope of the other style, a head too many) makes more than 1.
         let kl = kl_divergence(&Distribution::from_logits(&expected), &Distribution::from_logits(&found));
-        assert!(kl < 0.01, "{text}: {kl}");
+        assert!(kl < 0.04, "{text}: {kl}");
         assert_eq!(argmax(&found), argmax(&expected), "{text}");
     }
 }
@@ -148,15 +159,21 @@ fn small() -> Arc<LanguageModel> {
     support::open(&tiny)
 }
 
+/// One policy of each kind of cache.
+fn policies() -> impl Strategy<Value = Policy> {
+    let narrow = Knobs { k: Format::Q8, ..Knobs::default() };
+    prop::sample::select(vec![Policy::Kv, Policy::KvQ8, Policy::KCache(narrow)])
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// However a prompt is cut into chunks, every logit is the same, bit for bit.
     #[test]
-    fn chunked_prefill_equals_whole(len in 1usize..200, cut in 1usize..90, seed: u64) {
+    fn chunked_prefill_equals_whole(len in 1usize..200, cut in 1usize..90, seed: u64, policy in policies()) {
         let model = small();
         let tokens = random_tokens(len, model.shape.vocab, seed);
-        let mut bench = Bench::new(&model, Policy::Kv);
+        let mut bench = Bench::new(&model, policy);
         let mut whole = bench.open();
         let expected = bench.feed(vec![(&mut whole, &tokens)], Reading::Exact);
         let mut cache = bench.open();
@@ -170,13 +187,14 @@ proptest! {
     /// A sequence in a batch gets what it gets alone, bit for bit, under every policy.
     #[test]
     fn a_batch_equals_each_alone(lens in prop::collection::vec(1usize..150, 2..5), n in 1usize..40, dense in 0usize..3,
-                                 tail in 0usize..3, group: bool, seed: u64) {
+                                 tail in 0usize..3, group: bool, q8: bool, seed: u64) {
         let model = small();
         let knobs = Knobs {
             n,
             dense,
             tail: [Tail::None, Tail::Renorm, Tail::Mean][tail],
             select: if group { Select::Group } else { Select::Head },
+            k: if q8 { Format::Q8 } else { Format::F16 },
         };
         let mut bench = Bench::new(&model, Policy::KCache(knobs));
         let reading = bench.policy();
@@ -207,9 +225,12 @@ proptest! {
             dense: 0,
             tail: [Tail::None, Tail::Renorm, Tail::Mean][tail],
             select: if group { Select::Group } else { Select::Head },
+            k: Format::F16,
         };
+        let narrow = Knobs { k: Format::Q8, ..knobs };
+        let every_row = Knobs { dense: model.shape.layers, ..narrow };
         let mut results = Vec::new();
-        for policy in [Policy::Kv, Policy::KCache(knobs)] {
+        for policy in [Policy::Kv, Policy::KCache(knobs), Policy::KCache(narrow), Policy::KCache(every_row), Policy::KvQ8] {
             let mut bench = Bench::new(&model, policy);
             let mut cache = bench.open();
             bench.feed(vec![(&mut cache, &tokens[..len])], Reading::Exact);
@@ -221,14 +242,20 @@ proptest! {
             results.push(logits);
         }
         prop_assert!(results[0] == results[1]);
+        prop_assert!(results[2] == results[3], "the same with 8-bit keys");
+        for narrow in &results[3..] {
+            let found = rms_distance(narrow, &results[0]);
+            prop_assert!(found < 0.12, "{}", found);
+        }
     }
 
     /// Several positions in one pass by policy are the same arithmetic as single steps: what `eval` relies on.
     #[test]
-    fn teacher_forcing_in_one_pass_equals_single_steps(len in 1usize..150, n in 1usize..50, seed: u64) {
+    fn teacher_forcing_in_one_pass_equals_single_steps(len in 1usize..150, n in 1usize..50, q8: bool, seed: u64) {
         let model = small();
         let tokens = random_tokens(len + 9, model.shape.vocab, seed);
-        let mut bench = Bench::new(&model, Policy::KCache(Knobs { n, ..Knobs::default() }));
+        let k = if q8 { Format::Q8 } else { Format::F16 };
+        let mut bench = Bench::new(&model, Policy::KCache(Knobs { n, k, ..Knobs::default() }));
         let reading = bench.policy();
         let mut cache = bench.open();
         bench.feed(vec![(&mut cache, &tokens[..len])], Reading::Exact);

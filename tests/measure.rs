@@ -240,7 +240,7 @@ fn misuse_exits_2_with_a_reason() {
     fs::write(home.path("latin.txt"), b"caf\xe9").unwrap();
     let eval = |text: &'static str| ["eval", "--context", "100", "--tokens", "9", "--text", text].to_vec();
     for (arguments, reason) in [
-        (vec!["bench", "--policy", "kvv"], "kcache: policy `kvv`: expected `kv` or `kcache`"),
+        (vec!["bench", "--policy", "kvv"], "kcache: policy `kvv`: expected `kv`, `kv-q8` or `kcache`"),
         (vec!["bench", "--policy", "kcache:n=0"], "kcache: policy `kcache:n=0`: n is a whole number"),
         (vec!["bench", "--ctx", "400,490"], "context of 490 and 32 tokens more"),
         (vec!["bench", "--ctx", "400,490"], "the longest that fits is 480"),

@@ -18,23 +18,31 @@ use super::{
     locals::Locals,
 };
 use crate::{
-    cache::{PAGE_TOKENS, Page, Select, Tail},
-    kernels::{Pool, scores::scores, softmax, weighted_sum::weighted_sum, widen::prefetch},
+    cache::{CachedRows, Format, PAGE_TOKENS, Page, Select, Tail},
+    kernels::{
+        Pool,
+        q8::{self, Q8Rows},
+        q8_scores, q8_weighted_sum,
+        scores::scores,
+        softmax,
+        weighted_sum::weighted_sum,
+        widen::prefetch,
+    },
 };
 
 /// Positions, or chosen rows, per task.
 pub(super) const PIECE: usize = 4 * PAGE_TOKENS;
 /// Chosen rows that are asked for ahead of the one being copied: they lie anywhere in memory.
 const ROWS_AHEAD: usize = 16;
-/// Keys or values of the next page that are asked for while one page is worked on.
-const PAGE_AHEAD: usize = 1024;
+/// Bytes of keys or values of the next page that are asked for while one page is worked on.
+const PAGE_AHEAD: usize = 2048;
 
 /// The new token of one sequence.
 #[derive(Debug, Clone, Copy)]
 pub struct DecodeRow<'a> {
     /// Its queries, `[heads·head_dim]`, position applied.
     pub q: &'a [f32],
-    /// Pages of keys; position `p` is in page `p / 64`, slot `p % 64`. The token's own key is in them.
+    /// Pages of keys, all of one format; position `p` is in page `p / 64`, slot `p % 64`. The token's own key is in them.
     pub k: &'a [Page],
     /// Pages of values, likewise.
     pub v: &'a [Page],
@@ -77,7 +85,19 @@ pub struct DecodeScratch {
     states: Vec<HeadState>,
     kept: Vec<f32>,
     rules: Vec<Rows>,
-    locals: Locals<Vec<f16>>,
+    /// Queries of the rows with 8-bit keys, `[row][heads·head_dim]`, and what an integer of a head stands for, times the
+    /// scale of scores, `[row][heads]`.
+    queries: Vec<i16>,
+    query_scales: Vec<f32>,
+    locals: Locals<Gathered>,
+}
+
+/// Chosen rows, copied together.
+#[derive(Debug, Default)]
+struct Gathered {
+    f16: Vec<f16>,
+    values: Vec<i8>,
+    scales: Vec<f16>,
 }
 
 /// A task: some heads of a row, and a piece of its positions or of its chosen rows.
@@ -167,6 +187,49 @@ impl DecodeScratch {
         self.sums.resize(sums, 0.0);
         self.states.resize_with(self.states.len().max(rows.len() * shape.heads), HeadState::default);
         self.locals.grow(pool.threads());
+        self.queries.resize(rows.len() * shape.width(), 0);
+        self.query_scales.resize(rows.len() * shape.heads, 0.0);
+        let queries = self.queries.chunks_exact_mut(head_dim).zip(&mut self.query_scales);
+        let heads = rows.iter().flat_map(|row| row.q.chunks_exact(head_dim).map(|q| (q, row.k[0].format())));
+        for ((q, format), (to, scale)) in heads.zip(queries) {
+            if format == Format::Q8 {
+                *scale = shape.scale * q8::quantise_query(q, to);
+            }
+        }
+    }
+}
+
+impl Gathered {
+    /// Takes the rows of one KV head at `positions`.
+    fn gather(&mut self, v: &[Page], kv_head: usize, positions: &[u32]) {
+        let row = |position: u32| v[position as usize / PAGE_TOKENS].rows(kv_head, position as usize % PAGE_TOKENS, 1);
+        self.f16.clear();
+        self.values.clear();
+        self.scales.clear();
+        positions.iter().take(ROWS_AHEAD).for_each(|&position| prefetch_rows(row(position)));
+        for (at, &position) in positions.iter().enumerate() {
+            if let Some(&ahead) = positions.get(at + ROWS_AHEAD) {
+                prefetch_rows(row(ahead));
+            }
+            match row(position) {
+                CachedRows::F16(values) => self.f16.extend_from_slice(values),
+                CachedRows::Q8(Q8Rows { values, scales }) => {
+                    self.values.extend_from_slice(values);
+                    self.scales.extend_from_slice(scales);
+                }
+            }
+        }
+    }
+
+    /// What was taken, up to a page of rows from `first` on.
+    fn rows(&self, format: Format, head_dim: usize, first: usize, rows: usize) -> CachedRows<'_> {
+        match format {
+            Format::F16 => CachedRows::F16(&self.f16[first * head_dim..(first + rows) * head_dim]),
+            Format::Q8 => {
+                let all = Q8Rows { values: &self.values, scales: &self.scales };
+                CachedRows::Q8(all.run(head_dim, first, rows))
+            }
+        }
     }
 }
 
@@ -197,6 +260,8 @@ pub fn decode(
         states,
         kept,
         rules,
+        queries,
+        query_scales,
         locals,
         ..
     } = scratch;
@@ -204,7 +269,9 @@ pub fn decode(
 
     pool.run_chunks(scores, group * PIECE, |task, scores| {
         let Piece { row, first_head, index, .. } = score_tasks[task];
-        score_piece(shape, &rows[row], first_head / group, index, scores);
+        let (first, at) = (row * shape.heads + first_head, index * PIECE);
+        let narrow = (&queries[first * head_dim..][..group * head_dim], &query_scales[first..][..group]);
+        score_piece(shape, &rows[row], narrow, first_head / group, at, scores);
     });
     let scored = Instant::now();
 
@@ -227,8 +294,8 @@ pub fn decode(
         let Piece { row, first_head, heads, index } = gather_tasks[task];
         let states = &states[row * shape.heads + first_head..][..heads];
         let piece = index * PIECE..(index + 1) * PIECE;
-        locals.with(|buffer| {
-            gather_piece(shape, &rows[row], rules[row], states, piece, first_head / group, buffer, sums)
+        locals.with(|gathered| {
+            gather_piece(shape, &rows[row], rules[row], states, piece, first_head / group, gathered, sums)
         });
     });
     pool.run_chunks(out, shape.width(), |row, out| {
@@ -250,18 +317,27 @@ pub fn decode(
 }
 
 /// Scores of one piece of positions for the query heads of one KV head, `[group, PIECE]`; −∞ beyond the last one.
-fn score_piece(shape: &HeadShape, row: &DecodeRow<'_>, kv_head: usize, index: usize, out: &mut [f32]) {
+/// `narrow` holds the same queries as integers, and their scales.
+fn score_piece(
+    shape: &HeadShape,
+    row: &DecodeRow<'_>,
+    narrow: (&[i16], &[f32]),
+    kv_head: usize,
+    start: usize,
+    out: &mut [f32],
+) {
     let (group, head_dim) = (shape.group(), shape.head_dim);
     let q = &row.q[kv_head * group * head_dim..][..group * head_dim];
-    let start = index * PIECE;
     let len = PIECE.min(row.len - start);
     for (page, at) in row.k[start / PAGE_TOKENS..].iter().zip((0..len).step_by(PAGE_TOKENS)) {
         if let Some(next) = row.k.get((start + at) / PAGE_TOKENS + 1) {
             prefetch_head(next, kv_head);
         }
         let keys = PAGE_TOKENS.min(len - at);
-        let k = &page.head(kv_head)[..keys * head_dim];
-        scores(q, k, head_dim, shape.scale, &mut out[at..], PIECE);
+        match page.rows(kv_head, 0, keys) {
+            CachedRows::F16(k) => scores(q, k, head_dim, shape.scale, &mut out[at..], PIECE),
+            CachedRows::Q8(k) => q8_scores::scores(narrow.0, narrow.1, k, head_dim, &mut out[at..], PIECE),
+        }
     }
     for out in out.chunks_exact_mut(PIECE) {
         out[len..].fill(f32::NEG_INFINITY);
@@ -272,8 +348,23 @@ fn score_piece(shape: &HeadShape, row: &DecodeRow<'_>, kv_head: usize, index: us
 
 /// Asks for the first part of a head's rows; the kernels ask for the rest as they go.
 fn prefetch_head(page: &Page, kv_head: usize) {
-    let head = page.head(kv_head);
-    prefetch(&head[..head.len().min(PAGE_AHEAD)]);
+    match page.rows(kv_head, 0, PAGE_TOKENS) {
+        CachedRows::F16(rows) => prefetch(&rows[..rows.len().min(PAGE_AHEAD / size_of::<f16>())]),
+        CachedRows::Q8(Q8Rows { values, scales }) => {
+            prefetch(scales);
+            prefetch(&values[..values.len().min(PAGE_AHEAD)]);
+        }
+    }
+}
+
+fn prefetch_rows(rows: CachedRows<'_>) {
+    match rows {
+        CachedRows::F16(rows) => prefetch(rows),
+        CachedRows::Q8(Q8Rows { values, scales }) => {
+            prefetch(scales);
+            prefetch(values);
+        }
+    }
 }
 
 /// The weighted sum over one piece of positions, or of chosen rows, for the query heads in `states`.
@@ -285,7 +376,7 @@ fn gather_piece(
     states: &[HeadState],
     piece: Range<usize>,
     kv_head: usize,
-    buffer: &mut Vec<f16>,
+    gathered: &mut Gathered,
     sums: &mut [f32],
 ) {
     let head_dim = shape.head_dim;
@@ -296,30 +387,19 @@ fn gather_piece(
                 if let Some(next) = row.v.get(page / PAGE_TOKENS + 1) {
                     prefetch_head(next, kv_head);
                 }
-                let v = &row.v[page / PAGE_TOKENS].head(kv_head)[..len * head_dim];
+                let v = row.v[page / PAGE_TOKENS].rows(kv_head, 0, len);
                 let weights = states.iter().map(|state| &state.weights[page..page + len]);
                 add_rows(weights, v, head_dim, sums);
             }
         }
         Rows::Top { .. } => {
             let piece = piece.start..piece.end.min(states[0].selected.len());
-            let selected = &states[0].selected[piece.clone()];
-            let v = |position: u32| {
-                let (page, slot) = (position as usize / PAGE_TOKENS, position as usize % PAGE_TOKENS);
-                row.v[page].row(kv_head, slot)
-            };
-            buffer.clear();
-            selected.iter().take(ROWS_AHEAD).for_each(|&position| prefetch(v(position)));
-            for (at, &position) in selected.iter().enumerate() {
-                if let Some(&ahead) = selected.get(at + ROWS_AHEAD) {
-                    prefetch(v(ahead));
-                }
-                buffer.extend_from_slice(v(position));
-            }
-            for (v, at) in buffer.chunks(PAGE_TOKENS * head_dim).zip(piece.step_by(PAGE_TOKENS)) {
-                let len = v.len() / head_dim;
-                let weights = states.iter().map(|state| &state.chosen[at..at + len]);
-                add_rows(weights, v, head_dim, sums);
+            gathered.gather(row.v, kv_head, &states[0].selected[piece.clone()]);
+            let format = row.v[0].format();
+            for first in (0..piece.len()).step_by(PAGE_TOKENS) {
+                let len = PAGE_TOKENS.min(piece.len() - first);
+                let weights = states.iter().map(|state| &state.chosen[piece.start + first..][..len]);
+                add_rows(weights, gathered.rows(format, head_dim, first, len), head_dim, sums);
             }
         }
     }
@@ -327,14 +407,17 @@ fn gather_piece(
 
 /// `sums_g += Σ weights_g·v` for up to a page of rows. The kernel takes three heads at a time, their weights side by
 /// side.
-fn add_rows<'a>(mut weights: impl Iterator<Item = &'a [f32]>, v: &[f16], head_dim: usize, sums: &mut [f32]) {
+fn add_rows<'a>(mut weights: impl Iterator<Item = &'a [f32]>, v: CachedRows<'_>, head_dim: usize, sums: &mut [f32]) {
     const HEADS: usize = 3;
     let mut together = [0.0; HEADS * PAGE_TOKENS];
     for sums in sums.chunks_mut(HEADS * head_dim) {
         for (to, from) in together.chunks_exact_mut(PAGE_TOKENS).zip(weights.by_ref().take(HEADS)) {
             to[..from.len()].copy_from_slice(from);
         }
-        weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums);
+        match v {
+            CachedRows::F16(v) => weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums),
+            CachedRows::Q8(v) => q8_weighted_sum::weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums),
+        }
     }
 }
 

@@ -7,11 +7,11 @@
 
 use super::{HeadShape, locals::Locals};
 use crate::{
-    cache::{PAGE_TOKENS, Page},
+    cache::{CachedRows, PAGE_TOKENS, Page},
     kernels::{
         Pool,
         gemm::{Matrix, gemm},
-        softmax,
+        q8, softmax,
         widen::{widen, widen_transposed},
     },
 };
@@ -139,8 +139,14 @@ impl Buffers {
         for page in 0..end.div_ceil(PAGE_TOKENS) {
             let page_start = page * PAGE_TOKENS;
             let len = PAGE_TOKENS.min(end - page_start);
-            widen_transposed(&span.k[page].head(kv_head)[..len * head_dim], head_dim, &mut self.k, PAGE_TOKENS);
-            widen(&span.v[page].head(kv_head)[..len * head_dim], &mut self.v[..len * head_dim]);
+            match span.k[page].rows(kv_head, 0, len) {
+                CachedRows::F16(k) => widen_transposed(k, head_dim, &mut self.k, PAGE_TOKENS),
+                CachedRows::Q8(k) => q8::widen_transposed(k, head_dim, &mut self.k, PAGE_TOKENS),
+            }
+            match span.v[page].rows(kv_head, 0, len) {
+                CachedRows::F16(v) => widen(v, &mut self.v[..len * head_dim]),
+                CachedRows::Q8(v) => q8::widen(v, head_dim, &mut self.v[..len * head_dim]),
+            }
             // Rows before this page have no part in it.
             let skipped = page_start.saturating_sub(start).min(rows) * group;
             let active = queries - skipped;

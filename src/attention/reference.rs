@@ -90,9 +90,10 @@ pub fn prefill(shape: &HeadShape, span: &PrefillSpan<'_>) -> Result<Vec<f32>> {
 
 /// The first `len` rows of one KV head as `[len, head_dim]`.
 fn matrix(pages: &[Page], kv_head: usize, len: usize, head_dim: usize) -> Result<Tensor> {
-    let values: Vec<f32> = (0..len)
-        .flat_map(|at| pages[at / PAGE_TOKENS].row(kv_head, at % PAGE_TOKENS).iter().map(|value| value.to_f32()))
-        .collect();
+    let mut values = vec![0.0; len * head_dim];
+    for (at, row) in values.chunks_exact_mut(head_dim).enumerate() {
+        pages[at / PAGE_TOKENS].read(kv_head, at % PAGE_TOKENS, row);
+    }
     Tensor::from_vec(values, (len, head_dim), &Device::Cpu)
 }
 

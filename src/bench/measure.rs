@@ -184,7 +184,7 @@ struct Contender<'a> {
     lane: LaneCache,
 }
 
-/// A prompt that has been computed. Under every policy it is the same, so one serves all.
+/// A prompt that has been computed. Under every policy it is the same but for how it is stored, so one serves all.
 struct Ready {
     cache: SequenceCache,
     next: u32,

@@ -1,6 +1,10 @@
 //! The cache of one lane: its two tiers, and the sequences' pages taken from them by the lane's policy.
 
-use super::{Full, Knobs, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier, sequence::LayerCache, tier::Owner};
+use super::{
+    Format, Full, Knobs, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
+    sequence::{LayerCache, add_row},
+    tier::Owner,
+};
 
 /// The sizes that a page depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,14 +19,14 @@ pub struct CacheShape {
 
 impl CacheShape {
     /// Bytes of one page.
-    pub fn page_bytes(&self) -> u64 {
-        Page::bytes_for(self.kv_heads, self.head_dim)
+    pub fn page_bytes(&self, format: Format) -> u64 {
+        Page::bytes_for(format, self.kv_heads, self.head_dim)
     }
 
-    /// What an ordinary KV cache holds on the device for a sequence of `tokens`, in whole pages. The KCache paper's
-    /// claim is this line with one of the two left out.
+    /// What an ordinary KV cache, 16-bit, holds on the device for a sequence of `tokens`, in whole pages. The KCache
+    /// paper's claim is this line with one of the two left out.
     pub fn kv_bytes(&self, tokens: usize) -> u64 {
-        2 * (self.layers * tokens.div_ceil(PAGE_TOKENS)) as u64 * self.page_bytes()
+        2 * (self.layers * tokens.div_ceil(PAGE_TOKENS)) as u64 * self.page_bytes(Format::F16)
     }
 
     /// Bytes of one sequence's running sums of V.
@@ -71,6 +75,11 @@ impl LaneCache {
         self.policy
     }
 
+    /// How the policy stores K and V.
+    pub fn formats(&self) -> [Format; 2] {
+        self.policy.formats()
+    }
+
     /// The device tier.
     pub fn device(&self) -> &Tier {
         &self.device
@@ -106,9 +115,11 @@ impl LaneCache {
 
     /// Bytes that growing a sequence by `tokens` takes on the device and on the host.
     pub fn growth(&self, sequence: &SequenceCache, tokens: usize) -> (u64, u64) {
-        let pages = self.pages_missing(sequence, tokens) as u64 * self.shape.page_bytes();
-        let device_v = self.policy.device_v_layers(self.shape.layers);
-        ((self.shape.layers + device_v) as u64 * pages, (self.shape.layers - device_v) as u64 * pages)
+        let pages = self.pages_missing(sequence, tokens) as u64;
+        let [k, v] = self.formats().map(|format| pages * self.shape.page_bytes(format));
+        let device_v = self.policy.device_v_layers(self.shape.layers) as u64;
+        let layers = self.shape.layers as u64;
+        (layers * k + device_v * v, (layers - device_v) * v)
     }
 
     fn pages_missing(&self, sequence: &SequenceCache, tokens: usize) -> usize {
@@ -121,13 +132,15 @@ impl LaneCache {
         let (device, host) = self.growth(sequence, tokens);
         self.device.room(device)?;
         self.host.room(host)?;
-        let page_bytes = self.shape.page_bytes();
+        let CacheShape { kv_heads, head_dim, .. } = self.shape;
+        let [k, v] = self.formats();
+        let [k_bytes, v_bytes] = [k, v].map(|format| self.shape.page_bytes(format));
         for layer in &mut sequence.layers {
             for _ in 0..missing {
-                self.device.take(Owner::K, page_bytes)?;
-                layer.k.push(Page::new(self.shape.kv_heads, self.shape.head_dim));
-                self.tier(layer.v_place).take(Owner::V, page_bytes)?;
-                layer.v.push(Page::new(self.shape.kv_heads, self.shape.head_dim));
+                self.device.take(Owner::K, k_bytes)?;
+                layer.k.push(Page::new(k, kv_heads, head_dim));
+                self.tier(layer.v_place).take(Owner::V, v_bytes)?;
+                layer.v.push(Page::new(v, kv_heads, head_dim));
             }
         }
         Ok(())
@@ -167,7 +180,8 @@ impl LaneCache {
         }
     }
 
-    /// A copy of a sequence of any lane, with pages of its own in this lane. The running sums are made from the rows.
+    /// A copy of a sequence of any lane, with pages of its own in this lane. Where the lanes store differently, rows are
+    /// rounded once more. The running sums are made from the rows.
     pub fn fork(&mut self, of: &SequenceCache) -> Result<SequenceCache, Full> {
         let mut copy = self.open()?;
         if let Err(full) = self.grow(&mut copy, of.len) {
@@ -188,12 +202,13 @@ impl LaneCache {
     /// tiers, of all sequences or, when they do not fit, of none.
     ///
     /// # Panics
-    /// When a sequence of another lane is among `sequences`.
+    /// When a sequence of another lane is among `sequences`, or the keys would have to be stored otherwise.
     pub fn set_knobs<'a>(
         &mut self,
         knobs: Knobs,
         sequences: impl Iterator<Item = &'a mut SequenceCache>,
     ) -> Result<(), Full> {
+        assert_eq!(self.formats(), Policy::KCache(knobs).formats(), "pages keep their format");
         let mut moving: Vec<&mut LayerCache> = Vec::new();
         let device_layers = Policy::KCache(knobs).device_v_layers(self.shape.layers);
         for sequence in sequences {
@@ -272,8 +287,92 @@ impl LayerCache {
         for position in 0..len {
             let page = &self.v[position / PAGE_TOKENS];
             for (head, sums) in self.v_sum.chunks_exact_mut(shape.head_dim).enumerate() {
-                for (sum, value) in sums.iter_mut().zip(page.row(head, position % PAGE_TOKENS)) {
-                    *sum += value.to_f32();
+                add_row(page, head, position % PAGE_TOKENS, sums);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: CacheShape = CacheShape { layers: 3, kv_heads: 2, head_dim: 64 };
+
+    fn lane(policy: &str) -> LaneCache {
+        LaneCache::new(SHAPE, policy.parse().unwrap(), None, None)
+    }
+
+    /// A sequence of `tokens` whose values depend on nothing but their place.
+    fn filled(lane: &mut LaneCache, tokens: usize) -> SequenceCache {
+        let mut sequence = lane.open().unwrap();
+        lane.grow(&mut sequence, tokens).unwrap();
+        for position in 0..tokens {
+            for layer in 0..SHAPE.layers {
+                let row = |seed: f32| -> Vec<f32> {
+                    (0..2 * 64).map(|at| ((at + 131 * position + 17 * layer) as f32 * seed).sin()).collect()
+                };
+                sequence.write(layer, position, &row(0.37), &row(0.71));
+            }
+        }
+        sequence.advance(tokens);
+        sequence
+    }
+
+    #[test]
+    fn each_policy_holds_what_it_stores() {
+        let kv = SHAPE.kv_bytes(100);
+        for (policy, device, host) in [
+            ("kv", kv, 0),
+            ("kv-q8", kv * 34 / 64, 0),
+            ("kcache:dense=0", kv / 2, kv / 2),
+            ("kcache:dense=0,k=q8", kv / 2 * 34 / 64, kv / 2),
+            ("kcache:dense=1,k=q8", kv / 2 * 34 / 64 + kv / 6, kv / 3),
+        ] {
+            let mut lane = lane(policy);
+            let empty = lane.open().unwrap();
+            assert_eq!(lane.growth(&empty, 100), (device, host), "{policy}");
+            let sequence = filled(&mut lane, 100);
+            let held = [lane.device().held(Owner::K) + lane.device().held(Owner::V), lane.host().used()];
+            assert_eq!(held, [device, host], "{policy}");
+            lane.check([&empty, &sequence].into_iter()).unwrap();
+            lane.close(sequence);
+            lane.close(empty);
+            assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_copy_holds_the_same_rows_or_those_of_its_own_format() {
+        let policies = ["kv", "kv-q8", "kcache:dense=1", "kcache:dense=0,k=q8"];
+        for from in policies {
+            for to in policies {
+                let (mut from_lane, mut to_lane) = (lane(from), lane(to));
+                let sequence = filled(&mut from_lane, 70);
+                let copy = to_lane.fork(&sequence).unwrap();
+                let written = filled(&mut to_lane, 70);
+                to_lane.check([&copy, &written].into_iter()).unwrap();
+                assert_eq!(copy.formats(), to_lane.formats());
+                for layer in 0..SHAPE.layers {
+                    let [from_k, from_v] = sequence.formats();
+                    let [to_k, to_v] = copy.formats();
+                    for (pages, written, exact) in [
+                        (copy.k(layer), written.k(layer), from_k == to_k),
+                        (copy.v(layer), written.v(layer), from_v == to_v),
+                    ] {
+                        for position in 0..70 {
+                            let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
+                            let (mut a, mut b) = ([0.0; 64], [0.0; 64]);
+                            pages[page].read(1, slot, &mut a);
+                            written[page].read(1, slot, &mut b);
+                            let most = a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                            // A row rounded twice is a step of 1/127 away at most.
+                            assert!(most <= if exact { 0.0 } else { 0.0082 }, "{from} to {to}: {most}");
+                        }
+                    }
+                    if from_v == to_v {
+                        assert_eq!(copy.v_sum(layer), written.v_sum(layer), "{from} to {to}");
+                    }
                 }
             }
         }

@@ -7,7 +7,7 @@ mod sequence;
 mod tier;
 
 pub use lane::{CacheShape, LaneCache, Unbalanced};
-pub use page::{PAGE_TOKENS, Page};
+pub use page::{CachedRows, Format, PAGE_TOKENS, Page};
 pub use policy::{Knobs, Policy, PolicyError, Select, Tail};
 pub use sequence::SequenceCache;
 pub use tier::{Full, Owner, Place, Tier};

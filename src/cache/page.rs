@@ -1,55 +1,198 @@
-//! A page: 64 tokens of one layer's K or V, all KV heads, as 16-bit floats.
+//! A page: 64 tokens of one layer's K or V, all KV heads, as 16-bit floats or as 8-bit blocks.
 //!
 //! The layout is head-major, `[kv_head][slot][head_dim]`, so that one head's rows are contiguous: a head that scores
-//! its keys reads one run of memory, and a row (one V vector of one KV head) is one slice.
+//! its keys reads one run of memory, and a row (one V vector of one KV head) is one slice. The scales of 8-bit rows lie
+//! apart in the same order, `[kv_head][slot][head_dim / 32]`, rounded up: see [`q8`].
 
-use half::f16;
+use std::fmt;
+
+use half::{f16, slice::HalfFloatSliceExt};
+
+use crate::kernels::q8::{self, Q8Rows};
 
 /// Tokens a page holds.
 pub const PAGE_TOKENS: usize = 64;
 
+/// How the values of a page are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// 16-bit floats.
+    F16,
+    /// 8-bit integers with a 16-bit scale for every 32 of a row.
+    Q8,
+}
+
+impl Format {
+    /// Bytes of one row of `head_dim` values.
+    pub const fn row_bytes(self, head_dim: usize) -> u64 {
+        match self {
+            Self::F16 => (head_dim * size_of::<f16>()) as u64,
+            Self::Q8 => (head_dim + q8::blocks(head_dim) * size_of::<f16>()) as u64,
+        }
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+        })
+    }
+}
+
+/// Consecutive rows of one KV head, as they are stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CachedRows<'a> {
+    /// `[rows, head_dim]`.
+    F16(&'a [f16]),
+    /// The same, 8-bit.
+    Q8(Q8Rows<'a>),
+}
+
 /// 64 tokens of one layer's K or V.
 #[derive(Debug)]
 pub struct Page {
-    data: Box<[f16]>,
+    data: Data,
     head_dim: usize,
+}
+
+#[derive(Debug)]
+enum Data {
+    F16(Box<[f16]>),
+    Q8 { values: Box<[i8]>, scales: Box<[f16]> },
 }
 
 impl Page {
     /// A zeroed page for `kv_heads` heads of `head_dim` values.
-    pub fn new(kv_heads: usize, head_dim: usize) -> Self {
-        Self { data: vec![f16::ZERO; kv_heads * PAGE_TOKENS * head_dim].into_boxed_slice(), head_dim }
+    pub fn new(format: Format, kv_heads: usize, head_dim: usize) -> Self {
+        let rows = kv_heads * PAGE_TOKENS;
+        let data = match format {
+            Format::F16 => Data::F16(vec![f16::ZERO; rows * head_dim].into_boxed_slice()),
+            Format::Q8 => Data::Q8 {
+                values: vec![0; rows * head_dim].into_boxed_slice(),
+                scales: vec![f16::ZERO; rows * q8::blocks(head_dim)].into_boxed_slice(),
+            },
+        };
+        Self { data, head_dim }
     }
 
     /// Bytes one page of this shape takes.
-    pub const fn bytes_for(kv_heads: usize, head_dim: usize) -> u64 {
-        (kv_heads * PAGE_TOKENS * head_dim * size_of::<f16>()) as u64
+    pub const fn bytes_for(format: Format, kv_heads: usize, head_dim: usize) -> u64 {
+        (kv_heads * PAGE_TOKENS) as u64 * format.row_bytes(head_dim)
     }
 
     /// Bytes this page takes.
     pub fn bytes(&self) -> u64 {
-        size_of_val(&*self.data) as u64
+        match &self.data {
+            Data::F16(data) => size_of_val(&**data) as u64,
+            Data::Q8 { values, scales } => (size_of_val(&**values) + size_of_val(&**scales)) as u64,
+        }
     }
 
-    /// All 64 rows of one KV head, `[PAGE_TOKENS, head_dim]`.
-    pub fn head(&self, kv_head: usize) -> &[f16] {
-        let len = PAGE_TOKENS * self.head_dim;
-        &self.data[kv_head * len..][..len]
+    /// How its values are stored.
+    pub fn format(&self) -> Format {
+        match self.data {
+            Data::F16(_) => Format::F16,
+            Data::Q8 { .. } => Format::Q8,
+        }
     }
 
-    /// One row, `[head_dim]`.
-    pub fn row(&self, kv_head: usize, slot: usize) -> &[f16] {
-        &self.head(kv_head)[slot * self.head_dim..][..self.head_dim]
+    /// Bytes of one row, that is of one token's vector in one KV head.
+    pub fn row_bytes(&self) -> u64 {
+        self.format().row_bytes(self.head_dim)
     }
 
-    /// One row, to be written.
-    pub fn row_mut(&mut self, kv_head: usize, slot: usize) -> &mut [f16] {
-        let at = (kv_head * PAGE_TOKENS + slot) * self.head_dim;
-        &mut self.data[at..][..self.head_dim]
+    /// `rows` rows of one KV head from `slot` on.
+    pub fn rows(&self, kv_head: usize, slot: usize, rows: usize) -> CachedRows<'_> {
+        debug_assert!(slot + rows <= PAGE_TOKENS);
+        let (first, dim) = (kv_head * PAGE_TOKENS + slot, self.head_dim);
+        match &self.data {
+            Data::F16(data) => CachedRows::F16(&data[first * dim..(first + rows) * dim]),
+            Data::Q8 { values, scales } => {
+                let blocks = q8::blocks(dim);
+                CachedRows::Q8(Q8Rows {
+                    values: &values[first * dim..(first + rows) * dim],
+                    scales: &scales[first * blocks..(first + rows) * blocks],
+                })
+            }
+        }
     }
 
-    /// Takes over the rows of a page of the same shape.
+    /// Writes one row, `[head_dim]`, rounded to the page's format.
+    pub fn write(&mut self, kv_head: usize, slot: usize, row: &[f32]) {
+        let (at, dim) = (kv_head * PAGE_TOKENS + slot, self.head_dim);
+        match &mut self.data {
+            Data::F16(data) => data[at * dim..][..dim].convert_from_f32_slice(row),
+            Data::Q8 { values, scales } => {
+                let blocks = q8::blocks(dim);
+                q8::quantise(row, &mut values[at * dim..][..dim], &mut scales[at * blocks..][..blocks]);
+            }
+        }
+    }
+
+    /// Reads one row back, `[head_dim]`, as attention sees it.
+    pub fn read(&self, kv_head: usize, slot: usize, row: &mut [f32]) {
+        match self.rows(kv_head, slot, 1) {
+            CachedRows::F16(values) => values.convert_to_f32_slice(row),
+            CachedRows::Q8(values) => q8::widen(values, self.head_dim, row),
+        }
+    }
+
+    /// Takes over the rows of a page of the same heads. Where the formats differ, its values are rounded once more.
     pub fn copy_from(&mut self, other: &Self) {
-        self.data.copy_from_slice(&other.data);
+        match (&mut self.data, &other.data) {
+            (Data::F16(to), Data::F16(from)) => to.copy_from_slice(from),
+            (Data::Q8 { values, scales }, Data::Q8 { values: from_values, scales: from_scales }) => {
+                values.copy_from_slice(from_values);
+                scales.copy_from_slice(from_scales);
+            }
+            (to, _) => {
+                let values = match to {
+                    Data::F16(values) => values.len(),
+                    Data::Q8 { values, .. } => values.len(),
+                };
+                let mut row = vec![0.0; self.head_dim];
+                for at in 0..values / self.head_dim {
+                    let (kv_head, slot) = (at / PAGE_TOKENS, at % PAGE_TOKENS);
+                    other.read(kv_head, slot, &mut row);
+                    self.write(kv_head, slot, &row);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_was_written_is_read_back_and_copied() {
+        for (format, bound) in [(Format::F16, 0.0005), (Format::Q8, 0.004)] {
+            // One whole block and a rest.
+            let (kv_heads, head_dim) = (2, 40);
+            let mut page = Page::new(format, kv_heads, head_dim);
+            assert_eq!(page.bytes(), Page::bytes_for(format, kv_heads, head_dim));
+            assert_eq!(page.row_bytes(), if format == Format::F16 { 80 } else { 40 + 2 * 2 });
+            let row: Vec<f32> = (0..head_dim).map(|at| (at as f32).sin()).collect();
+            page.write(1, 63, &row);
+            let mut back = vec![f32::NAN; head_dim];
+            page.read(1, 63, &mut back);
+            assert!(row.iter().zip(&back).all(|(row, back)| (row - back).abs() < bound), "{back:?}");
+            page.read(1, 62, &mut back);
+            assert_eq!(back, vec![0.0; head_dim]);
+
+            for into in [Format::F16, Format::Q8] {
+                let mut copy = Page::new(into, kv_heads, head_dim);
+                copy.copy_from(&page);
+                assert_eq!(copy.format(), into);
+                if into == format {
+                    assert_eq!(copy.rows(1, 0, 64), page.rows(1, 0, 64));
+                }
+                copy.read(1, 63, &mut back);
+                assert!(row.iter().zip(&back).all(|(row, back)| (row - back).abs() < 2.0 * bound.max(0.004)));
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! A lane's policy: how it keeps and reads its cache, and the one spelling of it used everywhere.
 //!
-//! `kv` keeps K and V on the device and reads every row. `kcache` keeps K on the device and V in host memory, and
+//! `kv` keeps K and V on the device and reads every row; `kv-q8` does so with both as 8-bit blocks. `kcache` keeps K on the device and V in host memory, and
 //! reads only the N rows with the largest attention weight (He & Wu, arXiv 2404.18057, section 3). The written form is
 //! `kcache:n=128,tail=mean,dense=1,select=head,k=f16` with every key optional, and `kcache:paper` for the published
 //! method. [`Policy::from_str`] and [`Policy`]'s `Display` are inverse to each other.
@@ -10,16 +10,20 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
+use super::Format;
+
 /// How a lane keeps and reads its cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// Keys and values on the device, every row read: the baseline.
     Kv,
+    /// The same with keys and values as 8-bit blocks.
+    KvQ8,
     /// Keys on the device, values in host memory, the top N rows read.
     KCache(Knobs),
 }
 
-/// The parts of a `kcache` policy that an operator turns, also while tokens stream.
+/// The parts of a `kcache` policy. All but `k` can be turned while tokens stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Knobs {
     /// Rows each query head reads per token, at least 1.
@@ -30,18 +34,20 @@ pub struct Knobs {
     pub dense: usize,
     /// Whether each query head chooses its own rows or the heads that share a KV head choose together.
     pub select: Select,
+    /// How keys are stored. The one that stays as it is while a lane runs: its pages are of this format.
+    pub k: Format,
 }
 
 impl Default for Knobs {
     /// The product's default, chosen by measurement: see the quality table in the README.
     fn default() -> Self {
-        Self { n: 128, tail: Tail::Mean, dense: 1, select: Select::Head }
+        Self { n: 128, tail: Tail::Mean, dense: 1, select: Select::Head, k: Format::F16 }
     }
 }
 
 impl Knobs {
     /// The method as published: the N largest weights, nothing for the rest, no dense layer.
-    pub const PAPER: Self = Self { n: 128, tail: Tail::None, dense: 0, select: Select::Head };
+    pub const PAPER: Self = Self { n: 128, tail: Tail::None, dense: 0, select: Select::Head, k: Format::F16 };
 }
 
 /// What stands for the rows that were not selected.
@@ -76,15 +82,33 @@ impl Policy {
     /// The layers, of `layers` in all, whose V stays on the device.
     pub fn device_v_layers(&self, layers: usize) -> usize {
         match self {
-            Self::Kv => layers,
+            Self::Kv | Self::KvQ8 => layers,
             Self::KCache(knobs) => knobs.dense.min(layers),
+        }
+    }
+
+    /// How keys and how values are stored.
+    pub fn formats(&self) -> [Format; 2] {
+        match self {
+            Self::Kv => [Format::F16; 2],
+            Self::KvQ8 => [Format::Q8; 2],
+            // The host has room, and the few rows that are read are no burden.
+            Self::KCache(knobs) => [knobs.k, Format::F16],
+        }
+    }
+
+    /// Whether a lane can change to `other` while it runs: its pages have to stay what they are.
+    pub fn turns_into(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::KCache(old), Self::KCache(new)) => old.k == new.k,
+            (old, new) => old == new,
         }
     }
 
     /// The knobs of a `kcache` policy.
     pub fn knobs(&self) -> Option<&Knobs> {
         match self {
-            Self::Kv => None,
+            Self::Kv | Self::KvQ8 => None,
             Self::KCache(knobs) => Some(knobs),
         }
     }
@@ -94,8 +118,11 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Kv => f.write_str("kv"),
-            Self::KCache(Knobs { n, tail, dense, select }) => {
-                write!(f, "kcache:n={n},tail={tail},dense={dense},select={select}")
+            Self::KvQ8 => f.write_str("kv-q8"),
+            Self::KCache(Knobs { n, tail, dense, select, k }) => {
+                write!(f, "kcache:n={n},tail={tail},dense={dense},select={select}")?;
+                // What every lane had before there was a choice is not said.
+                if *k == Format::F16 { Ok(()) } else { write!(f, ",k={k}") }
             }
         }
     }
@@ -128,10 +155,11 @@ impl FromStr for Policy {
         let (kind, keys) = text.trim().split_once(':').unwrap_or((text.trim(), ""));
         match (kind, keys) {
             ("kv", "") => return Ok(Self::Kv),
-            ("kv", _) => return Err(fail("`kv` has no keys".into())),
+            ("kv-q8", "") => return Ok(Self::KvQ8),
+            ("kv" | "kv-q8", _) => return Err(fail(format!("`{kind}` has no keys"))),
             ("kcache", "paper") => return Ok(Self::KCache(Knobs::PAPER)),
             ("kcache", _) => {}
-            _ => return Err(fail("expected `kv` or `kcache`, for example `kcache:n=128,tail=mean`".into())),
+            _ => return Err(fail("expected `kv`, `kv-q8` or `kcache`, for example `kcache:n=128,tail=mean`".into())),
         }
         let mut knobs = Knobs::default();
         for part in keys.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -163,8 +191,13 @@ impl FromStr for Policy {
                         _ => return Err(fail(format!("select is head or group, not `{value}`"))),
                     }
                 }
-                "k" if value == "f16" => {}
-                "k" => return Err(fail(format!("k is f16, not `{value}`"))),
+                "k" => {
+                    knobs.k = match value {
+                        "f16" => Format::F16,
+                        "q8" => Format::Q8,
+                        _ => return Err(fail(format!("k is f16 or q8, not `{value}`"))),
+                    }
+                }
                 _ => return Err(fail(format!("`{key}` is not one of n, tail, dense, select, k"))),
             }
         }
@@ -191,6 +224,8 @@ mod tests {
     #[test]
     fn every_key_is_optional() {
         assert_eq!("kv".parse(), Ok(Policy::Kv));
+        assert_eq!("kv-q8".parse(), Ok(Policy::KvQ8));
+        assert_eq!("kcache:k=q8".parse(), Ok(Policy::KCache(Knobs { k: Format::Q8, ..Knobs::default() })));
         assert_eq!("kcache".parse(), Ok(Policy::KCache(Knobs::default())));
         assert_eq!("kcache:paper".parse(), Ok(Policy::KCache(Knobs::PAPER)));
         assert_eq!(
@@ -204,10 +239,31 @@ mod tests {
         for n in [1, 128, 100_000] {
             for tail in [Tail::None, Tail::Renorm, Tail::Mean] {
                 for select in [Select::Head, Select::Group] {
-                    let policy = Policy::KCache(Knobs { n, tail, dense: n % 5, select });
-                    assert_eq!(policy.to_string().parse(), Ok(policy));
+                    for k in [Format::F16, Format::Q8] {
+                        let policy = Policy::KCache(Knobs { n, tail, dense: n % 5, select, k });
+                        assert_eq!(policy.to_string().parse(), Ok(policy));
+                        assert_eq!(policy.to_string().ends_with(",k=q8"), k == Format::Q8);
+                    }
                 }
             }
+        }
+        for policy in [Policy::Kv, Policy::KvQ8] {
+            assert_eq!(policy.to_string().parse(), Ok(policy));
+        }
+    }
+
+    #[test]
+    fn a_lane_keeps_its_formats() {
+        let policy = |text: &str| text.parse::<Policy>().unwrap();
+        for (from, to, turns) in [
+            ("kcache:n=1", "kcache:n=2,dense=7", true),
+            ("kcache:k=q8", "kcache:k=q8,n=9", true),
+            ("kcache:k=q8", "kcache", false),
+            ("kv", "kv-q8", false),
+            ("kv-q8", "kcache:k=q8", false),
+            ("kv-q8", "kv-q8", true),
+        ] {
+            assert_eq!(policy(from).turns_into(&policy(to)), turns, "{from} into {to}");
         }
     }
 
@@ -220,7 +276,8 @@ mod tests {
             ("kcache:n", "key=value"),
             ("kcache:tail=max", "renorm"),
             ("kcache:rows=3", "rows"),
-            ("kcache:k=q8", "f16"),
+            ("kv-q8:k=q8", "`kv-q8` has no keys"),
+            ("kcache:k=q4", "f16 or q8"),
         ] {
             let error = text.parse::<Policy>().unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -1,14 +1,14 @@
 //! The cached keys and values of one sequence: a list of pages per layer for K and for V, and V's running sums.
 
-use half::{f16, slice::HalfFloatSliceExt};
-
-use super::{LaneCache, PAGE_TOKENS, Page, Place};
+use super::{CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place};
+use crate::kernels::q8::BLOCK;
 
 /// Keys and values of one sequence in one lane. Made, grown and given back by the lane's [`LaneCache`].
 #[derive(Debug)]
 pub struct SequenceCache {
     pub(super) layers: Vec<LayerCache>,
     pub(super) len: usize,
+    formats: [Format; 2],
     kv_heads: usize,
     head_dim: usize,
 }
@@ -35,6 +35,7 @@ impl SequenceCache {
         Self {
             layers: (0..shape.layers).map(layer).collect(),
             len: 0,
+            formats: lane.formats(),
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
         }
@@ -48,6 +49,11 @@ impl SequenceCache {
     /// Whether nothing is cached.
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How K and V are stored.
+    pub fn formats(&self) -> [Format; 2] {
+        self.formats
     }
 
     /// Tokens the pages can hold.
@@ -70,7 +76,7 @@ impl SequenceCache {
         self.layers[layer].v_place
     }
 
-    /// The sum of a layer's V rows, `[kv_heads, head_dim]`; empty in a lane of policy `kv`.
+    /// The sum of a layer's V rows, `[kv_heads, head_dim]`; empty in a lane that reads every row.
     pub fn v_sum(&self, layer: usize) -> &[f32] {
         &self.layers[layer].v_sum
     }
@@ -82,14 +88,11 @@ impl SequenceCache {
         let LayerCache { k: k_pages, v: v_pages, v_sum, .. } = &mut self.layers[layer];
         for head in 0..self.kv_heads {
             let values = head * self.head_dim..(head + 1) * self.head_dim;
-            k_pages[page].row_mut(head, slot).convert_from_f32_slice(&k[values.clone()]);
-            let row: &mut [f16] = v_pages[page].row_mut(head, slot);
-            row.convert_from_f32_slice(&v[values.clone()]);
+            k_pages[page].write(head, slot, &k[values.clone()]);
+            v_pages[page].write(head, slot, &v[values.clone()]);
             if !v_sum.is_empty() {
                 // The rounded values, as they will be read: the sum can then be made again from the pages alone.
-                for (sum, value) in v_sum[values].iter_mut().zip(row) {
-                    *sum += value.to_f32();
-                }
+                add_row(&v_pages[page], head, slot, &mut v_sum[values]);
             }
         }
     }
@@ -98,5 +101,18 @@ impl SequenceCache {
     pub fn advance(&mut self, tokens: usize) {
         self.len += tokens;
         debug_assert!(self.len <= self.capacity(), "tokens are written only into pages that are held");
+    }
+}
+
+/// `sum += row`, of the values as they are stored.
+pub(super) fn add_row(page: &Page, kv_head: usize, slot: usize, sum: &mut [f32]) {
+    match page.rows(kv_head, slot, 1) {
+        CachedRows::F16(row) => sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value.to_f32()),
+        CachedRows::Q8(row) => {
+            for ((sum, values), d) in sum.chunks_mut(BLOCK).zip(row.values.chunks(BLOCK)).zip(row.scales) {
+                let d = d.to_f32();
+                sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += d * f32::from(*value));
+            }
+        }
     }
 }

@@ -74,8 +74,8 @@ pub const KEYS: [Key; 21] = [
     Key {
         path: "lanes.kv.policy",
         form: Form::Text,
-        allowed: "a policy that reads every row: `kv`",
-        check: |c| matches!(c.lanes.kv.policy, Policy::Kv),
+        allowed: "a policy that reads every row: `kv` or `kv-q8`",
+        check: |c| matches!(c.lanes.kv.policy, Policy::Kv | Policy::KvQ8),
     },
     Key {
         path: "lanes.kv.budget",

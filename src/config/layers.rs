@@ -442,7 +442,7 @@ mod tests {
             ("engine.threads = -1", "c.toml:1: engine.threads is a whole number from 1 to 1024, not `-1`"),
             (
                 "lanes.kv.policy = \"kcache\"",
-                "c.toml:1: lanes.kv.policy is a policy that reads every row: `kv`, not `kcache`",
+                "c.toml:1: lanes.kv.policy is a policy that reads every row: `kv` or `kv-q8`, not `kcache`",
             ),
             (
                 "lanes.kcache.policy = \"kcache:n=0\"",

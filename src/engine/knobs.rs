@@ -10,7 +10,7 @@ impl Worker {
         let step = state.steps + 1;
         let sequences = self.sessions.values_mut().filter_map(|session| session.sequence_mut(lane));
         let change = match (state.cache.policy(), policy) {
-            (Policy::KCache(old), Policy::KCache(new)) if old != new => {
+            (Policy::KCache(old), Policy::KCache(new)) if old != new && old.k == new.k => {
                 match state.cache.set_knobs(new, sequences.map(|sequence| &mut sequence.cache)) {
                     Ok(()) => change(&old, &new),
                     Err(full) => return self.error(Some(lane), None, format!("the policy stays as it was: {full}")),
@@ -41,7 +41,7 @@ impl Worker {
     }
 }
 
-/// What differs between two settings of the knobs, as it is written in a policy.
+/// What differs between two settings of the knobs that turn, as it is written in a policy.
 fn change(old: &Knobs, new: &Knobs) -> String {
     let mut changes = Vec::new();
     if old.n != new.n {

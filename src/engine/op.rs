@@ -50,7 +50,7 @@ pub enum Op {
         session: SessionId,
     },
     /// Turns a lane's policy; acts from the lane's next step. A change of `dense` moves V pages between the tiers.
-    /// A lane keeps its kind: `kv` stays `kv`, `kcache` stays `kcache`.
+    /// A lane keeps its kind of cache: `kv` stays `kv`, `kcache` stays `kcache` with the same `k`.
     SetPolicy {
         /// Which lane.
         lane: Lane,

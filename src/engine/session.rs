@@ -33,8 +33,14 @@ impl Session {
         self.sequences.iter().any(Sequence::prefills_shared)
     }
 
-    /// Whether nothing was said yet, in no lane.
-    pub fn is_fresh(&self) -> bool {
-        self.sequences.iter().all(|sequence| sequence.cache.is_empty() && sequence.pending.is_empty())
+    /// Whether one computation of the next prompt can serve all lanes: nothing was said yet in any, and all store the
+    /// same. Exact attention reads rows as they are stored, so with other formats the lanes' results differ.
+    pub fn can_share(&self) -> bool {
+        let [first, others @ ..] = &self.sequences[..] else { return false };
+        !others.is_empty()
+            && self.sequences.iter().all(|sequence| {
+                let same = sequence.cache.formats() == first.cache.formats();
+                same && sequence.cache.is_empty() && sequence.pending.is_empty()
+            })
     }
 }

@@ -19,7 +19,7 @@ impl Worker {
             None => text.clone(),
         };
         let message = Message::new(Role::User, content);
-        let shared = session.is_fresh() && session.sequences.len() > 1;
+        let shared = session.can_share();
         let mut prompts: Vec<Prompt> = Vec::new();
         for sequence in &session.sequences {
             let prompt = match prompts.first() {

@@ -7,6 +7,7 @@
 //! | [`activations`] | the input of linear layers, as floats and as 8-bit blocks |
 //! | [`rows`], [`rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
 //! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |
+//! | [`q8`], [`q8_scores`], [`q8_weighted_sum`] | the same loops on 8-bit rows of the cache |
 //! | [`reference`] | linear layers once more, in the plainest way, to compare with |
 //!
 //! Which twin runs is decided at run time, by what the CPU can do.
@@ -23,7 +24,10 @@ pub(crate) mod map;
 pub mod pick;
 pub mod pool;
 mod q4_1;
+pub mod q8;
 mod q8_0;
+pub mod q8_scores;
+pub mod q8_weighted_sum;
 pub mod reference;
 pub mod rope;
 pub mod rows;

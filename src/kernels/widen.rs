@@ -26,16 +26,19 @@ pub fn widen_transposed(values: &[f16], width: usize, out: &mut [f32], stride: u
 
 /// Asks the memory for `values`, which will be read soon. Changes nothing but the time that takes.
 #[inline]
-pub fn prefetch(values: &[f16]) {
+pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(32) {
+    for line in (0..size_of_val(values)).step_by(64) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: part of every x86-64; a prefetch reads nothing that a program could see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().wrapping_add(line)) };
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = values;
 }
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use avx2::transposed_with;
 
 fn widen_portable(values: &[f16], out: &mut [f32]) {
     for (out, value) in out.iter_mut().zip(values) {
@@ -81,22 +84,38 @@ mod avx2 {
     /// Eight by eight at a time, the rest one by one.
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn widen_transposed(values: &[f16], width: usize, out: &mut [f32], stride: usize) {
-        let (rows, columns) = (values.len() / width / 8 * 8, width / 8 * 8);
+        let whole = [values.len() / width / 8 * 8, width / 8 * 8];
+        // SAFETY: whole eights within `values`, and `out` is at least [width, stride].
+        unsafe {
+            transposed_with(whole, out, stride, |row, column| {
+                _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().wrapping_add(row * width + column).cast()))
+            });
+        }
+        transposed_portable(values, width, out, stride, whole[0], whole[1]);
+    }
+
+    /// The transpose of `[rows, columns]` values, whole eights of both, into `out`, `[columns, stride]`; `load` gives
+    /// eight values of a row from a column on.
+    ///
+    /// # Safety
+    /// `out` holds `columns·stride` values, and `rows ≤ stride`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(in crate::kernels) unsafe fn transposed_with(
+        [rows, columns]: [usize; 2],
+        out: &mut [f32],
+        stride: usize,
+        load: impl Fn(usize, usize) -> __m256,
+    ) {
         for row in (0..rows).step_by(8) {
             for column in (0..columns).step_by(8) {
-                let v: [__m256; 8] = std::array::from_fn(|at| {
-                    // SAFETY: row `row + at` exists and has eight values from `column` on.
-                    let values =
-                        unsafe { _mm_loadu_si128(values.as_ptr().wrapping_add((row + at) * width + column).cast()) };
-                    _mm256_cvtph_ps(values)
-                });
+                let v: [__m256; 8] = std::array::from_fn(|at| load(row + at, column));
                 for (at, v) in transpose(v).into_iter().enumerate() {
-                    // SAFETY: `out` is at least [width, stride], and `row + 8` is within the stride.
+                    // SAFETY: `column + at` is a row of `out`, and `row + 8` is within the stride.
                     unsafe { _mm256_storeu_ps(out.as_mut_ptr().wrapping_add((column + at) * stride + row), v) };
                 }
             }
         }
-        transposed_portable(values, width, out, stride, rows, columns);
     }
 
     #[inline]

@@ -2,11 +2,9 @@
 //!
 //! A step is a list of spans. A span is a run of consecutive tokens of one sequence: a chunk of a prompt, read with
 //! exact attention, or decoded tokens, read as the lane's policy says. All rows of all spans go through the linear
-//! layers together, so the weights are streamed once per step. Activations are f32, the cache is f16.
+//! layers together, so the weights are streamed once per step. Activations are f32, the cache is what the policy says.
 
 use std::time::Instant;
-
-use half::f16;
 
 use super::{LanguageModel, LogitRows, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
 use crate::{
@@ -213,7 +211,7 @@ impl Forward {
             let rows = policy_reads(index, spans, policy_q, &self.v_sums, q_width, kv_width);
             decode(pool, &heads, &rows, &mut self.decode, policy_out, &mut self.times.decode);
             for (row, read) in rows.iter().enumerate() {
-                self.traffic.device += (read.len * kv_width * size_of::<f16>()) as u64;
+                self.traffic.device += (read.len * shape.kv_heads) as u64 * read.k[0].row_bytes();
                 match self.decode.kept_mass(row) {
                     None => hits.read_all(index, read.len, shape.heads),
                     Some(kept) => {
@@ -358,7 +356,7 @@ fn count_v_reads(layer: usize, spans: &[Span], shape: &HeadShape, traffic: &mut 
                 Rows::Top { n, .. } if n < len => n * shape.kv_heads,
                 _ => len * shape.kv_heads,
             };
-            let bytes = (rows * shape.head_dim * size_of::<f16>()) as u64;
+            let bytes = rows as u64 * span.cache.v(layer)[0].row_bytes();
             match span.cache.v_place(layer) {
                 Place::Device => traffic.device += bytes,
                 Place::Host => traffic.host += bytes,

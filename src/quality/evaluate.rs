@@ -181,6 +181,7 @@ pub fn evaluate(
     for (spelling, policy, exact) in jobs {
         run.forward.set_exact(exact);
         let mut lane = LaneCache::new(model.cache_shape(), policy, None, None);
+        // The context as full attention left it, rounded once more where the policy stores 8 bits.
         let mut cache = lane.fork(&prompt)?;
         lane.grow(&mut cache, tokens)?;
         let mut hits = HitCounts::new(model.shape.layers);

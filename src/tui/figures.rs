@@ -12,9 +12,6 @@ use super::{
     session::Session,
 };
 
-/// Bytes of one K or V value in the cache (f16).
-const VALUE_BYTES: u64 = 2;
-
 /// Where a figure comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provenance {
@@ -100,8 +97,8 @@ impl Figures {
 
 /// Device bytes that one more token costs a lane with `policy`.
 pub fn device_bytes_per_token(policy: &Policy, model: &Started) -> u64 {
-    let row = (model.kv_heads * model.head_dim) as u64 * VALUE_BYTES;
-    row * (model.layers + policy.device_v_layers(model.layers)) as u64
+    let [k, v] = policy.formats().map(|format| model.kv_heads as u64 * format.row_bytes(model.head_dim));
+    k * model.layers as u64 + v * policy.device_v_layers(model.layers) as u64
 }
 
 fn room(lane: &LaneMetrics, started: Option<&Started>, at_ms: f64) -> Room {
@@ -118,7 +115,7 @@ fn room(lane: &LaneMetrics, started: Option<&Started>, at_ms: f64) -> Room {
 mod tests {
     use super::*;
     use crate::{
-        cache::Knobs,
+        cache::{Format, Knobs},
         engine::{Ledger, TierBytes},
     };
 
@@ -144,6 +141,9 @@ mod tests {
         assert_eq!(device_bytes_per_token(&Policy::Kv, &smollm2()), 23_040);
         assert_eq!(device_bytes_per_token(&Policy::KCache(Knobs::PAPER), &smollm2()), 11_520);
         assert_eq!(device_bytes_per_token(&Policy::KCache(Knobs::default()), &smollm2()), 11_520 + 384);
+        assert_eq!(device_bytes_per_token(&Policy::KvQ8, &smollm2()), 23_040 * 34 / 64);
+        let q8 = Policy::KCache(Knobs { k: Format::Q8, ..Knobs::default() });
+        assert_eq!(device_bytes_per_token(&q8, &smollm2()), 11_520 * 34 / 64 + 384);
     }
 
     #[test]

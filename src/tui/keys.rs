@@ -284,8 +284,8 @@ fn run(state: &mut State, command: Slash) -> Vec<Command> {
             _ => knobs::turn(state, Action::NUp),
         },
         Slash::Policy(Policy::KCache(turned)) => knobs::set(state, turned),
-        Slash::Policy(Policy::Kv) => {
-            state.toast("a lane keeps its kind: this one stays kcache; kv runs beside it", true);
+        Slash::Policy(Policy::Kv | Policy::KvQ8) => {
+            state.toast("a lane keeps its kind: this one stays kcache; the other runs beside it", true);
             Vec::new()
         }
         Slash::Help => act(state, Action::Help),

@@ -14,7 +14,7 @@ pub fn turn(state: &mut State, action: Action) -> Vec<Command> {
         return Vec::new();
     };
     let (most_rows, layers) = state.started.as_ref().map_or((usize::MAX, usize::MAX), |s| (s.context, s.layers));
-    let Knobs { n, tail, dense, select } = knobs;
+    let Knobs { n, tail, dense, select, .. } = knobs;
     let turned = match action {
         Action::NDouble => Knobs { n: n.saturating_mul(2).min(most_rows.max(n)), ..knobs },
         Action::NHalve => Knobs { n: (n / 2).max(1), ..knobs },
@@ -46,6 +46,10 @@ pub fn turn(state: &mut State, action: Action) -> Vec<Command> {
 pub fn set(state: &mut State, knobs: Knobs) -> Vec<Command> {
     let policy = Policy::KCache(knobs);
     if state.policy() == Some(policy) {
+        return Vec::new();
+    }
+    if let Some(now) = state.policy().filter(|now| !now.turns_into(&policy)) {
+        state.toast(format!("a lane keeps how it stores keys: {now} cannot become {policy}"), true);
         return Vec::new();
     }
     if state.stopped.is_some() {

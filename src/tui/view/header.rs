@@ -5,7 +5,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::{right_spans, rows, spans};
 use crate::{
-    cache::Policy,
+    cache::{Format, Policy},
     engine::Lane,
     tui::{action::Action, figures::Room, state::State, theme::Theme, widgets::Unit},
 };
@@ -64,6 +64,11 @@ fn policy(state: &State, theme: &Theme) -> Vec<Span<'static>> {
     ] {
         pieces.push(Span::styled(format!(" {name}="), theme.dim));
         pieces.push(Span::styled(value, theme.knob));
+    }
+    if knobs.k != Format::F16 {
+        pieces.push(Span::styled(" k=", theme.dim));
+        // No knob: it stays as it is.
+        pieces.push(Span::styled(knobs.k.to_string(), theme.dim));
     }
     pieces.push(Span::styled(if state.wanted.is_some() { "…" } else { " " }, theme.warn));
     pieces
