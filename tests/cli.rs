@@ -60,7 +60,7 @@ fn misuse_exits_2_with_a_reason() {
         (&["model", "info", "--model", "missing.gguf"], "there is no model file missing.gguf"),
         (&["chat"], "<TEXT>"),
         (&["chat", " \n"], "there is nothing to say"),
-        (&["chat", "hi", "--policy", "kvq"], "policy `kvq`: expected `kv` or `kcache`"),
+        (&["chat", "hi", "--policy", "kvq"], "policy `kvq`: expected `kv`, "),
         (&["chat", "hi", "--temperature", "101"], "--temperature: sampling.temperature is a number from 0"),
         (&["chat", "--file", "missing.md"], "missing.md: No such file"),
         (&["--headless", "--for", "30"], "write a number and ms, s, m or h, such as 30s"),

@@ -42,7 +42,8 @@ pub struct ChatArgs {
     /// What to say; `-` reads standard input
     #[arg(required_unless_present = "file")]
     text: Option<String>,
-    /// How the cache is kept and read: kv, or kcache:n=128,tail=mean,dense=1,select=head (every key optional)
+    /// How the cache is kept and read: kv, kv-q8, or kcache:n=128,tail=mean,dense=1,select=head,k=f16 (every key
+    /// optional)
     #[arg(long)]
     policy: Option<String>,
     /// A text file to talk about; without TEXT it is summarised
