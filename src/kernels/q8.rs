@@ -96,20 +96,28 @@ fn largest(x: &[f32]) -> f32 {
     f32::from_bits(x.iter().map(|x| x.to_bits() & !(1 << 31)).max().unwrap_or(0))
 }
 
-/// The scale of a block whose largest magnitude is `max`.
+/// The scale of a block whose largest magnitude is `max`, in both widths; `narrow` and `wide` convert.
 #[inline(always)]
-fn scale(max: f32) -> f16 {
+fn scale(max: f32, narrow: impl Fn(f32) -> f16, wide: impl Fn(f16) -> f32) -> (f16, f32) {
     // A block with an infinity or NaN gets the largest scale there is.
-    let d = f16::from_f32(max / MOST).min(f16::MAX);
+    let d = narrow((max / MOST).min(f16::MAX.to_f32_const()));
     // Scales near zero are coarse: rounded down, the largest value would be cut off.
-    if d < f16::MAX && d.to_f32() * (MOST + 0.5) < max { f16::from_bits(d.to_bits() + 1) } else { d }
+    let cut = wide(d) * (MOST + 0.5) < max && d.to_bits() < f16::MAX.to_bits();
+    let d = f16::from_bits(d.to_bits() + u16::from(cut));
+    (d, wide(d))
 }
 
+/// What a value is multiplied by.
 #[inline(always)]
+fn inverse(d: f32) -> f32 {
+    if d == 0.0 { 0.0 } else { 1.0 / d }
+}
+
 fn quantise_portable(x: &[f32], values: &mut [i8], scales: &mut [f16]) {
-    for ((x, values), d) in x.chunks(BLOCK).zip(values.chunks_mut(BLOCK)).zip(scales) {
-        *d = scale(largest(x));
-        let inverse = if *d == f16::ZERO { 0.0 } else { 1.0 / d.to_f32() };
+    for ((x, values), scale_16) in x.chunks(BLOCK).zip(values.chunks_mut(BLOCK)).zip(scales) {
+        let d;
+        (*scale_16, d) = scale(largest(x), f16::from_f32, f16::to_f32);
+        let inverse = inverse(d);
         for (value, x) in values.iter_mut().zip(x) {
             *value = (x * inverse).round_ties_even().clamp(-MOST, MOST) as i8;
         }
@@ -127,7 +135,6 @@ fn query_portable(q: &[f32], out: &mut [i16]) -> f32 {
     d
 }
 
-#[inline(always)]
 fn widen_portable(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
     let scales = rows.scales.chunks_exact(blocks(width));
     for ((values, scales), out) in rows.values.chunks_exact(width).zip(scales).zip(out.chunks_exact_mut(width)) {
@@ -164,24 +171,88 @@ mod avx2 {
 
     use half::f16;
 
-    use super::{BLOCK, Q8Rows, blocks, transposed_portable};
+    use super::{BLOCK, MOST, Q8Rows, blocks, inverse, quantise_portable, scale, transposed_portable};
     use crate::kernels::widen::transposed_with;
 
-    // The portable code once more, where the compiler may use wider instructions: the results are the same bits.
-
+    /// One 16-bit float.
+    #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn quantise(x: &[f32], values: &mut [i8], scales: &mut [f16]) {
-        super::quantise_portable(x, values, scales);
+    fn wide(d: f16) -> f32 {
+        _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(d.to_bits()))))
     }
 
+    /// The same rounding as the portable one: to the nearest, ties to even.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn narrow(x: f32) -> f16 {
+        f16::from_bits(_mm_extract_epi16::<0>(_mm_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(_mm_set_ss(x))) as u16)
+    }
+
+    /// Whole blocks; what is left of a row goes the portable way.
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn quantise(x: &[f32], values: &mut [i8], scales: &mut [f16]) {
+        let whole = x.len() / BLOCK;
+        let (sign, most) = (_mm256_set1_ps(-0.0), _mm256_set1_ps(MOST));
+        let blocks = x.chunks_exact(BLOCK).zip(values.chunks_exact_mut(BLOCK));
+        for ((x, values), scale_16) in blocks.zip(scales.iter_mut()) {
+            // SAFETY: a chunk holds 32 floats, four vectors of eight.
+            let x: [__m256; 4] = std::array::from_fn(|at| unsafe { _mm256_loadu_ps(x.as_ptr().wrapping_add(8 * at)) });
+            let abs = x.map(|x| _mm256_castps_si256(_mm256_andnot_ps(sign, x)));
+            let max8 = _mm256_max_epu32(_mm256_max_epu32(abs[0], abs[1]), _mm256_max_epu32(abs[2], abs[3]));
+            let max4 = _mm_max_epu32(_mm256_castsi256_si128(max8), _mm256_extracti128_si256::<1>(max8));
+            let max2 = _mm_max_epu32(max4, _mm_shuffle_epi32::<0b01_00_11_10>(max4));
+            let max = _mm_max_epu32(max2, _mm_shuffle_epi32::<0b10_11_00_01>(max2));
+            let d;
+            (*scale_16, d) = scale(_mm_cvtss_f32(_mm_castsi128_ps(max)), |x| narrow(x), |d| wide(d));
+            let inverse = _mm256_set1_ps(inverse(d));
+            let q = x.map(|x| {
+                let scaled = _mm256_mul_ps(x, inverse);
+                // What is no number becomes zero.
+                let scaled = _mm256_and_ps(scaled, _mm256_cmp_ps::<_CMP_ORD_Q>(scaled, scaled));
+                let low = _mm256_sub_ps(_mm256_setzero_ps(), most);
+                _mm256_cvtps_epi32(_mm256_max_ps(_mm256_min_ps(scaled, most), low))
+            });
+            // Packing works on each half of a register by itself; the permutation puts the fours back in order.
+            let packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+            let packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+            // SAFETY: a chunk holds 32 integers.
+            unsafe { _mm256_storeu_si256(values.as_mut_ptr().cast(), packed) };
+        }
+        quantise_portable(&x[whole * BLOCK..], &mut values[whole * BLOCK..], &mut scales[whole..]);
+    }
+
+    /// The portable code once more, where the compiler may use wider instructions: the results are the same bits.
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn quantise_query(q: &[f32], out: &mut [i16]) -> f32 {
         super::query_portable(q, out)
     }
 
+    /// Eight values times their scale.
+    ///
+    /// # Safety
+    /// `values` can be read eight times.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn eight(values: *const i8, d: f16) -> __m256 {
+        // SAFETY: as the caller says.
+        let values = unsafe { _mm_loadl_epi64(values.cast()) };
+        _mm256_mul_ps(_mm256_set1_ps(wide(d)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(values)))
+    }
+
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn widen(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
-        super::widen_portable(rows, width, out);
+        if !width.is_multiple_of(8) {
+            return super::widen_portable(rows, width, out);
+        }
+        let scales = rows.scales.chunks_exact(blocks(width));
+        for ((values, scales), out) in rows.values.chunks_exact(width).zip(scales).zip(out.chunks_exact_mut(width)) {
+            for ((values, d), out) in values.chunks(BLOCK).zip(scales).zip(out.chunks_mut(BLOCK)) {
+                for (values, out) in values.chunks_exact(8).zip(out.chunks_exact_mut(8)) {
+                    // SAFETY: eight values each.
+                    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), eight(values.as_ptr(), *d)) };
+                }
+            }
+        }
     }
 
     /// Eight by eight at a time, the rest one by one.
@@ -192,9 +263,8 @@ mod avx2 {
         // SAFETY: whole eights within the rows, whose shape the caller of this has checked with that of `out`.
         unsafe {
             transposed_with(whole, out, stride, |row, column| {
-                let values = _mm_loadl_epi64(rows.values.as_ptr().wrapping_add(row * width + column).cast());
-                let d = rows.scales[row * per_row + column / BLOCK].to_f32();
-                _mm256_mul_ps(_mm256_set1_ps(d), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(values)))
+                let d = *rows.scales.get_unchecked(row * per_row + column / BLOCK);
+                eight(rows.values.as_ptr().wrapping_add(row * width + column), d)
             });
         }
         transposed_portable(rows, width, out, stride, whole[0], whole[1]);
