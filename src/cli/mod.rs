@@ -22,6 +22,7 @@ mod log;
 mod measuring;
 mod model;
 mod output;
+mod picture;
 
 pub use args::Cli;
 pub use failure::Failure;
@@ -61,6 +62,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
+        Command::Picture(args) => {
+            let (config, _log) = start(&overrides)?;
+            picture::run(&args, &config)
+        }
         Command::Model(command) => {
             let (config, _log) = start(&overrides)?;
             model::run(&command, &config, cli.global.json)

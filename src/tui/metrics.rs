@@ -38,7 +38,8 @@ pub struct LaneMetrics {
     pub host_v: Series,
     /// Tokens in the cache.
     pub tokens: Series,
-    /// Milliseconds of the lane's own decode steps.
+    /// Milliseconds of the lane's own decode steps, those that carry a piece of a prompt left out: what a token takes
+    /// is not what a prompt takes. [`LaneMetrics::itl_ms`] has them all.
     pub step_ms: Series,
     /// Milliseconds between tokens as the reader sees them, the other lane's turns included.
     pub itl_ms: Series,
@@ -48,7 +49,7 @@ pub struct LaneMetrics {
     pub rows: Series,
     /// The kept mass per token.
     pub kept: Series,
-    /// Milliseconds of decode steps by stage, in the order of [`Stages::named`].
+    /// Milliseconds of the same steps by stage, in the order of [`Stages::named`].
     pub stages: [Series; 8],
     /// Bytes of V read from the host tier per step.
     pub host_read: Series,
@@ -100,11 +101,13 @@ impl LaneMetrics {
         }
         self.quiet(t_ms);
         self.last_decode_ms = Some(t_ms);
-        self.step_ms.push(t_ms, step.total_ms);
         self.rows.push(t_ms, step.rows_per_head);
         self.host_read.push(t_ms, step.host_v_read_bytes as f64);
-        for (series, (_, ms)) in self.stages.iter_mut().zip(Stages::named(&step.stages)) {
-            series.push(t_ms, ms);
+        if step.prefill_rows == 0 {
+            self.step_ms.push(t_ms, step.total_ms);
+            for (series, (_, ms)) in self.stages.iter_mut().zip(Stages::named(&step.stages)) {
+                series.push(t_ms, ms);
+            }
         }
         self.recent.push_back((t_ms, step.decode_rows, step.total_ms));
         while self.recent.front().is_some_and(|&(t, ..)| t < t_ms - RATE_MS) {
@@ -300,6 +303,9 @@ mod tests {
         metrics.step(500.0, &step(100.0, 0, 64));
         assert_eq!(metrics.prefill_tok_s.last(), Some(640.0));
         assert_eq!(metrics.lanes[0].step_ms.len(), 2);
+        // A step that also carries a piece of a prompt is throughput, but no figure of what a token takes.
+        metrics.step(800.0, &step(160.0, 2, 64));
+        assert_eq!((metrics.lanes[0].step_ms.len(), metrics.lanes[0].tok_s.last()), (2, Some(25.0)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span, widgets::Widget};
 
-use super::{header::millis, right_spans};
+use super::right_spans;
 use crate::{
     attention::DISTANCE_BUCKETS,
     engine::{Hits, Lane, Stages},
@@ -11,7 +11,7 @@ use crate::{
         metrics::percentiles,
         state::{Chart, Focus, State},
         theme::{SeriesLook, Theme},
-        widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit},
+        widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit, units::millis},
     },
 };
 
@@ -107,10 +107,13 @@ impl<'a> Drawing<'a> {
             panel = panel.note("simulated");
         }
         let [ours, theirs] = self.state.metrics.lanes.each_ref().map(|lane| lane.ledger.as_ref());
+        // The sign before the name says which lane; the name is needed for the tier.
+        let wide = self.area.width >= 52;
+        let name = |long: &'static str, short| if wide { long } else { short };
         StackedBars::ledger(panel, &self.state.axes.ledger)
-            .tier("KCache device", self.theme.kcache, ours.map(|ledger| ledger.device), ours)
-            .tier("KCache host", self.theme.kcache, ours.map(|ledger| ledger.host), None)
-            .tier("KV device", self.theme.kv, theirs.map(|ledger| ledger.device), theirs)
+            .tier(name("KCache device", "device"), self.theme.kcache, ours.map(|ledger| ledger.device), ours)
+            .tier(name("KCache host", "host"), self.theme.kcache, ours.map(|ledger| ledger.host), None)
+            .tier(name("KV device", "device"), self.theme.kv, theirs.map(|ledger| ledger.device), theirs)
             .render(self.area, buf);
     }
 
@@ -144,7 +147,7 @@ impl<'a> Drawing<'a> {
     }
 
     fn latency(&self, buf: &mut Buffer) {
-        let chart = self.time("ms per token", &self.state.axes.latency);
+        let chart = self.time("ms per token", &self.state.axes.latency).bare();
         self.both(chart, self.series(|lane| &lane.step_ms)).render(self.area, buf);
         let (from, to) = self.state.stretch();
         let mut pieces = vec![self.dim(" p50/p99".to_owned())];
@@ -189,7 +192,8 @@ impl<'a> Drawing<'a> {
     }
 
     fn throughput(&self, buf: &mut Buffer) {
-        let chart = self.time("Tokens per second", &self.state.axes.throughput);
+        let title = if self.area.width < NARROW { "tok/s" } else { "Tokens per second" };
+        let chart = self.time(title, &self.state.axes.throughput).bare();
         self.both(chart, self.series(|lane| &lane.tok_s)).render(self.area, buf);
         let (from, to) = self.state.stretch();
         let prefill = Unit::TokensPerSecond.text(self.state.metrics.prefill_tok_s.mean(from, to));

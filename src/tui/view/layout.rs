@@ -98,7 +98,7 @@ fn chat(state: &State, body: Rect, panes: &mut Panes) {
 fn sessions(state: &State, body: Rect, panes: &mut Panes) -> Rect {
     let width = match body.width {
         0..60 => 0,
-        60..100 => 18,
+        60..100 => 20,
         100..160 => 23,
         _ => 28,
     };
