@@ -33,6 +33,10 @@ ci:
 bench *ARGS:
     cargo run --release -- bench --policy kv --policy kcache --ctx 512,4096 --batch 1,8 --gen 32 {{ ARGS }}
 
-# Draw the README's picture of the dashboard from the recorded run
-picture:
-    cargo run --release -- picture --from assets/demo/run.jsonl --size 160x50 --out assets/dashboard.svg
+# Record a run: turn a knob or two after half a minute, quit after two
+record FILE="target/run.jsonl":
+    cargo run --release -- --record {{ FILE }}
+
+# Draw the README's picture from a recorded run (`just record` first)
+picture FILE="target/run.jsonl" AT="100s":
+    cargo run --release -- picture --from {{ FILE }} --size 160x48 --at {{ AT }} --out assets/dashboard.svg

@@ -131,4 +131,53 @@ mod tests {
             assert!(moment(text).is_err(), "{text}");
         }
     }
+
+    /// The first ten seconds of a real run: the demo, the default model.
+    const RUN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/run.jsonl");
+
+    fn picture(from: &Path, at: Option<f64>, press: &str) -> Result<String, Failure> {
+        let folder = tempfile::tempdir().unwrap();
+        let args = PictureArgs {
+            from: from.to_owned(),
+            size: (120, 40),
+            at,
+            theme: ThemeName::Dark,
+            press: press.split_whitespace().map(|text| key(text).unwrap()).collect(),
+            out: Some(folder.path().join("screen.svg")),
+        };
+        run(&args, &Config::default())?;
+        Ok(fs::read_to_string(folder.path().join("screen.svg")).unwrap())
+    }
+
+    #[test]
+    fn a_recorded_run_is_drawn_at_a_moment_and_after_keys() {
+        let end = picture(Path::new(RUN), None, "").unwrap();
+        assert!(end.starts_with("<svg") && end.trim_end().ends_with("</svg>"));
+        for word in [">recorded<", ">SmolLM2-135M-Instruct<", ">fan<", ">Lighthouse<"] {
+            assert!(end.contains(word), "{word} is not in the picture");
+        }
+        assert_eq!(end, picture(Path::new(RUN), Some(60e3), "").unwrap(), "the same run gives the same picture");
+        let early = picture(Path::new(RUN), Some(1_200.0), "").unwrap();
+        assert!(early.contains(">support.md<") && !early.contains(">fan<"));
+        assert!(picture(Path::new(RUN), None, "esc 4").unwrap().contains(">Speed<"));
+    }
+
+    #[test]
+    fn a_line_that_is_no_event_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.jsonl");
+        let first = fs::read_to_string(RUN).unwrap().lines().next().unwrap().to_owned();
+        for (line, reason) in [
+            ("{", "this is no event"),
+            ("{\"type\":\"token\",\"t_ms\":1}", "missing field"),
+            ("{\"type\":\"dropped\",\"count\":1,\"t_ms\":-1}", "t_ms is -1"),
+        ] {
+            fs::write(&file, format!("{first}\n{line}\n")).unwrap();
+            let Err(Failure::Misuse(text)) = picture(&file, None, "") else { panic!("{line} was taken") };
+            assert!(text.contains("run.jsonl:2: ") && text.contains(reason), "{text}");
+        }
+        fs::write(&file, "").unwrap();
+        assert!(matches!(picture(&file, None, ""), Err(Failure::Misuse(_))));
+        assert!(matches!(picture(&folder.path().join("missing"), None, ""), Err(Failure::Misuse(_))));
+    }
 }

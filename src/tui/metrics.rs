@@ -14,6 +14,8 @@ const STEPS: usize = 16_384;
 const SAMPLES: usize = 4_096;
 /// `hits` events kept for scrubbing back.
 const HITS: usize = 512;
+/// Ledgers kept for scrubbing back.
+const LEDGERS: usize = 4_096;
 /// Knob marks kept.
 const MARKS: usize = 256;
 /// Throughput is a mean over this many milliseconds.
@@ -21,7 +23,7 @@ const RATE_MS: f64 = 2_000.0;
 /// Throughput is noted this often.
 const RATE_EVERY_MS: f64 = 250.0;
 /// Without a decode step for this long the lines of speed are broken.
-const QUIET_MS: f64 = 1_500.0;
+const QUIET_MS: f64 = 5_000.0;
 
 /// One lane over time.
 #[derive(Debug, Clone)]
@@ -53,8 +55,8 @@ pub struct LaneMetrics {
     pub stages: [Series; 8],
     /// Bytes of V read from the host tier per step.
     pub host_read: Series,
-    /// The last ledger.
-    pub ledger: Option<Ledger>,
+    /// The accounts, with the time of each.
+    pub ledgers: VecDeque<(f64, Ledger)>,
     /// Where the selected rows lay, with the time of each event.
     pub hits: VecDeque<(f64, Hits)>,
     recent: VecDeque<(f64, usize, f64)>,
@@ -78,7 +80,7 @@ impl Default for LaneMetrics {
             kept: Series::new(STEPS),
             stages: std::array::from_fn(|_| Series::new(SAMPLES)),
             host_read: Series::new(SAMPLES),
-            ledger: None,
+            ledgers: VecDeque::new(),
             hits: VecDeque::new(),
             recent: VecDeque::new(),
             last_decode_ms: None,
@@ -137,7 +139,16 @@ impl LaneMetrics {
         self.host_v.push(t_ms, ledger.host.v as f64);
         self.tokens.push(t_ms, ledger.tokens as f64);
         self.budget_bytes = ledger.budget_bytes;
-        self.ledger = Some(*ledger);
+        if self.ledgers.len() == LEDGERS {
+            self.ledgers.pop_front();
+        }
+        self.ledgers.push_back((t_ms, *ledger));
+    }
+
+    /// The newest account not after `t_ms`.
+    pub fn ledger_at(&self, t_ms: f64) -> Option<&Ledger> {
+        let after = self.ledgers.partition_point(|(t, _)| *t <= t_ms);
+        after.checked_sub(1).map(|at| &self.ledgers[at].1)
     }
 
     /// Where the rows of this lane lay.
@@ -315,6 +326,24 @@ mod tests {
         metrics.step(9_000.0, &step(40.0, 1, 0));
         assert_eq!(metrics.lanes[0].step_ms.at(5_000.0), None);
         assert_eq!(metrics.lanes[0].step_ms.at(9_000.0), Some(40.0));
+    }
+
+    #[test]
+    fn accounts_are_found_by_time() {
+        let mut lane = LaneMetrics::default();
+        let account = |tokens| Ledger {
+            lane: Lane::KCache,
+            step: 1,
+            device: crate::engine::TierBytes::default(),
+            host: crate::engine::TierBytes::default(),
+            budget_bytes: None,
+            ghost_kv_bytes: 0,
+            tokens,
+            sequences: 1,
+        };
+        [(1.0, 10), (2.0, 20)].into_iter().for_each(|(t_ms, tokens)| lane.ledger(t_ms, &account(tokens)));
+        let tokens = |t_ms| lane.ledger_at(t_ms).map(|ledger| ledger.tokens);
+        assert_eq!([0.5, 1.0, 1.9, 2.0, 9.0].map(tokens), [None, Some(10), Some(10), Some(20), Some(20)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 
 /// The shortest and the longest time that charts show, in milliseconds.
 pub const WINDOW_MS: (f64, f64) = (5_000.0, 3_600_000.0);
-/// The time that charts show at first, in milliseconds; it doubles as the run goes on, up to the configured one.
+/// The time that charts show at first, in milliseconds; it grows with the run, up to the configured one.
 const FIRST_WINDOW_MS: f64 = 15_000.0;
 /// A notice stays this long, in milliseconds.
 const TOAST_MS: f64 = 6_000.0;
@@ -282,12 +282,14 @@ impl State {
 
     /// The time on the charts, in milliseconds: what was chosen, or for a young run as much as there is to show.
     pub fn shown_ms(&self) -> f64 {
-        let mut shown = FIRST_WINDOW_MS;
-        let end_ms = self.frozen.map_or(self.engine_ms, |frozen| frozen.end_ms);
-        while !self.zoomed && shown < end_ms && shown < self.window_ms {
-            shown *= 2.0;
+        if self.zoomed {
+            return self.window_ms;
         }
-        if self.zoomed { self.window_ms } else { shown.min(self.window_ms) }
+        // 15, 20, 30, 40, 60, 80, 120 s and so on: round times, and never much of it empty.
+        let end_ms = self.frozen.map_or(self.engine_ms, |frozen| frozen.end_ms);
+        let doubled = std::iter::successors(Some(FIRST_WINDOW_MS), |shown| Some(shown * 2.0));
+        let mut sizes = doubled.flat_map(|shown| [shown, shown / 3.0 * 4.0]);
+        sizes.find(|&shown| shown >= end_ms || shown >= self.window_ms).unwrap_or(self.window_ms).min(self.window_ms)
     }
 
     /// The stretch of time on the charts.

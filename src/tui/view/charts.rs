@@ -67,15 +67,15 @@ impl<'a> Drawing<'a> {
     }
 
     /// Figures on the lower frame, at the right; not where the legend has moved there.
-    fn note(&self, buf: &mut Buffer, pieces: Vec<Span<'_>>) {
+    fn note(&self, buf: &mut Buffer, pieces: Vec<Span<'static>>) {
         if self.area.height < 4 || self.area.width < 12 {
             return;
         }
         let row = Rect { x: self.area.x + 2, y: self.area.bottom() - 1, width: self.area.width - 4, height: 1 };
         if row.columns().all(|at| buf[(at.x, at.y)].symbol() == "─") {
-            buf.set_style(row, Style::reset());
-            buf.set_style(row, if self.chosen { self.theme.focus } else { self.theme.frame });
-            right_spans(buf, row, pieces);
+            // The frame is dim; what is written on it is so only where it says so itself.
+            let own = |piece: Span<'static>| Span::styled(piece.content, Style::reset().patch(piece.style));
+            right_spans(buf, row, pieces.into_iter().map(own).collect());
         }
     }
 
@@ -95,7 +95,7 @@ impl<'a> Drawing<'a> {
         let budget = ours.budget_bytes.or(lanes[Lane::Kv as usize].budget_bytes).map(|bytes| bytes as f64);
         let chart = chart.line("as KV", &ours.ghost, self.theme.ghost).budget(budget, "budget");
         chart.render(self.area, buf);
-        if let Some(ledger) = &ours.ledger {
+        if let Some(ledger) = ours.ledger_at(self.state.at_ms()) {
             let weights = Unit::Bytes.text(Some(ledger.device.weights as f64));
             self.note(buf, vec![self.dim(format!(" cache alone; weights {weights} "))]);
         }
@@ -106,7 +106,7 @@ impl<'a> Drawing<'a> {
         if self.state.simulated() {
             panel = panel.note("simulated");
         }
-        let [ours, theirs] = self.state.metrics.lanes.each_ref().map(|lane| lane.ledger.as_ref());
+        let [ours, theirs] = self.state.metrics.lanes.each_ref().map(|lane| lane.ledger_at(self.state.at_ms()));
         // The sign before the name says which lane; the name is needed for the tier.
         let wide = self.area.width >= 52;
         let name = |long: &'static str, short| if wide { long } else { short };
@@ -206,7 +206,10 @@ impl<'a> Drawing<'a> {
         let sum = Sum::of(lane.hits_in(from, to));
         let context = lane.tokens.max(from, to).unwrap_or(0.0) as usize;
         let longest = context.max(sum.reach());
+        let turned = self.state.metrics.marks.window(from, to).next_back();
+        let since = turned.map_or("yet".to_owned(), |mark| format!("since {}", mark.label));
         HeatMap::new(self.panel("Where the rows lie"), &sum.distance, longest)
+            .since(&since)
             .shares(sum.share(sum.sink), sum.share(sum.recent))
             .render(self.area, buf);
     }

@@ -212,7 +212,13 @@ fn question(turn: &Turn, width: usize, styles: &Styles, lines: &mut Vec<Line<'st
 fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Vec<Line<'static>>) {
     let answer = turn.answer(lane);
     if !answer.text.is_empty() {
-        let parted = turn.agreement.first_difference.and_then(|index| answer.token_range(index));
+        // The blank before a word belongs to its token, but marked it would be a block of colour at a line's end.
+        let range = turn.agreement.first_difference.and_then(|index| answer.token_range(index));
+        let parted = range.map(|range| {
+            let token = answer.text.get(range.clone()).unwrap_or_default();
+            let blank = token.len() - token.trim_start().len();
+            if blank < token.len() { range.start + blank..range.end } else { range }
+        });
         let piece = |text, style| Piece { text, style };
         let text = answer.text.trim_end_matches('\n');
         let pieces = match parted.filter(|range| range.end <= text.len()) {
@@ -231,7 +237,7 @@ fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Ve
     if let Some((reason, usage)) = &answer.end {
         let mut words = vec![format!("{} tokens", usage.completion_tokens)];
         if *reason != FinishReason::Stop {
-            words.insert(0, reason.to_string());
+            words.insert(0, if *reason == FinishReason::Length { "cut off".into() } else { reason.to_string() });
         }
         if let Some(ttft) = usage.ttft_ms {
             words.push(format!("first after {}", duration(Some(ttft / 1000.0))));

@@ -68,8 +68,10 @@ fn status(theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> 
     if let (Phase::Prefill(progress), true) = (ours, same_kind(ours, theirs) || one_lane) {
         let left = progress.seconds_left().map_or(String::new(), |s| format!(", {}", duration(Some(s))));
         let long = format!("prefill {:.0} %{left}", progress.share() * 100.0);
+        let mid = format!("{:.0} %{left} left", progress.share() * 100.0);
         let short = format!("prefill {:.0} %", progress.share() * 100.0);
-        return vec![Span::styled(if long.width() <= width { long } else { short }, theme.warn)];
+        let fits = [long, mid].into_iter().find(|text| text.width() <= width && !left.is_empty());
+        return vec![Span::styled(fits.unwrap_or(short), theme.warn)];
     }
     let same_word = match (ours, theirs) {
         (Phase::Idle, Phase::Idle) => Some("idle"),

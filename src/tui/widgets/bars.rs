@@ -17,6 +17,9 @@ use crate::{
     tui::theme::{Fill, SeriesLook, Theme},
 };
 
+/// What has its figures in the legend first where there is no room for all: what the two caches differ in.
+const FIRST: [&str; 5] = ["gather", "scores", "select", "linear", "head"];
+
 /// One part of every bar.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Part {
@@ -212,8 +215,8 @@ impl<'a> StackedBars<'a> {
         }
     }
 
-    /// The legend with a figure for each bar, in aligned columns: the parts that count, in the order of the work, and
-    /// what is left as one. Returns false where there is no room for that.
+    /// The legend with a figure for each bar, in aligned columns and in the order of the work; what has no room is one
+    /// entry at the end. Returns false where there is no room for that.
     fn draw_figures(&self, area: Rect, buf: &mut Buffer) -> bool {
         let value = |bar: &Bar<'_>, part: usize| bar.values.get(part).copied();
         let greatest = |part: usize| self.bars.iter().filter_map(|bar| value(bar, part)).fold(0.0, f64::max);
@@ -227,9 +230,10 @@ impl<'a> StackedBars<'a> {
         }
         let mut rest = Vec::new();
         if shown.len() > room {
-            let mut by_size = shown.clone();
-            by_size.sort_by(|&a, &b| greatest(b).total_cmp(&greatest(a)));
-            rest = by_size.split_off(room - 1);
+            let rank = |part: &usize| FIRST.iter().position(|&name| name == self.parts[*part].name);
+            let mut by_rank = shown.clone();
+            by_rank.sort_by_key(|part| rank(part).unwrap_or(FIRST.len()));
+            rest = by_rank.split_off(room - 1);
             shown.retain(|part| !rest.contains(part));
         }
         let entry =

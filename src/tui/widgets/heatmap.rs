@@ -33,6 +33,7 @@ pub struct HeatMap<'a> {
     buckets: usize,
     sink_share: Option<f64>,
     recent_share: Option<f64>,
+    since: &'a str,
 }
 
 impl<'a> HeatMap<'a> {
@@ -40,12 +41,17 @@ impl<'a> HeatMap<'a> {
     pub fn new(panel: Panel<'a>, hits: &'a [Vec<u64>], context: usize) -> Self {
         let reached = usize::BITS - context.saturating_sub(1).leading_zeros();
         let buckets = (reached as usize + 1).clamp(2, DISTANCE_BUCKETS);
-        Self { panel, hits, buckets, sink_share: None, recent_share: None }
+        Self { panel, hits, buckets, sink_share: None, recent_share: None, since: "yet" }
     }
 
     /// The shares among the first four and the last 64 positions, for the line below.
     pub fn shares(self, sink: Option<f64>, recent: Option<f64>) -> Self {
         Self { sink_share: sink, recent_share: recent, ..self }
+    }
+
+    /// Since when nothing was selected, where that is so: `since n=64`.
+    pub fn since(self, since: &'a str) -> Self {
+        Self { since, ..self }
     }
 
     /// The share of each bucket in the rows of some layers together; `None` where they selected nothing.
@@ -205,7 +211,11 @@ impl Widget for &HeatMap<'_> {
         let last = Rect { y: inner.bottom() - 1, height: 1, ..inner };
         if !any {
             let y = inner.y + inner.height / 2;
-            paint::text(buf, inner, inner.x, y, &paint::clip("n/a: no row was selected yet", inner.width), theme.dim);
+            let mut why = format!("n/a: no row was selected {}", self.since);
+            if paint::width(&why) > inner.width {
+                why = format!("n/a: none {}", self.since);
+            }
+            paint::text(buf, inner, inner.x, y, &paint::clip(&why, inner.width), theme.dim);
             return;
         }
         let cell = inner.width.saturating_sub(GUTTER) / self.buckets as u16;
