@@ -40,6 +40,10 @@ bench-peer *ARGS:
     target/peer/bin/python -m pip install --quiet xllamacpp==2026.10.11549
     target/peer/bin/python benches/peer.py target/release/kcache "$(target/release/kcache model fetch)" {{ ARGS }}
 
-# Draw the README's picture of the dashboard from the recorded run
-picture:
-    cargo run --release -- picture --from assets/demo/run.jsonl --size 160x50 --out assets/dashboard.svg
+# Record a run: turn a knob or two after half a minute, quit after two
+record FILE="target/run.jsonl":
+    cargo run --release -- --record {{ FILE }}
+
+# Draw the README's picture from a recorded run (`just record` first)
+picture FILE="target/run.jsonl" AT="100s":
+    cargo run --release -- picture --from {{ FILE }} --size 160x48 --at {{ AT }} --out assets/dashboard.svg

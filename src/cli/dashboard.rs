@@ -1,6 +1,11 @@
 //! `kcache` by itself: the dashboard.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::{self, LineWriter, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 use color_eyre::eyre::WrapErr;
@@ -11,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{Config, Overrides},
+    engine::Event,
     model::source,
     tui,
 };
@@ -33,6 +39,9 @@ pub struct DashboardArgs {
     /// Flags of a run without a screen.
     #[command(flatten)]
     pub headless: HeadlessArgs,
+    /// Also write every event to FILE, as JSON lines; `kcache picture` draws from it
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 impl DashboardArgs {
@@ -56,11 +65,21 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
             return Err(Failure::misuse(format!("there is no file {}", file.display())));
         }
     }
+    let mut recording = args.record.as_deref().map(Recording::create).transpose()?;
     let model = engine::open_model(&config)?;
     let lanes = engine::lanes(&config);
     let running = engine::start(model, &config, lanes)?;
     let (ops, events) = (running.engine.ops(), running.events);
-    let events = tui::bridge(move || events.recv()).wrap_err("the thread for events could not be started")?;
+    let next = move || {
+        let event = events.recv()?;
+        if let Some(failed) = recording.as_mut().and_then(|recording| recording.event(&event).err()) {
+            // The dashboard goes on; what was written so far is whole lines.
+            tracing::error!("the recording ends here: {failed}");
+            recording = None;
+        }
+        Some(event)
+    };
+    let events = tui::bridge(next).wrap_err("the thread for events could not be started")?;
     let options = tui::Options {
         demo,
         documents: args.files,
@@ -79,4 +98,19 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
         eprintln!("kcache: {error}");
     }
     Ok(ExitCode::from(exit.code))
+}
+
+/// A file of events, one a line; whole lines, however the program ends.
+struct Recording(LineWriter<File>);
+
+impl Recording {
+    fn create(path: &Path) -> Result<Self, Failure> {
+        let file = File::create(path).map_err(|error| Failure::misuse(format!("{}: {error}", path.display())))?;
+        Ok(Self(LineWriter::new(file)))
+    }
+
+    fn event(&mut self, event: &Event) -> io::Result<()> {
+        serde_json::to_writer(&mut self.0, event)?;
+        self.0.write_all(b"\n")
+    }
 }

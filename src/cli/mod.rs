@@ -24,6 +24,7 @@ mod log;
 mod measuring;
 mod model;
 mod output;
+mod picture;
 mod shell;
 
 pub use args::Cli;
@@ -71,6 +72,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
+        Command::Picture(args) => {
+            let (config, _log) = start(&overrides)?;
+            picture::run(&args, &config)
+        }
         Command::Model(command) => {
             let (config, _log) = start(&overrides)?;
             model::run(&command, &config, cli.global.json)

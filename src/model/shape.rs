@@ -3,12 +3,12 @@
 use half::f16;
 use serde::Serialize;
 
-use super::{Gguf, ModelError};
+use super::{Gguf, ModelError, source};
 
 /// The sizes and constants that the forward pass needs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelShape {
-    /// The model's own name, or its file's.
+    /// The name of a known model, else the model's own name, else its file's.
     pub name: String,
     /// `llama`.
     pub architecture: String,
@@ -64,8 +64,11 @@ impl ModelShape {
         if architecture != ARCHITECTURE {
             return Err(ModelError::Architecture { architecture: architecture.to_owned() });
         }
-        let name = match gguf.find::<&str>("general.name")? {
-            Some(name) if !name.trim().is_empty() => name.trim().to_owned(),
+        let known = source::KNOWN.iter().find(|known| gguf.path().file_name() == Some(known.file_name.as_ref()));
+        let name = match (known, gguf.find::<&str>("general.name")?) {
+            // What a converter wrote into the file is often a list of training runs.
+            (Some(known), _) => known.name.to_owned(),
+            (None, Some(name)) if !name.trim().is_empty() => name.trim().to_owned(),
             _ => gguf.path().file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         };
         let heads = positive(gguf, "llama.attention.head_count")?;

@@ -57,7 +57,7 @@ impl Axes {
         follow(&mut self.gpu, &mut metrics.gpus.iter().map(|gpu| max(&gpu.memory)));
         follow(
             &mut self.ledger,
-            &mut lanes.iter().filter_map(|lane| lane.ledger.as_ref()).map(|ledger| {
+            &mut lanes.iter().filter_map(|lane| lane.ledger_at(to_ms)).map(|ledger| {
                 let device = ledger.device.weights + ledger.device.cache().max(ledger.ghost_kv_bytes);
                 Some(device.max(ledger.host.total()) as f64)
             }),

@@ -64,6 +64,11 @@ impl Key {
         Self { code, modifiers }
     }
 
+    /// As a terminal would report it.
+    pub fn event(self) -> (KeyCode, KeyModifiers) {
+        (self.code, self.modifiers)
+    }
+
     /// Whether it types a character, and so belongs to the input while that is focused.
     pub fn types(&self) -> bool {
         matches!(self.code, KeyCode::Char(_)) && !self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)

@@ -124,9 +124,12 @@ pub fn act(state: &mut State, action: Action) -> Vec<Command> {
         Action::CursorFarRight => move_cursor(state, CURSOR_FAR),
         Action::ChartNext => step_chart(state, 1),
         Action::ChartPrevious => step_chart(state, -1),
-        Action::ZoomIn => zoom(state, state.window_ms / 2.0),
-        Action::ZoomOut => zoom(state, state.window_ms * 2.0),
-        Action::ZoomReset => zoom(state, state.configured_window_ms),
+        Action::ZoomIn => zoom(state, state.shown_ms() / 2.0),
+        Action::ZoomOut => zoom(state, state.shown_ms() * 2.0),
+        Action::ZoomReset => {
+            state.window_ms = state.configured_window_ms;
+            state.zoomed = false;
+        }
         Action::LayoutChat => show(state, Preset::Chat),
         Action::LayoutCharts => show(state, Preset::Charts),
         Action::LayoutBoth => show(state, Preset::Both),
@@ -342,12 +345,13 @@ fn step_focus(state: &mut State, by: isize) {
 
 fn zoom(state: &mut State, window_ms: f64) {
     state.window_ms = window_ms.clamp(WINDOW_MS.0, WINDOW_MS.1);
+    state.zoomed = true;
     move_cursor(state, 0.0);
 }
 
 /// Moves the cursor over the charts; the charts follow it where it leaves them.
 fn move_cursor(state: &mut State, by: f64) {
-    let (window, now) = (state.window_ms, state.engine_ms);
+    let (window, now) = (state.shown_ms(), state.engine_ms);
     let Some(frozen) = &mut state.frozen else { return };
     frozen.cursor_ms = (frozen.cursor_ms + by * window).clamp(0.0_f64.min(now), now);
     frozen.end_ms = frozen.end_ms.clamp(frozen.cursor_ms, frozen.cursor_ms + window);

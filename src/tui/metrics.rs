@@ -14,6 +14,8 @@ const STEPS: usize = 16_384;
 const SAMPLES: usize = 4_096;
 /// `hits` events kept for scrubbing back.
 const HITS: usize = 512;
+/// Ledgers kept for scrubbing back.
+const LEDGERS: usize = 4_096;
 /// Knob marks kept.
 const MARKS: usize = 256;
 /// Throughput is a mean over this many milliseconds.
@@ -21,7 +23,7 @@ const RATE_MS: f64 = 2_000.0;
 /// Throughput is noted this often.
 const RATE_EVERY_MS: f64 = 250.0;
 /// Without a decode step for this long the lines of speed are broken.
-const QUIET_MS: f64 = 1_500.0;
+const QUIET_MS: f64 = 5_000.0;
 
 /// One lane over time.
 #[derive(Debug, Clone)]
@@ -38,7 +40,8 @@ pub struct LaneMetrics {
     pub host_v: Series,
     /// Tokens in the cache.
     pub tokens: Series,
-    /// Milliseconds of the lane's own decode steps.
+    /// Milliseconds of the lane's own decode steps, those that carry a piece of a prompt left out: what a token takes
+    /// is not what a prompt takes. [`LaneMetrics::itl_ms`] has them all.
     pub step_ms: Series,
     /// Milliseconds between tokens as the reader sees them, the other lane's turns included.
     pub itl_ms: Series,
@@ -48,12 +51,12 @@ pub struct LaneMetrics {
     pub rows: Series,
     /// The kept mass per token.
     pub kept: Series,
-    /// Milliseconds of decode steps by stage, in the order of [`Stages::named`].
+    /// Milliseconds of the same steps by stage, in the order of [`Stages::named`].
     pub stages: [Series; 8],
     /// Bytes of V read from the host tier per step.
     pub host_read: Series,
-    /// The last ledger.
-    pub ledger: Option<Ledger>,
+    /// The accounts, with the time of each.
+    pub ledgers: VecDeque<(f64, Ledger)>,
     /// Where the selected rows lay, with the time of each event.
     pub hits: VecDeque<(f64, Hits)>,
     recent: VecDeque<(f64, usize, f64)>,
@@ -77,7 +80,7 @@ impl Default for LaneMetrics {
             kept: Series::new(STEPS),
             stages: std::array::from_fn(|_| Series::new(SAMPLES)),
             host_read: Series::new(SAMPLES),
-            ledger: None,
+            ledgers: VecDeque::new(),
             hits: VecDeque::new(),
             recent: VecDeque::new(),
             last_decode_ms: None,
@@ -100,11 +103,13 @@ impl LaneMetrics {
         }
         self.quiet(t_ms);
         self.last_decode_ms = Some(t_ms);
-        self.step_ms.push(t_ms, step.total_ms);
         self.rows.push(t_ms, step.rows_per_head);
         self.host_read.push(t_ms, step.host_v_read_bytes as f64);
-        for (series, (_, ms)) in self.stages.iter_mut().zip(Stages::named(&step.stages)) {
-            series.push(t_ms, ms);
+        if step.prefill_rows == 0 {
+            self.step_ms.push(t_ms, step.total_ms);
+            for (series, (_, ms)) in self.stages.iter_mut().zip(Stages::named(&step.stages)) {
+                series.push(t_ms, ms);
+            }
         }
         self.recent.push_back((t_ms, step.decode_rows, step.total_ms));
         while self.recent.front().is_some_and(|&(t, ..)| t < t_ms - RATE_MS) {
@@ -134,7 +139,16 @@ impl LaneMetrics {
         self.host_v.push(t_ms, ledger.host.v as f64);
         self.tokens.push(t_ms, ledger.tokens as f64);
         self.budget_bytes = ledger.budget_bytes;
-        self.ledger = Some(*ledger);
+        if self.ledgers.len() == LEDGERS {
+            self.ledgers.pop_front();
+        }
+        self.ledgers.push_back((t_ms, *ledger));
+    }
+
+    /// The newest account not after `t_ms`.
+    pub fn ledger_at(&self, t_ms: f64) -> Option<&Ledger> {
+        let after = self.ledgers.partition_point(|(t, _)| *t <= t_ms);
+        after.checked_sub(1).map(|at| &self.ledgers[at].1)
     }
 
     /// Where the rows of this lane lay.
@@ -300,6 +314,9 @@ mod tests {
         metrics.step(500.0, &step(100.0, 0, 64));
         assert_eq!(metrics.prefill_tok_s.last(), Some(640.0));
         assert_eq!(metrics.lanes[0].step_ms.len(), 2);
+        // A step that also carries a piece of a prompt is throughput, but no figure of what a token takes.
+        metrics.step(800.0, &step(160.0, 2, 64));
+        assert_eq!((metrics.lanes[0].step_ms.len(), metrics.lanes[0].tok_s.last()), (2, Some(25.0)));
     }
 
     #[test]
@@ -309,6 +326,24 @@ mod tests {
         metrics.step(9_000.0, &step(40.0, 1, 0));
         assert_eq!(metrics.lanes[0].step_ms.at(5_000.0), None);
         assert_eq!(metrics.lanes[0].step_ms.at(9_000.0), Some(40.0));
+    }
+
+    #[test]
+    fn accounts_are_found_by_time() {
+        let mut lane = LaneMetrics::default();
+        let account = |tokens| Ledger {
+            lane: Lane::KCache,
+            step: 1,
+            device: crate::engine::TierBytes::default(),
+            host: crate::engine::TierBytes::default(),
+            budget_bytes: None,
+            ghost_kv_bytes: 0,
+            tokens,
+            sequences: 1,
+        };
+        [(1.0, 10), (2.0, 20)].into_iter().for_each(|(t_ms, tokens)| lane.ledger(t_ms, &account(tokens)));
+        let tokens = |t_ms| lane.ledger_at(t_ms).map(|ledger| ledger.tokens);
+        assert_eq!([0.5, 1.0, 1.9, 2.0, 9.0].map(tokens), [None, Some(10), Some(10), Some(20), Some(20)]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod observer;
 pub mod picture;
 #[cfg(test)]
 mod pty_tests;
+mod replay;
 mod run;
 pub mod session;
 mod slash;
@@ -38,4 +39,5 @@ pub mod view;
 pub mod widgets;
 mod wrap;
 
+pub use replay::Replay;
 pub use run::{Exit, Options, RunError, bridge, run};

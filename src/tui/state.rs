@@ -15,6 +15,8 @@ use super::{
 
 /// The shortest and the longest time that charts show, in milliseconds.
 pub const WINDOW_MS: (f64, f64) = (5_000.0, 3_600_000.0);
+/// The time that charts show at first, in milliseconds; it grows with the run, up to the configured one.
+const FIRST_WINDOW_MS: f64 = 15_000.0;
 /// A notice stays this long, in milliseconds.
 const TOAST_MS: f64 = 6_000.0;
 /// Notices kept at most.
@@ -65,8 +67,10 @@ pub struct State {
     pub engine_ms: f64,
     /// Where charts stand still.
     pub frozen: Option<Frozen>,
-    /// The time that charts show, in milliseconds.
+    /// The most time that charts show, in milliseconds; see [`State::shown_ms`].
     pub window_ms: f64,
+    /// Whether the user has chosen that time.
+    pub zoomed: bool,
     /// The same as configured.
     pub configured_window_ms: f64,
     /// Notices, oldest first.
@@ -75,6 +79,8 @@ pub struct State {
     pub stopped: Option<Option<String>>,
     /// What the dashboard itself costs.
     pub observer: Observer,
+    /// Whether a recorded run is shown: nothing here is computed now, and the screen costs an engine nothing.
+    pub recorded: bool,
     /// Telemetry events that the screen has missed.
     pub dropped: u64,
     /// When ctrl-c was pressed last, by [`State::clock_ms`].
@@ -220,10 +226,12 @@ impl State {
             engine_ms: 0.0,
             frozen: None,
             window_ms,
+            zoomed: false,
             configured_window_ms: window_ms,
             toasts: Vec::new(),
             stopped: None,
             observer: Observer::default(),
+            recorded: false,
             dropped: 0,
             interrupted_ms: None,
             size: (0, 0),
@@ -272,10 +280,22 @@ impl State {
         self.started.as_ref().is_some_and(|started| started.simulated)
     }
 
+    /// The time on the charts, in milliseconds: what was chosen, or for a young run as much as there is to show.
+    pub fn shown_ms(&self) -> f64 {
+        if self.zoomed {
+            return self.window_ms;
+        }
+        // 15, 20, 30, 40, 60, 80, 120 s and so on: round times, and never much of it empty.
+        let end_ms = self.frozen.map_or(self.engine_ms, |frozen| frozen.end_ms);
+        let doubled = std::iter::successors(Some(FIRST_WINDOW_MS), |shown| Some(shown * 2.0));
+        let mut sizes = doubled.flat_map(|shown| [shown, shown / 3.0 * 4.0]);
+        sizes.find(|&shown| shown >= end_ms || shown >= self.window_ms).unwrap_or(self.window_ms).min(self.window_ms)
+    }
+
     /// The stretch of time on the charts.
     pub fn span(&self) -> Span {
         let to_ms = self.frozen.map_or(self.engine_ms, |frozen| frozen.end_ms);
-        Span { to_ms, length_ms: self.window_ms, now_ms: self.engine_ms }
+        Span { to_ms, length_ms: self.shown_ms(), now_ms: self.engine_ms }
     }
 
     /// The moment under the cursor, while frozen.
@@ -292,7 +312,7 @@ impl State {
     /// but not beyond the last turn of a knob, so that a figure never mixes two settings.
     pub fn stretch(&self) -> (f64, f64) {
         let at = self.at_ms();
-        let from = at - self.window_ms;
+        let from = at - self.shown_ms();
         let turned = self.metrics.marks.window(from, at).next_back().map(|mark| mark.t_ms);
         (turned.unwrap_or(from), at)
     }

@@ -9,7 +9,6 @@ use super::{
     command::Command,
     fixture,
     message::Message,
-    picture::{self, Palette},
     state::{Focus, Overlay, Preset, State},
     theme::{ColorDepth, TerminalEnv, Theme},
     update::update,
@@ -77,33 +76,6 @@ fn ops(commands: &[Command]) -> Vec<&Op> {
             _ => None,
         })
         .collect()
-}
-
-/// Pictures of every screen, to be looked at: `KCACHE_PICTURES=folder cargo test --lib pictures`.
-#[test]
-fn pictures() {
-    let Some(folder) = std::env::var_os("KCACHE_PICTURES").map(std::path::PathBuf::from) else { return };
-    std::fs::create_dir_all(&folder).unwrap();
-    let save = |name: &str, state: &State, theme: &Theme, palette: &Palette| {
-        std::fs::write(folder.join(format!("{name}.svg")), picture::svg(&draw(state, theme), palette)).unwrap();
-    };
-    for (columns, rows) in [(80, 24), (120, 40), (200, 60)] {
-        let mut state = fixture::state(columns, rows);
-        let name = |what: &str| format!("{what}-{columns}x{rows}");
-        save(&name("both"), &state, &dark(), &Palette::DARK);
-        state.selected = 1;
-        save(&name("prefill"), &state, &dark(), &Palette::DARK);
-        state.selected = 0;
-        save(&name("light"), &state, &Theme::light(ColorDepth::Rgb), &Palette::LIGHT);
-        save(&name("mono"), &state, &Theme::mono(), &Palette::DARK);
-        press(&mut state, &["esc", "2", "space", "left", "left", "H"]);
-        save(&name("charts-frozen"), &state, &dark(), &Palette::DARK);
-        press(&mut state, &["space", "4"]);
-        save(&name("figures"), &state, &dark(), &Palette::DARK);
-        press(&mut state, &["3", "?"]);
-        save(&name("help"), &state, &dark(), &Palette::DARK);
-        save(&name("empty"), &fixture::empty(columns, rows), &dark(), &Palette::DARK);
-    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! of Okabe and Ito. In every theme two series differ by more than hue: KCache is solid with ●, the baseline is dashed
 //! with ○, and what only might have been is dotted with ◌.
 
+mod heat;
 mod terminal;
 
 use ratatui::{
@@ -14,6 +15,7 @@ use ratatui::{
 
 use crate::{config::ThemeName, engine::Lane};
 
+pub use heat::Heat;
 pub use terminal::{ColorDepth, TerminalEnv};
 
 /// How the line of a series runs.
@@ -47,34 +49,6 @@ pub struct Fill {
     pub ink: Color,
     /// What fills its cells; one column wide.
     pub glyph: &'static str,
-}
-
-/// The steps of a heat map, from nothing to most.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heat {
-    /// Backgrounds; the first is the terminal's own.
-    Colours(Vec<Color>),
-    /// Characters, where there is no colour.
-    Shades([&'static str; 5]),
-}
-
-impl Heat {
-    /// How many steps there are.
-    pub fn steps(&self) -> usize {
-        match self {
-            Self::Colours(colours) => colours.len(),
-            Self::Shades(shades) => shades.len(),
-        }
-    }
-
-    /// The step of an intensity in 0..=1. Only 0 itself is step 0, so that a little is told from nothing.
-    pub fn step(&self, intensity: f64) -> usize {
-        if intensity.is_nan() || intensity <= 0.0 {
-            return 0;
-        }
-        let top = self.steps() - 1;
-        ((intensity * top as f64).ceil() as usize).clamp(1, top)
-    }
 }
 
 /// The roles that things on the screen play, and how each looks.
@@ -162,7 +136,7 @@ impl Theme {
             owners: [Gray, LightBlue, Green, Yellow, Magenta].map(|c| on(c, Color::Black)),
             ..Self::coloured(
                 depth,
-                heat(depth, &ramp, &ansi),
+                Heat::ramp(depth, &ramp, &ansi),
                 [Cyan, LightMagenta, LightGreen, Yellow, LightRed, LightBlue],
             )
         }
@@ -177,7 +151,7 @@ impl Theme {
             stages: [Blue, Cyan, Yellow, Green, Magenta, LightBlue, LightRed, DarkGray].map(|c| on(c, Color::White)),
             owners: [DarkGray, Blue, Green, Yellow, Magenta].map(|c| on(c, Color::White)),
             bad: Style::new().fg(Red).add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED)),
-            ..Self::coloured(depth, heat(depth, &ramp, &ansi), [Blue, Magenta, Green, Red, Red, Cyan])
+            ..Self::coloured(depth, Heat::ramp(depth, &ramp, &ansi), [Blue, Magenta, Green, Red, Red, Cyan])
         }
     }
 
@@ -217,7 +191,7 @@ impl Theme {
             Color::Black,
             Color::Black,
         ];
-        let heat = if light { heat(depth, &back, &ansi_light) } else { heat(depth, &ramp, &ansi) };
+        let heat = if light { Heat::ramp(depth, &back, &ansi_light) } else { Heat::ramp(depth, &ramp, &ansi) };
         let roles = if light {
             [blue, vermilion, green, orange, vermilion, purple]
         } else {
@@ -298,16 +272,6 @@ impl Theme {
 /// A part of a bar in that colour.
 fn on(colour: Color, ink: Color) -> Fill {
     Fill { colour, ink, glyph: "█" }
-}
-
-/// The ramp in what the terminal has; nothing at all is its own background.
-fn heat(depth: ColorDepth, ramp: &[u32; 8], ansi: &[Color; 8]) -> Heat {
-    let steps = ramp.iter().zip(ansi).map(
-        |(&rgb, &ansi)| {
-            if depth >= ColorDepth::Indexed256 { depth.colour(rgb) } else { ansi }
-        },
-    );
-    Heat::Colours(std::iter::once(Color::Reset).chain(steps).collect())
 }
 
 #[cfg(test)]

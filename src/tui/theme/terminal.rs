@@ -35,6 +35,11 @@ impl TerminalEnv {
         Self { no_color: get("NO_COLOR"), colorterm: get("COLORTERM"), term: get("TERM"), colorfgbg: get("COLORFGBG") }
     }
 
+    /// A terminal that can show every colour.
+    pub fn truecolour() -> Self {
+        Self { colorterm: Some("truecolor".into()), ..Self::default() }
+    }
+
     /// Whether colours are not wanted, or cannot be shown.
     pub(super) fn wants_no_color(&self) -> bool {
         self.no_color.as_deref().is_some_and(|text| !text.is_empty()) || self.term.as_deref() == Some("dumb")

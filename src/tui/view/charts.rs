@@ -2,7 +2,7 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span, widgets::Widget};
 
-use super::{header::millis, right_spans};
+use super::right_spans;
 use crate::{
     attention::DISTANCE_BUCKETS,
     engine::{Hits, Lane, Stages},
@@ -11,7 +11,7 @@ use crate::{
         metrics::percentiles,
         state::{Chart, Focus, State},
         theme::{SeriesLook, Theme},
-        widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit},
+        widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit, units::millis},
     },
 };
 
@@ -67,15 +67,15 @@ impl<'a> Drawing<'a> {
     }
 
     /// Figures on the lower frame, at the right; not where the legend has moved there.
-    fn note(&self, buf: &mut Buffer, pieces: Vec<Span<'_>>) {
+    fn note(&self, buf: &mut Buffer, pieces: Vec<Span<'static>>) {
         if self.area.height < 4 || self.area.width < 12 {
             return;
         }
         let row = Rect { x: self.area.x + 2, y: self.area.bottom() - 1, width: self.area.width - 4, height: 1 };
         if row.columns().all(|at| buf[(at.x, at.y)].symbol() == "─") {
-            buf.set_style(row, Style::reset());
-            buf.set_style(row, if self.chosen { self.theme.focus } else { self.theme.frame });
-            right_spans(buf, row, pieces);
+            // The frame is dim; what is written on it is so only where it says so itself.
+            let own = |piece: Span<'static>| Span::styled(piece.content, Style::reset().patch(piece.style));
+            right_spans(buf, row, pieces.into_iter().map(own).collect());
         }
     }
 
@@ -95,7 +95,7 @@ impl<'a> Drawing<'a> {
         let budget = ours.budget_bytes.or(lanes[Lane::Kv as usize].budget_bytes).map(|bytes| bytes as f64);
         let chart = chart.line("as KV", &ours.ghost, self.theme.ghost).budget(budget, "budget");
         chart.render(self.area, buf);
-        if let Some(ledger) = &ours.ledger {
+        if let Some(ledger) = ours.ledger_at(self.state.at_ms()) {
             let weights = Unit::Bytes.text(Some(ledger.device.weights as f64));
             self.note(buf, vec![self.dim(format!(" cache alone; weights {weights} "))]);
         }
@@ -106,11 +106,14 @@ impl<'a> Drawing<'a> {
         if self.state.simulated() {
             panel = panel.note("simulated");
         }
-        let [ours, theirs] = self.state.metrics.lanes.each_ref().map(|lane| lane.ledger.as_ref());
+        let [ours, theirs] = self.state.metrics.lanes.each_ref().map(|lane| lane.ledger_at(self.state.at_ms()));
+        // The sign before the name says which lane; the name is needed for the tier.
+        let wide = self.area.width >= 52;
+        let name = |long: &'static str, short| if wide { long } else { short };
         StackedBars::ledger(panel, &self.state.axes.ledger)
-            .tier("KCache device", self.theme.kcache, ours.map(|ledger| ledger.device), ours)
-            .tier("KCache host", self.theme.kcache, ours.map(|ledger| ledger.host), None)
-            .tier("KV device", self.theme.kv, theirs.map(|ledger| ledger.device), theirs)
+            .tier(name("KCache device", "device"), self.theme.kcache, ours.map(|ledger| ledger.device), ours)
+            .tier(name("KCache host", "host"), self.theme.kcache, ours.map(|ledger| ledger.host), None)
+            .tier(name("KV device", "device"), self.theme.kv, theirs.map(|ledger| ledger.device), theirs)
             .render(self.area, buf);
     }
 
@@ -144,7 +147,7 @@ impl<'a> Drawing<'a> {
     }
 
     fn latency(&self, buf: &mut Buffer) {
-        let chart = self.time("ms per token", &self.state.axes.latency);
+        let chart = self.time("ms per token", &self.state.axes.latency).bare();
         self.both(chart, self.series(|lane| &lane.step_ms)).render(self.area, buf);
         let (from, to) = self.state.stretch();
         let mut pieces = vec![self.dim(" p50/p99".to_owned())];
@@ -189,7 +192,8 @@ impl<'a> Drawing<'a> {
     }
 
     fn throughput(&self, buf: &mut Buffer) {
-        let chart = self.time("Tokens per second", &self.state.axes.throughput);
+        let title = if self.area.width < NARROW { "tok/s" } else { "Tokens per second" };
+        let chart = self.time(title, &self.state.axes.throughput).bare();
         self.both(chart, self.series(|lane| &lane.tok_s)).render(self.area, buf);
         let (from, to) = self.state.stretch();
         let prefill = Unit::TokensPerSecond.text(self.state.metrics.prefill_tok_s.mean(from, to));
@@ -202,7 +206,10 @@ impl<'a> Drawing<'a> {
         let sum = Sum::of(lane.hits_in(from, to));
         let context = lane.tokens.max(from, to).unwrap_or(0.0) as usize;
         let longest = context.max(sum.reach());
+        let turned = self.state.metrics.marks.window(from, to).next_back();
+        let since = turned.map_or("yet".to_owned(), |mark| format!("since {}", mark.label));
         HeatMap::new(self.panel("Where the rows lie"), &sum.distance, longest)
+            .since(&since)
             .shares(sum.share(sum.sink), sum.share(sum.recent))
             .render(self.area, buf);
     }

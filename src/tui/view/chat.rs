@@ -25,7 +25,7 @@ use crate::{
 pub fn extent(state: &State, lane: Lane) -> (usize, usize) {
     let inner = layout::transcript(state, lane);
     let Some(session) = state.session() else { return (0, 0) };
-    let lines = lines(session, lane, usize::from(inner.width), &Styles::default());
+    let lines = lines(session, lane, &waits_for(state, session), usize::from(inner.width), &Styles::default());
     (lines.len(), usize::from(body(session, lane, inner).height))
 }
 
@@ -60,7 +60,7 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
         return;
     }
     let styles = Styles::new(theme);
-    let lines = lines(session, lane, usize::from(inner.width), &styles);
+    let lines = lines(session, lane, &waits_for(state, session), usize::from(inner.width), &styles);
     let body = body(session, lane, inner);
     let last = lines.len().saturating_sub(usize::from(body.height));
     let top = session.top[lane as usize].map_or(last, |top| top.min(last));
@@ -106,10 +106,43 @@ fn welcome(state: &State, theme: &Theme, lane: Lane, inner: Rect, buf: &mut Buff
         }
         (Lane::Kv, _) => "K and V stay on the device and every row is read: the ordinary KV cache, as the baseline.",
     };
-    for (line, row) in wrap_text(words, theme.dim, usize::from(inner.width.saturating_sub(2))).iter().zip(inner.rows())
-    {
+    let width = usize::from(inner.width.saturating_sub(2));
+    let mut lines = wrap_text(words, theme.dim, width);
+    if let Some(session) = state.session().filter(|session| session.demo) {
+        lines.push(Line::default());
+        let begins = match read_first(state, session) {
+            Some(first) => format!("This session begins by itself when {first} has been read."),
+            None => "This session begins by itself.".to_owned(),
+        };
+        lines.extend(wrap_text(&begins, theme.warn, width));
+    }
+    for (line, row) in lines.iter().zip(inner.rows()) {
         buf.set_line(row.x + 1, row.y, line, row.width.saturating_sub(1));
     }
+}
+
+/// What a session that has not begun waits for, in words.
+fn waits_for(state: &State, session: &Session) -> String {
+    if let Some(first) = read_first(state, session) {
+        return format!("waits until {first} has been read");
+    }
+    let answering = |other: &&Session| other.id != session.id && other.leading_phase() == Phase::Answering;
+    match state.sessions.iter().filter(answering).count() {
+        0 => "waits for its turn".to_owned(),
+        1 => "waits for its turn; one other answer runs".to_owned(),
+        several => format!("waits for its turn; {several} other answers run"),
+    }
+}
+
+/// The session whose prompt is computed before that of `session`, and how long that takes.
+fn read_first(state: &State, session: &Session) -> Option<String> {
+    state.sessions.iter().filter(|other| other.id != session.id).find_map(|other| match other.leading_phase() {
+        Phase::Prefill(progress) => {
+            let left = progress.seconds_left().map_or(String::new(), |s| format!(", {} left", duration(Some(s))));
+            Some(format!("\"{}\" ({:.0} %{left})", other.name, progress.share() * 100.0))
+        }
+        _ => None,
+    })
 }
 
 /// The styles of a transcript.
@@ -137,8 +170,8 @@ impl Styles {
     }
 }
 
-/// All lines of a transcript at a width.
-fn lines(session: &Session, lane: Lane, width: usize, styles: &Styles) -> Vec<Line<'static>> {
+/// All lines of a transcript at a width; `waits` is what stands where the lane has not begun to answer.
+fn lines(session: &Session, lane: Lane, waits: &str, width: usize, styles: &Styles) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for (at, turn) in session.turns.iter().enumerate() {
         if at > 0 {
@@ -146,7 +179,16 @@ fn lines(session: &Session, lane: Lane, width: usize, styles: &Styles) -> Vec<Li
         }
         question(turn, width, styles, &mut lines);
         if session.lanes.contains(&lane) {
-            answer(session, turn, lane, width, styles, &mut lines);
+            answer(turn, lane, width, styles, &mut lines);
+            let busy = session.phase(lane).busy() && turn.open(lane) && at + 1 == session.turns.len();
+            if busy && turn.answer(lane).tokens.is_empty() {
+                let words = match (session.phase(lane), &turn.document) {
+                    (Phase::Waiting, _) => waits.to_owned(),
+                    (_, Some(document)) => format!("reads {document}"),
+                    (_, None) => "reads".to_owned(),
+                };
+                lines.extend(wrap_text(&words, styles.dim, width));
+            }
         }
     }
     lines
@@ -167,10 +209,16 @@ fn question(turn: &Turn, width: usize, styles: &Styles, lines: &mut Vec<Line<'st
     }
 }
 
-fn answer(session: &Session, turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Vec<Line<'static>>) {
+fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Vec<Line<'static>>) {
     let answer = turn.answer(lane);
     if !answer.text.is_empty() {
-        let parted = turn.agreement.first_difference.and_then(|index| answer.token_range(index));
+        // The blank before a word belongs to its token, but marked it would be a block of colour at a line's end.
+        let range = turn.agreement.first_difference.and_then(|index| answer.token_range(index));
+        let parted = range.map(|range| {
+            let token = answer.text.get(range.clone()).unwrap_or_default();
+            let blank = token.len() - token.trim_start().len();
+            if blank < token.len() { range.start + blank..range.end } else { range }
+        });
         let piece = |text, style| Piece { text, style };
         let text = answer.text.trim_end_matches('\n');
         let pieces = match parted.filter(|range| range.end <= text.len()) {
@@ -183,18 +231,13 @@ fn answer(session: &Session, turn: &Turn, lane: Lane, width: usize, styles: &Sty
         };
         lines.extend(wrap(&pieces, width));
     }
-    let busy = session.phase(lane).busy() && turn.open(lane) && session.turns.last() == Some(turn);
-    if busy && answer.tokens.is_empty() {
-        let words = if session.phase(lane) == Phase::Waiting { "waits for its turn" } else { "reads" };
-        lines.push(Line::styled(words, styles.dim));
-    }
     if let Some(error) = turn.error.as_ref().filter(|_| turn.open(lane)) {
         lines.extend(wrap_text(error, styles.bad, width));
     }
     if let Some((reason, usage)) = &answer.end {
         let mut words = vec![format!("{} tokens", usage.completion_tokens)];
         if *reason != FinishReason::Stop {
-            words.insert(0, reason.to_string());
+            words.insert(0, if *reason == FinishReason::Length { "cut off".into() } else { reason.to_string() });
         }
         if let Some(ttft) = usage.ttft_ms {
             words.push(format!("first after {}", duration(Some(ttft / 1000.0))));

@@ -70,18 +70,23 @@ fn cut(content: &str, cells: usize) -> String {
 fn placeholder(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
     let help =
         state.keymap.hint(state.focus.scope(), Action::Help).map_or(String::new(), |key| format!("{key} for help"));
-    let hint = if state.greeted {
-        "ask something, or /file PATH to ask about a document".to_owned()
+    let hints = if state.greeted {
+        ["ask something, or /file PATH to ask about a document".to_owned(), "ask, or /file PATH".to_owned()]
     } else {
-        format!("type to ask, {help} · ● KCache left, ○ ordinary KV cache right, one model")
+        [
+            format!("type to ask, {help} · ● KCache left, ○ ordinary KV cache right, one model"),
+            format!("type to ask, {help}"),
+        ]
     };
+    let [long, short] = &hints;
+    let hint = if inner.height == 1 && long.width() + 1 > usize::from(inner.width) { short } else { long };
     // The first cell is the cursor's.
     let at = Rect { x: inner.x + 1, width: inner.width.saturating_sub(1), height: 1, ..inner };
     if inner.height == 1 {
-        text(buf, at, &hint, theme.dim);
+        text(buf, at, hint, theme.dim);
         return;
     }
-    for (line, row) in crate::tui::wrap::wrap_text(&hint, theme.dim, usize::from(at.width)).iter().zip(inner.rows()) {
+    for (line, row) in crate::tui::wrap::wrap_text(hint, theme.dim, usize::from(at.width)).iter().zip(inner.rows()) {
         buf.set_line(at.x, row.y, line, at.width);
     }
 }

@@ -36,16 +36,19 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     }
     let cards = cards(state, theme);
     let columns = usize::from((area.width / 38).clamp(1, 3));
+    // Every card keeps as many rows for words as the longest needs, so that the numbers stand in line.
+    let width = usize::from(area.width) / columns;
+    let words = cards.iter().map(|card| wrap_text(&card.words, theme.dim, width.saturating_sub(5)).len()).max();
     let bands = Layout::vertical(vec![Constraint::Fill(1); cards.len().div_ceil(columns)]).split(area);
     for (band, row) in bands.iter().zip(cards.chunks(columns)) {
         let cells = Layout::horizontal(vec![Constraint::Fill(1); columns]).split(*band);
         for (card, cell) in row.iter().zip(cells.iter()) {
-            draw_card(card, theme, *cell, buf);
+            draw_card(card, theme, words.unwrap_or(0) as u16, *cell, buf);
         }
     }
 }
 
-fn draw_card(card: &Card, theme: &Theme, area: Rect, buf: &mut Buffer) {
+fn draw_card(card: &Card, theme: &Theme, words_rows: u16, area: Rect, buf: &mut Buffer) {
     let provenance = card.provenance.to_string();
     let inner = Panel::new(theme, card.title).note(&provenance).render(area, buf, &[]);
     let inner = Rect { x: inner.x + 1, width: inner.width.saturating_sub(2), ..inner };
@@ -55,7 +58,7 @@ fn draw_card(card: &Card, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let words = wrap_text(&card.words, theme.dim, usize::from(inner.width));
     let big = inner.height > TALL + 1 && large_width(&card.value) + 1 + card.unit.width() <= usize::from(inner.width);
     let used = if big { TALL } else { 1 };
-    let top = inner.height.saturating_sub(used + 1 + words.len() as u16) / 2;
+    let top = inner.height.saturating_sub(used + 1 + words_rows.max(words.len() as u16)) / 2;
     let at = rows(inner, top, used);
     if big {
         large(&card.value, card.style, at, buf);

@@ -1,13 +1,12 @@
-//! The top of the screen: what runs and how, and the figures of both lanes.
+//! The first row of the screen: what runs and how.
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
-use unicode_width::UnicodeWidthStr;
 
-use super::{right_spans, rows, spans};
+use super::{right_spans, spans};
 use crate::{
     cache::{Format, Policy},
     engine::Lane,
-    tui::{action::Action, figures::Room, state::State, theme::Theme, widgets::Unit},
+    tui::{action::Action, state::State, theme::Theme, widgets::Unit},
 };
 
 /// Model, policy and machine at the left; what the screen itself does at the right.
@@ -21,19 +20,26 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
         super::text(buf, area, &banner, theme.bad);
         return;
     }
-    let right = status(state, theme);
-    let taken = right_spans(buf, area, right);
+    let policy = policy(state, theme);
+    let first = 8 + policy.iter().map(Span::width).sum::<usize>();
+    let all = status(state, theme, true);
+    // What the screen costs gives way to the policy.
+    let cost = first + 11 + all.iter().map(Span::width).sum::<usize>() < usize::from(area.width);
+    let taken = right_spans(buf, area, if cost { all } else { status(state, theme, false) });
     let mut left = vec![Span::styled(" kcache ", theme.title)];
     let room = usize::from(area.width.saturating_sub(taken + 1));
     let mut used = 8;
     // The most important first; after the first that does not fit nothing follows.
+    let mut full = false;
     let mut add = |pieces: Vec<Span<'static>>| {
         used += pieces.iter().map(Span::width).sum::<usize>();
-        if used <= room {
+        full |= used > room;
+        if !full {
             left.extend(pieces);
         }
     };
-    add(policy(state, theme));
+    // Knob by knob, N first.
+    policy.chunks(2).for_each(|knob| add(knob.to_vec()));
     if state.simulated() {
         add(vec![Span::styled("  simulated", theme.mark)]);
     }
@@ -74,7 +80,8 @@ fn policy(state: &State, theme: &Theme) -> Vec<Span<'static>> {
     pieces
 }
 
-fn status(state: &State, theme: &Theme) -> Vec<Span<'static>> {
+/// What must be seen at any width, and with `cost` what drawing takes.
+fn status(state: &State, theme: &Theme, cost: bool) -> Vec<Span<'static>> {
     let mut pieces = Vec::new();
     if state.frozen.is_some() {
         pieces.push(Span::styled(" FROZEN ", theme.selection));
@@ -83,116 +90,15 @@ fn status(state: &State, theme: &Theme) -> Vec<Span<'static>> {
     if state.dropped > 0 {
         pieces.push(Span::styled(format!("missed {} ", Unit::Count.text(Some(state.dropped as f64))), theme.warn));
     }
-    let share = Unit::Percent.fixed(state.observer.share);
-    pieces.push(Span::styled("screen costs ", theme.dim));
-    pieces.push(Span::styled(format!("{share} "), theme.text));
+    if state.recorded {
+        pieces.push(Span::styled("recorded ", theme.mark));
+    } else if cost {
+        let share = Unit::Percent.fixed(state.observer.share);
+        pieces.push(Span::styled("screen ", theme.dim));
+        pieces.push(Span::styled(share, theme.text));
+        pieces.push(Span::styled(" of a core ", theme.dim));
+    }
     pieces
-}
-
-/// One figure for both lanes, or one for the KCache lane.
-struct Figure {
-    label: &'static str,
-    short: &'static str,
-    value: Vec<Span<'static>>,
-}
-
-/// The figures: one row, or two rows with the names above.
-pub fn kpis(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    if area.is_empty() {
-        return;
-    }
-    let figures = figures(state, theme);
-    let tall = area.height >= 2;
-    let wide = |figure: &Figure| figure.value.iter().map(Span::width).sum::<usize>();
-    let total = |short: bool, blanks: usize| {
-        figures.iter().fold(0, |sum, figure| {
-            let label = if short { figure.short.width() } else { figure.label.width() };
-            sum + blanks + if tall { wide(figure).max(label) } else { wide(figure) + 1 + label }
-        })
-    };
-    let short = total(false, 2) > usize::from(area.width);
-    let spare = usize::from(area.width).saturating_sub(total(short, 0));
-    let gap = (spare / figures.len().max(1)).clamp(2, 6) as u16;
-    let mut x = area.x + 1;
-    for figure in figures {
-        let label = if short { figure.short } else { figure.label };
-        let width = wide(&figure) as u16;
-        let cell = if tall { width.max(label.width() as u16) } else { width + 1 + label.width() as u16 };
-        if x + cell > area.right() {
-            break;
-        }
-        let at = Rect { x, width: cell, ..rows(area, 0, 1) };
-        if tall {
-            super::text(buf, at, label, theme.dim);
-            spans(buf, Rect { y: at.y + 1, ..at }, figure.value);
-        } else {
-            let mut pieces = vec![Span::styled(format!("{label} "), theme.dim)];
-            pieces.extend(figure.value);
-            spans(buf, at, pieces);
-        }
-        x += cell + gap;
-    }
-}
-
-fn figures(state: &State, theme: &Theme) -> Vec<Figure> {
-    let figures = state.figures();
-    let plain = |text: String| vec![Span::styled(text, theme.text)];
-    let both = |values: [String; 2]| {
-        let [ours, theirs] = values;
-        let lane = |lane: Lane, value: String| {
-            let look = theme.lane(lane);
-            [Span::styled(look.symbol, look.style), Span::styled(value, look.style)]
-        };
-        let mut spans = lane(Lane::KCache, ours).to_vec();
-        spans.push(Span::raw(" "));
-        spans.extend(lane(Lane::Kv, theirs));
-        spans
-    };
-    let number = |unit: Unit, value: Option<f64>| format!("{:>4}", unit.parts(value).0);
-    let pair = |value: Option<(f64, f64)>| match value {
-        Some((p50, p99)) => {
-            format!("{}/{:<4}", number(Unit::Ms, Some(p50)), number(Unit::Ms, Some(p99)).trim_start())
-        }
-        None => format!("{:<9}", " n/a"),
-    };
-    let room = |room: Room| match room {
-        Room::Unknown => " n/a".to_owned(),
-        Room::Unlimited => "   ∞".to_owned(),
-        Room::Tokens(tokens) => number(Unit::Count, Some(tokens as f64)),
-    };
-    let share = |value| Unit::Percent.fixed(value);
-    let (_, compared) = figures.agreement;
-    let saved_label = if state.simulated() { "saved, simulated" } else { "saved on device" };
-    let mut saved = plain(Unit::Bytes.fixed(figures.saved_bytes));
-    if figures.saved_share.is_some() {
-        saved.push(Span::styled(format!("{:>3.0} %", figures.saved_share.unwrap_or(0.0) * 100.0), theme.good));
-    }
-    let mut agreement = plain(share(figures.agreement_share()));
-    if compared > 0 {
-        agreement.push(Span::styled(format!(" of {:<4}", Unit::Count.text(Some(compared as f64))), theme.dim));
-    }
-    vec![
-        Figure { label: saved_label, short: "saved", value: saved },
-        Figure {
-            label: "tok/s",
-            short: "tok/s",
-            value: both(figures.tok_s.map(|value| number(Unit::TokensPerSecond, value))),
-        },
-        Figure { label: "ms per token, p50/p99", short: "ms", value: both(figures.step_ms.map(pair)) },
-        Figure { label: "kept mass", short: "kept", value: plain(share(figures.kept)) },
-        Figure { label: "same tokens", short: "same", value: agreement },
-        Figure { label: "until full", short: "room", value: both(figures.until_full.map(room)) },
-        Figure { label: "ms seen between tokens", short: "seen", value: both(figures.itl_ms.map(pair)) },
-    ]
-}
-
-/// Milliseconds without their unit, whatever their size: `8.24`, `31.5`, `1240`.
-pub(super) fn millis(ms: f64) -> String {
-    match ms {
-        ..9.995 => format!("{ms:.2}"),
-        ..99.95 => format!("{ms:.1}"),
-        _ => format!("{ms:.0}"),
-    }
 }
 
 /// How a lane is called on the screen.

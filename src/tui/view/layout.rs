@@ -98,8 +98,8 @@ fn chat(state: &State, body: Rect, panes: &mut Panes) {
 fn sessions(state: &State, body: Rect, panes: &mut Panes) -> Rect {
     let width = match body.width {
         0..60 => 0,
-        60..100 => 18,
-        100..160 => 23,
+        60..84 => 20,
+        84..160 => 23,
         _ => 28,
     };
     if width > 0 && body.height >= 10 {

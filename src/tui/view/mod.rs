@@ -5,6 +5,7 @@ pub mod chat;
 pub mod composer;
 pub mod figures;
 pub mod header;
+pub mod kpis;
 pub mod layout;
 pub mod overlay;
 pub mod sessions;
@@ -34,7 +35,7 @@ pub fn view(state: &State, theme: &Theme, frame: &mut Frame<'_>) {
     let buf = frame.buffer_mut();
     buf.set_style(area, theme.text);
     header::draw(state, theme, panes.header, buf);
-    header::kpis(state, theme, panes.kpis, buf);
+    kpis::draw(state, theme, panes.kpis, buf);
     if panes.sessions_in_a_row {
         sessions::row(state, theme, panes.sessions, buf);
     } else {

@@ -3,14 +3,20 @@
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::{layout, right_spans, rows, spans, text};
-use crate::tui::{
-    session::{Phase, Session},
-    state::{Focus, State},
-    theme::Theme,
-    widgets::{Panel, units::duration},
-    wrap::clip,
+use super::{layout, rows, spans, text};
+use crate::{
+    engine::FinishReason,
+    tui::{
+        session::{Phase, Session},
+        state::{Focus, State},
+        theme::{SeriesLook, Theme},
+        widgets::{LegendEntry, Panel, units::duration},
+        wrap::clip,
+    },
 };
+
+/// The sign of a session in which the program itself asks.
+const DEMO: &str = "◇";
 
 /// The list, two rows for each session.
 pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
@@ -18,7 +24,10 @@ pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
         return;
     }
     let title = format!("Sessions {}", state.sessions.len());
-    let inner = Panel::new(theme, &title).focused(state.focus == Focus::Sessions).render(area, buf, &[]);
+    let look = SeriesLook { symbol: DEMO, style: theme.dim, ..theme.ghost };
+    let demo = LegendEntry { name: "", look, value: "demo".into() };
+    let legend: Vec<_> = state.sessions.iter().any(|session| session.demo).then_some(demo).into_iter().collect();
+    let inner = Panel::new(theme, &title).focused(state.focus == Focus::Sessions).render(area, buf, &legend);
     if state.sessions.is_empty() {
         let key = state.keymap.keys(crate::tui::action::Action::NewSession).first();
         let hint = key.map_or_else(|| "none yet".to_owned(), |key| format!("none yet: {key}"));
@@ -39,14 +48,13 @@ fn entry(theme: &Theme, session: &Session, selected: bool, cell: Rect, buf: &mut
         buf.set_style(top, theme.selection);
     }
     let name_style = if selected { theme.selection.patch(theme.title) } else { theme.text };
-    let tag = if session.demo { "demo " } else { "" };
-    let tag_style = if selected { theme.selection } else { theme.dim };
-    let taken = right_spans(buf, top, vec![Span::styled(tag, tag_style)]);
-    // A blank before the name, and one between the name and the tag.
-    let width = top.width.saturating_sub(taken + 1 + taken.min(1));
-    text(buf, Rect { x: top.x + 1, width, ..top }, &session.name, name_style);
-    let mut pieces = vec![Span::raw(" ")];
-    pieces.extend(status(theme, session, usize::from(below.width.saturating_sub(1))));
+    // A sign at the edge, so that it takes no room from the name; the frame says what it means.
+    let sign = if session.demo { DEMO } else { " " };
+    let sign_style = if selected { theme.selection } else { theme.dim };
+    text(buf, Rect { width: top.width.min(1), ..top }, sign, sign_style);
+    text(buf, Rect { x: top.x + 2, width: top.width.saturating_sub(2), ..top }, &session.name, name_style);
+    let mut pieces = vec![Span::raw("  ")];
+    pieces.extend(status(theme, session, usize::from(below.width.saturating_sub(2))));
     spans(buf, below, pieces);
 }
 
@@ -60,8 +68,10 @@ fn status(theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> 
     if let (Phase::Prefill(progress), true) = (ours, same_kind(ours, theirs) || one_lane) {
         let left = progress.seconds_left().map_or(String::new(), |s| format!(", {}", duration(Some(s))));
         let long = format!("prefill {:.0} %{left}", progress.share() * 100.0);
+        let mid = format!("{:.0} %{left} left", progress.share() * 100.0);
         let short = format!("prefill {:.0} %", progress.share() * 100.0);
-        return vec![Span::styled(if long.width() <= width { long } else { short }, theme.warn)];
+        let fits = [long, mid].into_iter().find(|text| text.width() <= width && !left.is_empty());
+        return vec![Span::styled(fits.unwrap_or(short), theme.warn)];
     }
     let same_word = match (ours, theirs) {
         (Phase::Idle, Phase::Idle) => Some("idle"),
@@ -71,7 +81,9 @@ fn status(theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> 
     if let Some(word) = same_word {
         return vec![Span::styled(word, theme.dim)];
     }
-    // `● 37 tok  ○ 41 tok`: what runs is in the lane's colour, what has ended is dim and says why.
+    // `● 37 tok  ○ 41 tok`: what runs is in the lane's colour, what has ended is dim and says why. Where that is too
+    // long for both lanes the numbers have to do.
+    let long = session.lanes.len() * 10 <= width + 1;
     let mut pieces = Vec::new();
     let mut used = 0;
     for &lane in &session.lanes {
@@ -79,13 +91,15 @@ fn status(theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> 
         let tokens = session.turns.last().map_or(0, |turn| turn.answer(lane).tokens.len());
         let (word, style) = match session.phase(lane) {
             Phase::Idle => ("idle".to_owned(), theme.dim),
-            Phase::Waiting => ("waiting".to_owned(), theme.dim),
+            Phase::Waiting => (if long { "waiting" } else { "…" }.to_owned(), theme.dim),
             Phase::Prefill(progress) => (format!("{:.0} %", progress.share() * 100.0), theme.warn),
-            Phase::Answering => (format!("{tokens} tok"), look.style),
-            Phase::Ended(crate::engine::FinishReason::Stop) => (format!("{tokens} done"), theme.dim),
+            Phase::Answering if long => (format!("{tokens} tok"), look.style),
+            Phase::Answering => (tokens.to_string(), look.style),
+            Phase::Ended(FinishReason::Stop) if long => (format!("{tokens} done"), theme.dim),
+            Phase::Ended(_) if !long => (tokens.to_string(), theme.dim),
             Phase::Ended(reason) => (reason.to_string(), theme.dim),
         };
-        let word = format!("{word:<8}");
+        let word = if long { format!("{word:<8}") } else { format!("{word:<5}") };
         if used + 2 + word.trim_end().width() > width {
             break;
         }

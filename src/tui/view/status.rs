@@ -27,9 +27,14 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
         return;
     }
     let scope = state.focus.scope();
-    let hints: Vec<(String, &str)> = actions(state)
-        .iter()
-        .filter_map(|&action| Some((state.keymap.hint(scope, action)?.to_string(), action.short())))
+    let key = |action| state.keymap.hint(scope, action).map(|key| key.to_string());
+    let hints: Vec<(String, &str)> = hints(state)
+        .into_iter()
+        .filter_map(|hint| match hint {
+            Hint::One(action) => Some((key(action)?, action.short())),
+            Hint::Named(action, what) => Some((key(action)?, what)),
+            Hint::Pair(first, second, what) => Some((pair(&key(first)?, &key(second)?), what)),
+        })
         .collect();
     let hints: Vec<(&str, &str)> = hints.iter().map(|(key, what)| (key.as_str(), *what)).collect();
     Footer::new(theme, &hints).status(None).render(area, buf);
@@ -50,58 +55,91 @@ fn usage(state: &State) -> Option<String> {
     })
 }
 
+/// A hint in the footer.
+enum Hint {
+    /// One key and its short word.
+    One(Action),
+    /// One key and another word for what it does now.
+    Named(Action, &'static str),
+    /// Two keys that belong together, and a word for both.
+    Pair(Action, Action, &'static str),
+}
+
+/// Two keys as one text; what they share is said once: `alt-up/down`.
+fn pair(first: &str, second: &str) -> String {
+    let shared = first.rfind('-').map_or(0, |at| at + 1);
+    match second.strip_prefix(&first[..shared]) {
+        Some(rest) if shared < first.len() => format!("{first}/{rest}"),
+        _ => format!("{first}/{second}"),
+    }
+}
+
 /// What can be done now, the most important first.
-fn actions(state: &State) -> Vec<Action> {
+fn hints(state: &State) -> Vec<Hint> {
+    use Hint::{Named, One, Pair};
     let busy = state.session().is_some_and(|session| session.busy());
-    let mut actions = Vec::new();
     let stop = if busy { Action::Stop } else { Action::Quit };
+    let n = || Pair(Action::NDouble, Action::NHalve, "N×2 ÷2");
+    let zoom = || Pair(Action::ZoomIn, Action::ZoomOut, "zoom");
+    let one = |actions: &[Action]| actions.iter().copied().map(One).collect::<Vec<_>>();
+    let mut hints = Vec::new();
     match state.focus {
-        Focus::Input => actions.extend([
-            Action::Send,
-            Action::Help,
-            Action::NDouble,
-            Action::NHalve,
-            Action::FocusNext,
-            Action::LeaveInput,
-            stop,
-            Action::NewSession,
-            Action::TailCycle,
-            Action::LayoutCharts,
-            Action::Freeze,
-            Action::Newline,
-            Action::Interrupt,
-        ]),
-        Focus::Sessions => actions.extend([
-            Action::SessionEnter,
-            Action::SessionDown,
-            Action::NewSession,
-            Action::RenameSession,
-            Action::CloseSession,
-            stop,
-            Action::FocusNext,
-            Action::Help,
-        ]),
-        Focus::Transcript(_) => actions.extend([
-            Action::ScrollUp,
-            Action::ScrollDown,
-            Action::Follow,
-            Action::Expand,
-            Action::FocusInput,
-            stop,
-            Action::FocusNext,
-            Action::Help,
-        ]),
+        Focus::Input => {
+            hints.extend(one(&[Action::Send, Action::Help]));
+            hints.push(n());
+            hints.extend(one(&[Action::FocusNext, Action::LeaveInput, stop, Action::NewSession, Action::TailCycle]));
+            hints.extend(one(&[Action::LayoutFigures, Action::Freeze, Action::Newline, Action::Interrupt]));
+        }
+        Focus::Sessions => {
+            hints.push(One(Action::SessionEnter));
+            hints.push(Pair(Action::SessionUp, Action::SessionDown, "choose"));
+            hints.extend(one(&[Action::NewSession, Action::RenameSession, Action::CloseSession, stop]));
+            hints.extend(one(&[Action::FocusNext, Action::Help]));
+        }
+        Focus::Transcript(_) => {
+            hints.push(Pair(Action::ScrollUp, Action::ScrollDown, "scroll"));
+            hints.extend(one(&[Action::Follow, Action::Expand, Action::FocusInput, stop, Action::FocusNext]));
+            hints.push(One(Action::Help));
+        }
+        Focus::Charts if state.preset == Preset::Figures => {
+            hints.push(n());
+            hints.extend(one(&[Action::TailCycle, Action::DenseUp, Action::SelectCycle, Action::LayoutBoth]));
+            hints.extend(one(&[Action::Help, Action::Quit, Action::Dump, Action::ThemeCycle]));
+        }
         Focus::Charts => {
             if state.frozen.is_some() {
-                actions.extend([Action::CursorLeft, Action::CursorRight, Action::CursorFarLeft]);
+                hints.push(Pair(Action::CursorLeft, Action::CursorRight, "cursor"));
+                hints.push(Named(Action::Freeze, "go on"));
             }
-            actions.extend([Action::NDouble, Action::NHalve, Action::TailCycle, Action::DenseUp, Action::SelectCycle]);
-            actions.extend([Action::Freeze, Action::ZoomIn, Action::ZoomOut, Action::ChartNext, Action::Expand]);
-            if state.preset != Preset::Charts {
-                actions.push(Action::FocusInput);
+            hints.push(n());
+            hints.extend(one(&[Action::TailCycle, Action::DenseUp, Action::SelectCycle]));
+            if state.frozen.is_none() {
+                hints.push(One(Action::Freeze));
             }
-            actions.extend([Action::Help, Action::Quit, Action::Dump, Action::ThemeCycle]);
+            hints.push(zoom());
+            hints.extend(one(&[Action::ChartNext, Action::Expand]));
+            hints.push(One(if state.preset == Preset::Charts { Action::LayoutBoth } else { Action::FocusInput }));
+            hints.extend(one(&[Action::Help, Action::Quit, Action::Dump, Action::ThemeCycle]));
         }
     }
-    actions
+    hints
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_keys_share_is_said_once() {
+        for (first, second, both) in [
+            ("alt-up", "alt-down", "alt-up/down"),
+            ("]", "[", "]/["),
+            ("+", "-", "+/-"),
+            ("-", "+", "-/+"),
+            ("alt-=", "alt--", "alt-=/-"),
+            ("f2", "ctrl-n", "f2/ctrl-n"),
+        ] {
+            assert_eq!(pair(first, second), both);
+        }
+    }
 }

@@ -17,6 +17,9 @@ use crate::{
     tui::theme::{Fill, SeriesLook, Theme},
 };
 
+/// What has its figures in the legend first where there is no room for all: what the two caches differ in.
+const FIRST: [&str; 5] = ["gather", "scores", "select", "linear", "head"];
+
 /// One part of every bar.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Part {
@@ -56,6 +59,8 @@ pub struct StackedBars<'a> {
     bars: Vec<Bar<'a>>,
     limit_name: &'a str,
     ghost_name: &'a str,
+    /// Whether the legend has the figures of every bar.
+    figured: bool,
 }
 
 impl<'a> StackedBars<'a> {
@@ -64,14 +69,14 @@ impl<'a> StackedBars<'a> {
     pub fn ledger(panel: Panel<'a>, axis: &'a Axis) -> Self {
         let names = ["weights", "K", "V", "tail", "work"];
         let parts = names.into_iter().zip(panel.theme().owners).map(|(name, fill)| Part { name, fill }).collect();
-        Self { panel, axis, parts, bars: Vec::new(), limit_name: "budget", ghost_name: "a KV cache" }
+        Self { panel, axis, parts, bars: Vec::new(), limit_name: "budget", ghost_name: "a KV cache", figured: false }
     }
 
     /// Bars of milliseconds by stage. Add one with [`StackedBars::stage_times`] for each lane.
     pub fn stages(panel: Panel<'a>, axis: &'a Axis) -> Self {
         let names = Stages::default().named().map(|(name, _)| name);
         let parts = names.into_iter().zip(panel.theme().stages).map(|(name, fill)| Part { name, fill }).collect();
-        Self { panel, axis, parts, bars: Vec::new(), limit_name: "limit", ghost_name: "" }
+        Self { panel, axis, parts, bars: Vec::new(), limit_name: "limit", ghost_name: "", figured: true }
     }
 
     /// Adds any bar; it has a value for each part, or none.
@@ -147,7 +152,10 @@ impl<'a> StackedBars<'a> {
             };
             paint::cell(buf, row, row.x + at as u16, row.y, symbol, style);
         }
-        self.draw_names_inside(row, bar, &owners, buf);
+        // Where the legend gives each part its figures, letters on the bar would only be in the way.
+        if !self.figured {
+            self.draw_names_inside(row, bar, &owners, buf);
+        }
         let tick = |value: f64| row.x + (place(value) / 8).min(usize::from(row.width.saturating_sub(1))) as u16;
         if let Some(ghost) = bar.ghost.filter(|&ghost| ghost > sum) {
             paint::cell(buf, row, tick(ghost), row.y, "┤", self.theme().ghost.style);
@@ -169,17 +177,21 @@ impl<'a> StackedBars<'a> {
                 .filter(|(_, cell)| cell.iter().all(|&owner| owner == Some(at)))
                 .map(|(x, _)| x as u16);
             let Some(first) = whole.next() else { continue };
-            let (room, width) = (whole.count() as u16 + 1, paint::width(part.name));
+            let name = format!(" {} ", part.name);
+            let (room, width) = (whole.count() as u16 + 1, paint::width(&name));
             if room >= width + 2 {
                 let style = Style::new().fg(part.fill.ink).bg(part.fill.colour);
-                paint::text(buf, row, row.x + first + (room - width) / 2, row.y, part.name, style);
+                paint::text(buf, row, row.x + first + (room - width) / 2, row.y, &name, style);
             }
         }
     }
 
     /// What the legend names: sign, style and name.
     fn legend(&self) -> Vec<(&'static str, Style, &'a str)> {
-        let parts = self.parts.iter().map(|part| (part.swatch(), Style::new().fg(part.fill.colour), part.name));
+        // What is nothing in every bar is not looked for.
+        let any = |part: usize| self.bars.iter().any(|bar| bar.values.get(part).is_none_or(|&value| value > 0.0));
+        let parts = self.parts.iter().enumerate().filter(|&(at, _)| any(at)).map(|(_, part)| part);
+        let parts = parts.map(|part| (part.swatch(), Style::new().fg(part.fill.colour), part.name));
         let ghost =
             self.bars.iter().any(|bar| bar.ghost.is_some()).then_some(("┄", self.theme().ghost.style, self.ghost_name));
         let limit =
@@ -201,6 +213,48 @@ impl<'a> StackedBars<'a> {
             let after = paint::text(buf, area, x, y, symbol, style);
             x = paint::text(buf, area, after + 1, y, name, self.theme().dim) + 2;
         }
+    }
+
+    /// The legend with a figure for each bar, in aligned columns and in the order of the work; what has no room is one
+    /// entry at the end. Returns false where there is no room for that.
+    fn draw_figures(&self, area: Rect, buf: &mut Buffer) -> bool {
+        let value = |bar: &Bar<'_>, part: usize| bar.values.get(part).copied();
+        let greatest = |part: usize| self.bars.iter().filter_map(|bar| value(bar, part)).fold(0.0, f64::max);
+        let mut shown: Vec<usize> = (0..self.parts.len()).filter(|&part| greatest(part) >= 0.005).collect();
+        let name_width = self.parts.iter().map(|part| paint::width(part.name)).max().unwrap_or(0);
+        let cell = 2 + name_width + 5 * self.bars.len() as u16;
+        let columns = (area.width + 2) / (cell + 2);
+        let room = usize::from(columns * area.height);
+        if room < 3 || shown.is_empty() {
+            return false;
+        }
+        let mut rest = Vec::new();
+        if shown.len() > room {
+            let rank = |part: &usize| FIRST.iter().position(|&name| name == self.parts[*part].name);
+            let mut by_rank = shown.clone();
+            by_rank.sort_by_key(|part| rank(part).unwrap_or(FIRST.len()));
+            rest = by_rank.split_off(room - 1);
+            shown.retain(|part| !rest.contains(part));
+        }
+        let entry =
+            |part: &usize| (self.parts[*part].swatch(), self.parts[*part].fill, self.parts[*part].name, vec![*part]);
+        let mut entries: Vec<_> = shown.iter().map(entry).collect();
+        if let Some(&first) = rest.first() {
+            entries.push((" ", self.parts[first].fill, "the rest", rest));
+        }
+        let rows = entries.len().div_ceil(usize::from(columns));
+        for (at, (swatch, fill, name, parts)) in entries.into_iter().enumerate() {
+            let (x, y) = (area.x + (at / rows) as u16 * (cell + 2), area.y + (at % rows) as u16);
+            let after = paint::text(buf, area, x, y, swatch, Style::new().fg(fill.colour));
+            paint::text(buf, area, after + 1, y, name, self.theme().dim);
+            for (bar_at, bar) in self.bars.iter().enumerate() {
+                let sum = parts.iter().map(|&part| value(bar, part)).sum::<Option<f64>>();
+                let text = self.axis.unit().parts(sum).0;
+                let style = if sum == Some(0.0) { self.theme().dim } else { bar.look.style };
+                paint::right(buf, area, x + 2 + name_width + 5 * (bar_at as u16 + 1), y, &text, style);
+            }
+        }
+        true
     }
 
     /// All figures: a row for each part, a column for each bar.
@@ -258,7 +312,7 @@ impl Widget for &StackedBars<'_> {
         // A blank row between bars where there is room for all of them.
         let pitch = match table {
             true if spare > table_height + rows => 2,
-            false if spare > rows => 2,
+            false if spare > rows + if self.figured { self.parts.len() as u16 } else { 1 } => 2,
             _ => 1,
         };
         for (at, bar) in self.bars.iter().enumerate() {
@@ -283,7 +337,10 @@ impl Widget for &StackedBars<'_> {
             self.draw_table(Rect { y: top.min(below + 1), height: table_height, ..inner }, part_width, buf);
         } else if legend {
             let y = (below + pitch - 1).min(inner.bottom() - 1);
-            self.draw_legend(Rect { y, height: inner.bottom() - y, ..inner }, buf);
+            let area = Rect { y, height: inner.bottom() - y, ..inner };
+            if !(self.figured && self.draw_figures(area, buf)) {
+                self.draw_legend(area, buf);
+            }
         }
     }
 }

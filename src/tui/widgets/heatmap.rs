@@ -13,7 +13,6 @@ use ratatui::{
 use super::{
     paint,
     panel::{LegendEntry, Panel},
-    units::Unit,
 };
 use crate::{
     engine::DISTANCE_BUCKETS,
@@ -34,6 +33,7 @@ pub struct HeatMap<'a> {
     buckets: usize,
     sink_share: Option<f64>,
     recent_share: Option<f64>,
+    since: &'a str,
 }
 
 impl<'a> HeatMap<'a> {
@@ -41,12 +41,17 @@ impl<'a> HeatMap<'a> {
     pub fn new(panel: Panel<'a>, hits: &'a [Vec<u64>], context: usize) -> Self {
         let reached = usize::BITS - context.saturating_sub(1).leading_zeros();
         let buckets = (reached as usize + 1).clamp(2, DISTANCE_BUCKETS);
-        Self { panel, hits, buckets, sink_share: None, recent_share: None }
+        Self { panel, hits, buckets, sink_share: None, recent_share: None, since: "yet" }
     }
 
     /// The shares among the first four and the last 64 positions, for the line below.
     pub fn shares(self, sink: Option<f64>, recent: Option<f64>) -> Self {
         Self { sink_share: sink, recent_share: recent, ..self }
+    }
+
+    /// Since when nothing was selected, where that is so: `since n=64`.
+    pub fn since(self, since: &'a str) -> Self {
+        Self { since, ..self }
     }
 
     /// The share of each bucket in the rows of some layers together; `None` where they selected nothing.
@@ -59,19 +64,20 @@ impl<'a> HeatMap<'a> {
         (total > 0).then(|| (0..self.buckets).map(share).collect())
     }
 
+    /// `sink  3 %  recent 49 %`, in a width that does not change.
     fn figures(&self) -> String {
-        let share = |share| Unit::Percent.fixed(share);
-        format!("sink {}  recent {}", share(self.sink_share), share(self.recent_share))
+        format!("sink {}  recent {}", whole(self.sink_share), whole(self.recent_share))
     }
 
-    /// The scale, and where room is left the shares in figures.
-    fn footer(&self, row: Rect, buf: &mut Buffer) {
+    /// The scale of the colours; the shares in figures where the frame has no room for them.
+    fn footer(&self, row: Rect, figures: bool, buf: &mut Buffer) {
         let theme = self.panel.theme();
         let steps = theme.heat.steps();
         let scale_width = 2 + (steps as u16 - 1) * 2 + 7;
-        let figures = self.figures();
-        let figures_width = paint::width(&figures);
-        if row.width >= scale_width {
+        let text = self.figures();
+        if figures {
+            paint::text(buf, row, row.x, row.y, &paint::clip(&text, row.width), theme.text);
+        } else if row.width >= scale_width {
             let mut x = paint::text(buf, row, row.x, row.y, "0 ", theme.dim);
             for step in 1..steps {
                 for _ in 0..2 {
@@ -80,21 +86,18 @@ impl<'a> HeatMap<'a> {
                     x += 1;
                 }
             }
-            paint::text(buf, row, x, row.y, &format!(" ≥{:.0} %", HOTTEST * 100.0), theme.dim);
-            if row.width >= scale_width + 2 + figures_width {
-                paint::right(buf, row, row.right(), row.y, &figures, theme.text);
+            x = paint::text(buf, row, x, row.y, &format!(" ≥{:.0} %", HOTTEST * 100.0), theme.dim);
+            let what = " of a layer's rows";
+            if x + paint::width(what) <= row.right() {
+                paint::text(buf, row, x, row.y, what, theme.dim);
             }
-        } else {
-            paint::text(buf, row, row.x, row.y, &paint::clip(&figures, row.width), theme.text);
         }
     }
 
-    /// The column at which a bucket begins. Where columns are plenty they are all used, so that buckets may differ by
-    /// one column in width; where they are few every bucket has the same.
+    /// The column at which a bucket begins. All columns are used, so that buckets may differ by one in width.
     fn column(&self, bucket: usize, map: Rect) -> u16 {
         let (width, buckets) = (usize::from(map.width), self.buckets);
-        let each = width / buckets;
-        map.x + if each >= 3 { bucket * width / buckets } else { bucket * each } as u16
+        map.x + (bucket * width / buckets) as u16
     }
 
     /// `now 1 4 16 64 256 1k 4k` under the buckets, as many as fit.
@@ -155,6 +158,11 @@ impl<'a> HeatMap<'a> {
     }
 }
 
+/// A share in whole percent.
+fn whole(share: Option<f64>) -> String {
+    share.filter(|share| share.is_finite()).map_or("n/a".into(), |share| format!("{:>2.0} %", share * 100.0))
+}
+
 /// One step in one cell.
 fn one(heat: &Heat, step: usize) -> (&'static str, Style) {
     match heat {
@@ -190,18 +198,24 @@ impl Widget for &HeatMap<'_> {
         let theme = self.panel.theme();
         let share = |name, share| {
             let look = SeriesLook { symbol: name, style: theme.text, pattern: Pattern::Solid };
-            LegendEntry { name: "", look, value: Unit::Percent.fixed(share) }
+            LegendEntry { name: "", look, value: whole(share) }
         };
         let figures = [share("sink", self.sink_share), share("recent", self.recent_share)];
-        // In a single row the figures are all there is.
-        let inner = self.panel.render(area, buf, if area.height == 1 { &figures } else { &[] });
+        let any = self.hits.iter().flatten().any(|&count| count > 0);
+        // The figures are on the frame; a frame too narrow for both leaves them to the row below the map.
+        let on_frame = any && (area.height <= 2 || area.width >= paint::width(&self.figures()) + 8);
+        let inner = self.panel.render(area, buf, if on_frame || area.height == 1 { &figures } else { &[] });
         if inner.is_empty() {
             return;
         }
         let last = Rect { y: inner.bottom() - 1, height: 1, ..inner };
-        if self.hits.iter().flatten().all(|&count| count == 0) {
+        if !any {
             let y = inner.y + inner.height / 2;
-            paint::text(buf, inner, inner.x, y, &paint::clip("n/a: no row was selected yet", inner.width), theme.dim);
+            let mut why = format!("n/a: no row was selected {}", self.since);
+            if paint::width(&why) > inner.width {
+                why = format!("n/a: none {}", self.since);
+            }
+            paint::text(buf, inner, inner.x, y, &paint::clip(&why, inner.width), theme.dim);
             return;
         }
         let cell = inner.width.saturating_sub(GUTTER) / self.buckets as u16;
@@ -216,15 +230,17 @@ impl Widget for &HeatMap<'_> {
                     }
                 }
             }
-            paint::text(buf, last, last.x, last.y, &paint::clip(&self.figures(), last.width), theme.text);
+            if !on_frame {
+                paint::text(buf, last, last.x, last.y, &paint::clip(&self.figures(), last.width), theme.text);
+            }
             return;
         }
-        let below = if inner.height >= 5 { 2 } else { 1 };
+        let below = if inner.height >= 6 || (!on_frame && inner.height >= 4) { 2 } else { 1 };
         let map = Rect { x: inner.x + GUTTER, width: inner.width - GUTTER, height: inner.height - below, ..inner };
         self.draw(map, buf);
         self.distance_axis(map, Rect { y: map.bottom(), height: 1, ..map }, buf);
         if below == 2 {
-            self.footer(Rect { x: inner.x + 1, width: inner.width - 1, ..last }, buf);
+            self.footer(Rect { x: inner.x + 1, width: inner.width - 1, ..last }, !on_frame, buf);
         }
     }
 }

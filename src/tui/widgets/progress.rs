@@ -63,12 +63,16 @@ impl Widget for &Progress<'_> {
             format!("{tokens}  {speed}  {left}"),
             format!("{percent}  {tokens}  {left}"),
             format!("{percent}  {left}"),
+            left.trim_start().to_owned(),
             percent.clone(),
         ];
-        let fits = |figures: &String, label: u16| label + 6 + paint::width(figures) + 2 <= row.width;
-        let (figures, label_room) = match figures.iter().find(|figures| fits(figures, label + 1)) {
-            Some(figures) => (figures.as_str(), label + 1),
-            None if row.width >= 4 + label.min(1) => (percent.as_str(), 0),
+        // The label goes before the time left does.
+        let fits = |figures: &str, label: u16| label + 6 + paint::width(figures) + 2 <= row.width;
+        let known = figures.iter().filter(|figures| !figures.is_empty());
+        let mut choices = known.flat_map(|figures| [(figures.as_str(), label + 1), (figures.as_str(), 0)]);
+        let (figures, label_room) = match choices.find(|&(figures, label)| fits(figures, label)) {
+            Some(choice) => choice,
+            None if row.width >= 5 => (percent.as_str(), 0),
             None => ("", 0),
         };
         let mut x = row.x;

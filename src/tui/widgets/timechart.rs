@@ -13,6 +13,7 @@ use super::{
     paint,
     panel::{LegendEntry, Panel},
     span::{Columns, Span, short_time},
+    units::{Unit, millis},
 };
 use crate::{
     telemetry::{Marks, Series},
@@ -40,12 +41,13 @@ pub struct TimeChart<'a> {
     budget: Option<(f64, &'a str)>,
     marks: Option<&'a Marks>,
     cursor_ms: Option<f64>,
+    bare: bool,
 }
 
 impl<'a> TimeChart<'a> {
     /// An empty chart. `axis` is kept by the caller, who has it follow the values on show.
     pub fn new(panel: Panel<'a>, axis: &'a Axis, span: Span) -> Self {
-        Self { panel, axis, span, lines: Vec::new(), budget: None, marks: None, cursor_ms: None }
+        Self { panel, axis, span, lines: Vec::new(), budget: None, marks: None, cursor_ms: None, bare: false }
     }
 
     /// Adds a series.
@@ -69,12 +71,26 @@ impl<'a> TimeChart<'a> {
         Self { cursor_ms: t_ms, ..self }
     }
 
+    /// Values in the legend go without their unit: the title names it.
+    pub fn bare(self) -> Self {
+        Self { bare: true, ..self }
+    }
+
+    /// A value as the legend shows it; one width for each chart.
+    fn figure(&self, value: Option<f64>) -> String {
+        match (self.bare, self.axis.unit(), value.filter(|value| value.is_finite())) {
+            (false, unit, _) => unit.fixed(value),
+            (true, Unit::Ms, Some(ms)) => format!("{:>4}", millis(ms)),
+            (true, unit, _) => format!("{:>4}", unit.parts(value).0),
+        }
+    }
+
     fn legend(&self) -> Vec<LegendEntry<'a>> {
         self.lines
             .iter()
             .map(|line| {
                 let value = line.series.at(self.cursor_ms.unwrap_or(self.span.to_ms));
-                LegendEntry { name: line.name, look: line.look, value: self.axis.unit().fixed(value) }
+                LegendEntry { name: line.name, look: line.look, value: self.figure(value) }
             })
             .collect()
     }

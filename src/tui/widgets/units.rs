@@ -94,6 +94,15 @@ impl Unit {
     }
 }
 
+/// Milliseconds without their unit, whatever their size: `8.24`, `31.5`, `1240`.
+pub fn millis(ms: f64) -> String {
+    match ms {
+        ..9.995 => format!("{ms:.2}"),
+        ..99.95 => format!("{ms:.1}"),
+        _ => format!("{ms:.0}"),
+    }
+}
+
 /// Three significant digits: `1.23`, `12.3`, `123`.
 fn three(value: f64) -> String {
     match value.abs() {
