@@ -10,7 +10,7 @@
 //! | [`model`] | a GGUF file as a model: shape, weights, tokenizer, chat template, forward pass, and where files come from |
 //! | [`engine`] | sessions, lanes and the step: requests go in as ops, everything that happens comes out as events |
 //! | [`quality`] | what a policy costs in quality: perplexity, KL divergence and agreement against full attention |
-//! | [`bench`] | how fast a policy is: prefill and decoding by stage, policies in turns |
+//! | [`mod@bench`] | how fast a policy is: prefill and decoding by stage, policies in turns |
 //! | [`telemetry`] | series and percentiles, and the samplers of GPU (NVML) and host (sysinfo) |
 //! | [`config`] | `config.toml`, environment and flags as one checked structure |
 //! | [`demo`] | the sessions about documents that the program brings along |

@@ -5,10 +5,10 @@
 //! | [`pool`], [`split`] | the one thread pool, and safe ways to write disjoint parts of a slice from its tasks |
 //! | [`linear`] | linear layers on quantised weights: Q4_1 and Q8_0 by kernels of our own, every other type by candle |
 //! | [`activations`] | the input of linear layers, as floats and as 8-bit blocks |
-//! | [`rows`], [`rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
+//! | [`rows`], [`mod@rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
 //! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |
 //! | [`q8`], [`q8_scores`], [`q8_weighted_sum`] | the same loops on 8-bit rows of the cache |
-//! | [`reference`] | linear layers once more, in the plainest way, to compare with |
+//! | [`mod@reference`] | linear layers once more, in the plainest way, to compare with |
 //!
 //! Which twin runs is decided at run time, by what the CPU can do.
 
