@@ -12,8 +12,8 @@ use candle_core::quantized::GgmlDType;
 use kcache::{
     cache::{Format, Knobs, Policy, Select, Tail},
     engine::{
-        Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Priority,
-        Sampling, SessionId, Turn, Usage,
+        Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Ledger, Op,
+        Priority, Sampling, SessionId, Turn, Usage,
     },
     model::{LanguageModel, source},
 };
@@ -64,6 +64,19 @@ fn until_finished(events: &Events, enough: usize) -> Vec<Event> {
         read.push(event);
     }
     read
+}
+
+/// The account of every lane once the engine has nothing to do: an idle engine always tells it.
+fn ledgers_at_rest(events: &Events) -> BTreeMap<Lane, Ledger> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut ledgers = BTreeMap::new();
+    while ledgers.len() < Lane::ALL.len() {
+        let event = events.recv_timeout(deadline - Instant::now()).expect("an engine at rest tells its ledger");
+        if let EventKind::Ledger(ledger) = event.kind {
+            ledgers.insert(ledger.lane, ledger);
+        }
+    }
+    ledgers
 }
 
 /// The token ids of each answer, by session and lane, one list per answer.
@@ -148,17 +161,9 @@ fn host_and_device_hold_what_the_policy_says() {
     let (engine, events) = start(&model, lanes);
     engine.ops().send(open(1)).unwrap();
     engine.ops().send(say(1, &"a long hello ".repeat(20), 4)).unwrap();
-    let mut read = until_finished(&events, 2);
-    while let Some(event) = events.recv_timeout(Duration::from_millis(300)) {
-        read.push(event);
-    }
-    let ledger = |lane| {
-        read.iter().rev().find_map(|event| match event.kind {
-            EventKind::Ledger(ledger) if ledger.lane == lane => Some(ledger),
-            _ => None,
-        })
-    };
-    let (kcache, kv) = (ledger(Lane::KCache).unwrap(), ledger(Lane::Kv).unwrap());
+    until_finished(&events, 2);
+    let ledgers = ledgers_at_rest(&events);
+    let (kcache, kv) = (ledgers[&Lane::KCache], ledgers[&Lane::Kv]);
     assert_eq!(kcache.tokens, kv.tokens);
     assert_eq!(kv.device.k, kv.device.v);
     assert_eq!((kv.host.v, kv.device.tail), (0, 0));
@@ -186,14 +191,9 @@ fn lanes_that_store_otherwise_compute_prompts_of_their_own_and_give_what_they_gi
                 *rows.entry(step.lane).or_insert(0) += step.prefill_rows;
             }
         }
-        let rest = stop(engine, &events);
-        let ledgers = |lane| {
-            read.iter().chain(&rest).filter_map(move |event| match event.kind {
-                EventKind::Ledger(ledger) if ledger.lane == lane && ledger.tokens > 0 => Some(ledger),
-                _ => None,
-            })
-        };
-        (answers(&read), rows, ledgers(Lane::Kv).next_back().zip(ledgers(Lane::KCache).next_back()))
+        let ledgers = if count == Lane::ALL.len() { ledgers_at_rest(&events) } else { BTreeMap::new() };
+        stop(engine, &events);
+        (answers(&read), rows, ledgers)
     };
     let (together, rows, ledgers) = answer(both_q8_lanes());
     assert_eq!((rows.get(&None), rows[&Some(Lane::Kv)]), (None, rows[&Some(Lane::KCache)]));
@@ -203,7 +203,7 @@ fn lanes_that_store_otherwise_compute_prompts_of_their_own_and_give_what_they_gi
             assert_eq!(together[&key], tokens, "{key:?}");
         }
     }
-    let (kv, kcache) = ledgers.unwrap();
+    let (kcache, kv) = (ledgers[&Lane::KCache], ledgers[&Lane::Kv]);
     assert_eq!((kv.device.k * 64, kv.device.k), (kv.ghost_kv_bytes / 2 * 34, kv.device.v));
     assert_eq!((kcache.device.k * 64, kcache.host.v), (kcache.ghost_kv_bytes / 2 * 34, kcache.ghost_kv_bytes / 2));
 }
