@@ -206,6 +206,22 @@ fn doctor_names_what_is_missing_and_exits_1() {
 }
 
 #[test]
+fn a_machine_is_measured_for_machines_and_nothing_else_is_on_stdout() {
+    let home = Home::new();
+    let output = home.run(&["bench", "machine", "--json", "--threads", "2"]);
+    let report: Value = serde_json::from_str(&fine(&output)).unwrap();
+    assert_eq!((&report["machine"]["threads"], &report["rates"]["threads"]), (&2.into(), &2.into()));
+    for unit in ["read_gb_s", "gather_gb_s", "fma_gflop_s", "gemm_gflop_s", "dot8_gop_s", "linear_gop_s", "region_us"] {
+        for threads in ["one", "all"] {
+            assert!(report["rates"][unit][threads]["median"].as_f64().unwrap() > 0.0, "{unit} {threads}");
+        }
+    }
+    assert!(stderr(&output).contains("100 %"), "{}", stderr(&output));
+    let output = home.run(&["bench", "--ctx", "5", "machine"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[test]
 fn models_are_listed_and_the_log_is_a_file() {
     let home = Home::new();
     let list: Value = serde_json::from_str(&fine(&home.run(&["model", "list", "--json"]))).unwrap();

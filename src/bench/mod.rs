@@ -4,12 +4,16 @@
 //! compared in turns, so that whatever else the machine does hits all alike: prompts are computed chunk by chunk in
 //! turn, decoding goes round by round in turn, and every round starts from the same prompts. Nothing is replayed or
 //! skipped: prompts are prefilled for real, and each step is fed the likeliest token of the one before.
+//!
+//! [`machine()`] measures what bounds all of that: what memory and the arithmetic units of this machine can do.
 
+mod machine;
 mod measure;
 mod prompt;
 mod run;
 mod statistics;
 
-pub use measure::{BenchError, BenchOptions, Progress, bench};
+pub use machine::{MachineError, MachineOptions, MachineRates, Rate, machine};
+pub use measure::{BenchError, BenchOptions, bench};
 pub use run::Run;
 pub use statistics::Spread;

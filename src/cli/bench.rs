@@ -2,24 +2,43 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, builder::RangedI64ValueParser, value_parser};
+use clap::{Args, Subcommand, builder::RangedI64ValueParser, value_parser};
 use color_eyre::eyre::Report;
 use serde_json::json;
 
 use super::{
-    Failure,
+    Failure, machine,
     measuring::{Display, Machine, policies, table},
     output::{print, print_json},
 };
 use crate::{
     bench::{BenchError, BenchOptions, Run, bench},
     config::Config,
+    progress::Progress,
     telemetry::HostSampler,
 };
 
 /// What to measure.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    /// What to measure instead of policies
+    #[command(subcommand)]
+    command: Option<BenchCommand>,
+    #[command(flatten)]
+    speed: SpeedArgs,
+}
+
+/// What else is measured.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Measures what the units of this machine can do: memory, arithmetic, and the start of a parallel region
+    Machine,
+}
+
+/// The speed of policies.
+#[derive(Debug, Args)]
+struct SpeedArgs {
     /// A policy to measure, like `kv` or `kcache:n=128,tail=mean`; repeat it to compare. Without it, the two lanes'
     #[arg(long = "policy", value_name = "P")]
     policies: Vec<String>,
@@ -45,6 +64,13 @@ fn at_least_one() -> RangedI64ValueParser<u32> {
 }
 
 pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    match args.command {
+        None => speed(&args.speed, config, json),
+        Some(BenchCommand::Machine) => machine::run(config, json),
+    }
+}
+
+fn speed(args: &SpeedArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let sizes = |sizes: &[u32]| sizes.iter().map(|&size| size as usize).collect();
     let options = BenchOptions {
         policies: policies(&args.policies, config)?,
@@ -56,7 +82,7 @@ pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Fa
     };
     let machine = Machine::start(config)?;
     let mut display = Display::start()?;
-    let mut progress = |progress: crate::bench::Progress| display.show(&progress.what, progress.done, progress.total);
+    let mut progress = |progress: Progress| display.show(&progress.what, progress.done, progress.total);
     let runs = room(&options, &machine)
         .and_then(|()| bench(&machine.model, &machine.pool, &options, &mut progress).map_err(failure));
     display.end();

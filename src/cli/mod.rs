@@ -21,6 +21,7 @@ mod headless;
 mod interrupt;
 mod load;
 mod log;
+mod machine;
 mod measuring;
 mod model;
 mod output;
