@@ -26,6 +26,7 @@ mod measuring;
 mod model;
 mod output;
 mod picture;
+mod plan;
 mod shell;
 
 pub use args::Cli;
@@ -73,6 +74,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
+        Command::Plan(args) => {
+            let (config, _log) = start(&overrides)?;
+            plan::run(&args, &config, cli.global.json)
+        }
         Command::Picture(args) => {
             let (config, _log) = start(&overrides)?;
             picture::run(&args, &config)
