@@ -211,7 +211,18 @@ fn a_machine_is_measured_for_machines_and_nothing_else_is_on_stdout() {
     let output = home.run(&["bench", "machine", "--json", "--threads", "2"]);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&report["machine"]["threads"], &report["rates"]["threads"]), (&2.into(), &2.into()));
-    for unit in ["read_gb_s", "gather_gb_s", "fma_gflop_s", "gemm_gflop_s", "dot8_gop_s", "linear_gop_s", "region_us"] {
+    for unit in [
+        "read_gb_s",
+        "gather_gb_s",
+        "weights_gb_s",
+        "keys_gb_s",
+        "fma_gflop_s",
+        "gemm_gflop_s",
+        "dot8_gop_s",
+        "linear_gop_s",
+        "region_us",
+        "joined_us",
+    ] {
         for threads in ["one", "all"] {
             assert!(report["rates"][unit][threads]["median"].as_f64().unwrap() > 0.0, "{unit} {threads}");
         }

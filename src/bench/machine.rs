@@ -17,10 +17,12 @@ use thiserror::Error;
 
 use super::Spread;
 use crate::{
+    cache::PAGE_TOKENS,
     kernels::{
         Activations, Linear, LinearError, Pool,
         gemm::{Matrix, gemm},
         probe,
+        scores::scores,
     },
     progress::Progress,
 };
@@ -69,8 +71,14 @@ pub struct MachineRates {
     pub dot8_gop_s: Rate,
     /// The same in a whole linear layer (Q4_1, 32 rows) whose weights the second-level cache holds.
     pub linear_gop_s: Rate,
-    /// One parallel region of as many empty tasks as there are threads, in microseconds.
+    /// The weights of a linear layer (Q4_1, 1 row) that lie in memory, in billions of bytes per second.
+    pub weights_gb_s: Rate,
+    /// 16-bit keys of 64 values that lie in memory, scored by 3 queries each, in billions of bytes per second.
+    pub keys_gb_s: Rate,
+    /// One parallel region of as many empty tasks as there are threads, in microseconds. The caller does them all.
     pub region_us: Rate,
+    /// What such a region takes beyond one task, where each is long enough for the other threads to come.
+    pub joined_us: Rate,
 }
 
 /// Why a machine was not measured.
@@ -90,14 +98,17 @@ pub enum MachineError {
 /// What a pool does to a unit: one region that keeps it busy. Returns how much was done.
 type Unit<'a> = Box<dyn FnMut(&Pool) -> f64 + 'a>;
 
-const UNITS: [&str; 7] = [
+const UNITS: [&str; 10] = [
     "sequential reads",
     "random rows",
     "multiply-add in registers",
     "matrix product",
     "8-bit products",
     "linear layer",
+    "weights in memory",
+    "keys in memory",
     "empty regions",
+    "regions with work",
 ];
 
 /// Measures the units, alone and with all threads of `pool`. `progress` is called after every unit and may break it off.
@@ -119,7 +130,11 @@ pub fn machine(
             ControlFlow::Break(()) => Err(MachineError::Stopped),
         }
     };
-    let (memory, layer) = (memory(pool, options.buffer_bytes), small_layer(LAYER)?);
+    let (memory, layer) = (memory(pool, options.buffer_bytes), ones(LAYER)?);
+    let [out_features, in_features] = LAYER;
+    let times = (options.buffer_bytes / 8 / layer.bytes() as usize).max(1);
+    let large = ones([times * out_features, in_features])?;
+    let keys = vec![f16::from_f32(0.5); options.buffer_bytes / 4 / size_of::<f16>()];
     advance("filling memory")?;
     let mut units: [Unit; UNITS.len()] = [
         Box::new(|pool| read(pool, &memory)),
@@ -127,8 +142,11 @@ pub fn machine(
         Box::new(fma),
         product(),
         dots(),
-        linear(&layer),
-        Box::new(regions),
+        linear::<32>(&layer),
+        weights(&large),
+        scored(&keys),
+        Box::new(|pool| regions(pool, Duration::ZERO)),
+        Box::new(|pool| regions(pool, WORK)),
     ];
     let mut rates = [const { [Vec::new(), Vec::new()] }; UNITS.len()];
     for round in 1..=options.rounds {
@@ -152,7 +170,10 @@ pub fn machine(
         gemm_gflop_s: next(giga)?,
         dot8_gop_s: next(giga)?,
         linear_gop_s: next(giga)?,
+        weights_gb_s: next(giga)?,
+        keys_gb_s: next(giga)?,
         region_us: next(|per_second| 1e6 / per_second)?,
+        joined_us: next(|per_second| 1e6 / per_second - WORK.as_secs_f64() * 1e6)?,
     })
 }
 
@@ -256,38 +277,67 @@ fn dots() -> Unit<'static> {
     })
 }
 
-/// Features out of and into the linear layer.
+/// Features out of and into the linear layer that fits the caches.
 const LAYER: [usize; 2] = [512, 576];
 
-fn linear(layer: &Linear) -> Unit<'_> {
-    const ROWS: usize = 32;
-    const TIMES: usize = 8;
-    let [out_features, in_features] = LAYER;
+fn linear<const ROWS: usize>(layer: &Linear) -> Unit<'_> {
+    let (out_features, in_features) = (layer.out_features(), layer.in_features());
     let mut x = Activations::new();
     x.fill(&Pool::new(1), &vec![0.5; ROWS * in_features], in_features);
     let mut y = vec![0.0; ROWS * out_features];
     Box::new(move |pool| {
-        for _ in 0..TIMES {
-            layer.forward(pool, &x, &mut y);
-            black_box(&mut y);
-        }
-        (TIMES * 2 * ROWS * out_features * in_features) as f64
+        layer.forward(pool, &x, &mut y);
+        black_box(&mut y);
+        (2 * ROWS * out_features * in_features) as f64
+    })
+}
+
+fn weights(layer: &Linear) -> Unit<'_> {
+    let mut one_row = linear::<1>(layer);
+    Box::new(move |pool| {
+        one_row(pool);
+        layer.bytes() as f64
+    })
+}
+
+fn scored(keys: &[f16]) -> Unit<'_> {
+    const HEAD_DIM: usize = 64;
+    const QUERIES: usize = 3;
+    const PAGE: usize = PAGE_TOKENS * HEAD_DIM;
+    const PAGES: usize = 128;
+    let queries = [0.5; QUERIES * HEAD_DIM];
+    Box::new(move |pool| {
+        pool.run(keys.len().div_ceil(PAGES * PAGE), &|index| {
+            let mut out = [0.0; QUERIES * PAGE_TOKENS];
+            for page in keys[index * PAGES * PAGE..].chunks_exact(PAGE).take(PAGES) {
+                scores(&queries, page, HEAD_DIM, 0.125, &mut out, PAGE_TOKENS);
+                black_box(&mut out);
+            }
+        });
+        (keys.len() / PAGE * PAGE * size_of::<f16>()) as f64
     })
 }
 
 /// Q4_1 weights that are all 1.
-fn small_layer([out_features, in_features]: [usize; 2]) -> Result<Linear, LinearError> {
+fn ones([out_features, in_features]: [usize; 2]) -> Result<Linear, LinearError> {
     let scale = f16::from_f32(0.125).to_le_bytes();
     let block = [&scale[..], &f16::ZERO.to_le_bytes(), &[0x88; 16]].concat();
     let bytes = block.repeat(out_features * in_features / 32);
     Linear::from_gguf(GgmlDType::Q4_1, &bytes, out_features, in_features)
 }
 
-fn regions(pool: &Pool) -> f64 {
+/// A task of a region that all threads take part in.
+const WORK: Duration = Duration::from_micros(20);
+
+fn regions(pool: &Pool, work: Duration) -> f64 {
     const TIMES: usize = 256;
     for _ in 0..TIMES {
         pool.run(pool.threads(), &|index| {
             black_box(index);
+            if !work.is_zero() {
+                let started = Instant::now();
+                while started.elapsed() < work {}
+            }
         });
     }
     TIMES as f64
@@ -306,13 +356,23 @@ mod tests {
             told.push((progress.done, progress.total));
             ControlFlow::Continue(())
         };
-        let rates = machine(&Pool::new(2), QUICK, &mut progress).unwrap();
-        assert_eq!(told, (1..=15).map(|done| (done, 15)).collect::<Vec<_>>());
-        assert_eq!(rates.threads, 2);
+        let measured = machine(&Pool::new(2), QUICK, &mut progress).unwrap();
+        assert_eq!(told, (1..=21).map(|done| (done, 21)).collect::<Vec<_>>());
+        assert_eq!(measured.threads, 2);
         let MachineRates {
-            read_gb_s, gather_gb_s, fma_gflop_s, gemm_gflop_s, dot8_gop_s, linear_gop_s, region_us, ..
-        } = rates;
-        for rate in [read_gb_s, gather_gb_s, fma_gflop_s, gemm_gflop_s, dot8_gop_s, linear_gop_s, region_us] {
+            read_gb_s,
+            gather_gb_s,
+            fma_gflop_s,
+            gemm_gflop_s,
+            dot8_gop_s,
+            linear_gop_s,
+            weights_gb_s,
+            keys_gb_s,
+            ..
+        } = measured;
+        let rates =
+            [read_gb_s, gather_gb_s, fma_gflop_s, gemm_gflop_s, dot8_gop_s, linear_gop_s, weights_gb_s, keys_gb_s];
+        for rate in rates.into_iter().chain([measured.region_us, measured.joined_us]) {
             for Spread { median, min, max } in [rate.one, rate.all] {
                 assert!(median.is_finite() && 0.0 < min && min <= median && median <= max, "{rate:?}");
             }
@@ -327,7 +387,7 @@ mod tests {
 
     #[test]
     fn the_small_layer_is_all_ones() {
-        let (layer, pool) = (small_layer([16, 64]).unwrap(), Pool::new(1));
+        let (layer, pool) = (ones([16, 64]).unwrap(), Pool::new(1));
         let mut x = Activations::new();
         x.fill(&pool, &[1.0; 64], 64);
         let mut y = [0.0; 16];

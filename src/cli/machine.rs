@@ -77,6 +77,9 @@ fn rows(rates: &MachineRates) -> Vec<Vec<String>> {
     unit("f32 matrix product, L2", "GFLOP/s", 1, rates.gemm_gflop_s);
     unit("8-bit products, L1", "GOP/s", 1, rates.dot8_gop_s);
     unit("linear layer Q4_1, 32 rows, L2", "GOP/s", 1, rates.linear_gop_s);
+    unit("weights Q4_1, 1 row, memory", "GB/s", 2, rates.weights_gb_s);
+    unit("keys f16, 3 queries, memory", "GB/s", 2, rates.keys_gb_s);
     unit("empty parallel region", "µs", 2, rates.region_us);
+    unit("region with work, beyond it", "µs", 2, rates.joined_us);
     rows
 }

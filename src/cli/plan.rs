@@ -30,7 +30,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_long_help = long_help())]
 pub struct PlanArgs {
-    /// A device by name (see below), or `this` for this machine, measured; the flags that follow change its figures
+    /// A device by name (see below), or `this`, the default: this machine, measured; the flags that follow change its figures
     #[arg(long, value_name = "NAME")]
     device: Option<String>,
     /// Memory of the device
@@ -131,7 +131,7 @@ fn long_help() -> String {
          A step reads the weights once for all sessions, and for each its K, its V on the device and N rows a head\n  \
          over the link. A stage takes the longer of bytes over bandwidth and arithmetic over the peak (the roofline),\n  \
          and stages come one after the other. These are bounds: nothing reaches its peak, and what is small is left\n  \
-         out. `kcache bench --json` measures; --measured shows how far the two are apart.\n",
+         out. On this machine the kernels' own rates count (`kcache bench machine`), not those of the memory. `kcache bench --json` measures; --measured shows how far the two are apart.\n",
         table(&rows),
         sources.join("\n")
     )
@@ -203,6 +203,7 @@ fn device(args: &PlanArgs, config: &Config) -> Result<Device, Failure> {
             memory_bytes,
             host_bytes: None,
             bandwidth,
+            weight_bandwidth: bandwidth,
             link,
             linear_flops: None,
             attention_flops: None,
@@ -218,7 +219,9 @@ fn device(args: &PlanArgs, config: &Config) -> Result<Device, Failure> {
         })?,
     };
     device.memory_bytes = args.memory.unwrap_or(device.memory_bytes);
-    device.bandwidth = args.bandwidth.unwrap_or(device.bandwidth);
+    if let Some(bandwidth) = args.bandwidth {
+        (device.bandwidth, device.weight_bandwidth) = (bandwidth, bandwidth);
+    }
     device.link = args.link.unwrap_or(device.link);
     device.host_bytes = args.host_memory.or(device.host_bytes);
     if args.compute.is_some() {

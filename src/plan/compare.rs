@@ -143,8 +143,13 @@ mod tests {
             params: 1_000_000,
             weight_bits: 8.0,
         });
-        let device =
-            Device { bandwidth: 1e9, linear_flops: None, attention_flops: None, ..Device::preset("l4").unwrap() };
+        let device = Device {
+            bandwidth: 1e9,
+            weight_bandwidth: 1e9,
+            linear_flops: None,
+            attention_flops: None,
+            ..Device::preset("l4").unwrap()
+        };
         let planner = Planner::new(model, device, Room::Share(0.9)).unwrap();
         // 1 ms for the weights, and K and V of 512 tokens · 2 layers · 2 heads · 128 bytes.
         let predicted = 1.0 / (0.001 + 512.0 * 8.0 * 128.0 / 1e9);

@@ -13,8 +13,10 @@ pub struct Device {
     pub memory_bytes: u64,
     /// Bytes of host memory beside it; `None` for as many as are asked for.
     pub host_bytes: Option<u64>,
-    /// Bytes per second that it reads from its memory.
+    /// Bytes of the cache per second that it reads from its memory.
     pub bandwidth: f64,
+    /// Bytes of weights per second that it reads from its memory.
+    pub weight_bandwidth: f64,
     /// Bytes per second that reach it from host memory.
     pub link: f64,
     /// Multiplications and additions per second in linear layers; `None` where that is not known, and then no bound.
@@ -129,13 +131,15 @@ impl Device {
         PRESETS.iter().find(|preset| preset.name.eq_ignore_ascii_case(name)).map(Self::from)
     }
 
-    /// This machine: its memory serves as device and as host, and rows come from random places of it.
+    /// This machine: its memory serves as device and as host, and rows come from random places of it. What bounds reading
+    /// is not the memory but the kernels that read, so their rates count, for weights of 4 bits and keys of 16.
     pub fn measured(rates: &MachineRates, memory_bytes: u64) -> Self {
         Self {
             name: format!("this machine, {} threads, measured", rates.threads),
             memory_bytes,
             host_bytes: None,
-            bandwidth: rates.read_gb_s.all.median * 1e9,
+            bandwidth: rates.keys_gb_s.all.median * 1e9,
+            weight_bandwidth: rates.weights_gb_s.all.median * 1e9,
             link: rates.gather_gb_s.all.median * 1e9,
             linear_flops: Some(rates.linear_gop_s.all.median * 1e9),
             attention_flops: Some(rates.fma_gflop_s.all.median * 1e9),
@@ -152,6 +156,7 @@ impl From<&Preset> for Device {
             memory_bytes: preset.memory_gib << 30,
             host_bytes: None,
             bandwidth: preset.bandwidth_gb_s * 1e9,
+            weight_bandwidth: preset.bandwidth_gb_s * 1e9,
             link: preset.link_gb_s * 1e9,
             linear_flops: flops,
             attention_flops: flops,

@@ -178,7 +178,7 @@ impl Planner {
     /// are small and scattered, and the arithmetic of softmax and selection.
     pub fn step(&self, policy: &Policy, ctx: usize, sessions: usize) -> StepTime {
         let PlanModel { layers, heads, kv_heads, head_dim, step_bytes, multiplied, .. } = self.model;
-        let Device { bandwidth, link, linear_flops, attention_flops, .. } = self.device;
+        let Device { bandwidth, weight_bandwidth, link, linear_flops, attention_flops, .. } = self.device;
         let sessions = sessions as f64;
         let row = |format: Format| format.row_bytes(head_dim) as f64;
         let [k, v] = policy.formats().map(row);
@@ -203,7 +203,7 @@ impl Planner {
         let products = layers as f64 * every + dense as f64 * every + sparse * summed;
 
         let arithmetic = |operations: f64, peak: Option<f64>| peak.map_or(0.0, |peak| operations / peak);
-        let weights = step_bytes as f64 / bandwidth;
+        let weights = step_bytes as f64 / weight_bandwidth;
         let multiply = arithmetic(2.0 * multiplied as f64 * sessions, linear_flops);
         let read = sessions * (cache + scores) / bandwidth;
         let attend = arithmetic(sessions * 2.0 * head_dim as f64 * products, attention_flops);

@@ -25,6 +25,7 @@ fn device() -> Device {
         memory_bytes: 20_000_000,
         host_bytes: None,
         bandwidth: 1e9,
+        weight_bandwidth: 1e9,
         link: 1e8,
         linear_flops: Some(1e10),
         attention_flops: Some(1e10),
@@ -157,7 +158,7 @@ prop_compose! {
             weight_bytes: weights, step_bytes: weights, multiplied: 2 * weights, ..model()
         };
         let device = Device {
-            memory_bytes: memory, host_bytes: host.then_some(memory), bandwidth, link,
+            memory_bytes: memory, host_bytes: host.then_some(memory), bandwidth, weight_bandwidth: bandwidth, link,
             linear_flops: flops, attention_flops: flops, one_memory, ..device()
         };
         Planner::new(model, device, Room::Share(0.9)).unwrap()
@@ -186,6 +187,7 @@ proptest! {
         let device = planner.device.clone();
         for faster in [
             Device { bandwidth: device.bandwidth * factor, ..device.clone() },
+            Device { weight_bandwidth: device.weight_bandwidth * factor, ..device.clone() },
             Device { link: device.link * factor, ..device.clone() },
             Device { linear_flops: None, ..device.clone() },
             Device { attention_flops: None, ..device.clone() },
