@@ -290,5 +290,4 @@ fn faster(rate: f64, other: f64) -> bool {
 }
 
 #[cfg(test)]
-#[path = "predict_tests.rs"]
 mod tests;

@@ -22,8 +22,6 @@ pub mod metrics;
 mod mouse;
 pub mod observer;
 pub mod picture;
-#[cfg(test)]
-mod pty_tests;
 mod replay;
 mod run;
 pub mod session;

@@ -15,6 +15,10 @@ use std::{
 
 use crossterm::event::{Event as TerminalEvent, EventStream};
 use futures_util::StreamExt;
+use signal_hook::{
+    consts::{SIGCONT, SIGTSTP},
+    low_level::emulate_default_handler,
+};
 use thiserror::Error;
 use tokio::{
     select,
@@ -138,6 +142,7 @@ struct Dashboard {
     frame: Duration,
     began: Instant,
     picture_wanted: bool,
+    suspend: bool,
     quit: bool,
 }
 
@@ -158,6 +163,7 @@ impl Dashboard {
             frame: Duration::from_secs(1) / options.config.screen.fps.clamp(1, 120),
             began: Instant::now(),
             picture_wanted: false,
+            suspend: false,
             quit: false,
         })
     }
@@ -190,10 +196,14 @@ impl Dashboard {
                     }
                     urgent = true;
                 }
-                number = signals.next() => {
-                    code = 128 + number;
-                    self.take(Message::Terminated);
-                }
+                heard = signals.next() => match heard {
+                    Heard::End(number) => {
+                        code = 128 + number;
+                        self.take(Message::Terminated);
+                    }
+                    Heard::Stop => self.suspend = true,
+                    Heard::Continue => self.resume()?,
+                },
                 event = events.recv(), if listening => match event {
                     Some(event) => {
                         self.take(Message::Engine(event));
@@ -213,6 +223,12 @@ impl Dashboard {
                 () = sleep(pause.saturating_sub(ticked.elapsed())) => {}
             }
             self.send_waiting();
+            if std::mem::take(&mut self.suspend) {
+                terminal::restore();
+                // All threads stop here, the engine's too, until somebody says to go on.
+                emulate_default_handler(SIGTSTP)?;
+                self.resume()?;
+            }
             if ticked.elapsed() >= if urgent { SHORTEST_FRAME } else { self.frame } {
                 (ticked, urgent) = (Instant::now(), false);
                 let now_ms = self.began.elapsed().as_secs_f64() * 1_000.0;
@@ -239,6 +255,14 @@ impl Dashboard {
         }
     }
 
+    /// Goes on where the program was stopped: the terminal has been somebody else's, and may have another size.
+    fn resume(&mut self) -> io::Result<()> {
+        self.screen.enter_again()?;
+        let size = self.screen.terminal.size()?;
+        self.take(Message::Resized(size.width, size.height));
+        self.draw()
+    }
+
     fn take(&mut self, message: Message) {
         log(&message);
         for command in update(&mut self.state, message) {
@@ -257,6 +281,7 @@ impl Dashboard {
                 });
             }
             Command::WritePicture => self.picture_wanted = true,
+            Command::Suspend => self.suspend = true,
             Command::Quit => self.quit = true,
         }
     }
@@ -334,11 +359,23 @@ const HANGUP: u8 = 1;
 const INTERRUPT: u8 = 2;
 const TERMINATE: u8 = 15;
 
-/// The signals that end the dashboard.
+/// What a signal asks for.
+enum Heard {
+    /// To end; the number of the signal.
+    End(u8),
+    /// To stop until told to go on.
+    Stop,
+    /// To go on.
+    Continue,
+}
+
+/// The signals that the dashboard hears.
 struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    stop: Signal,
+    go_on: Signal,
 }
 
 impl Signals {
@@ -347,15 +384,19 @@ impl Signals {
             hangup: signal(SignalKind::hangup())?,
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            stop: signal(SignalKind::from_raw(SIGTSTP))?,
+            go_on: signal(SignalKind::from_raw(SIGCONT))?,
         })
     }
 
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
+    /// What the next one asks for.
+    async fn next(&mut self) -> Heard {
         select! {
-            _ = self.terminate.recv() => TERMINATE,
-            _ = self.interrupt.recv() => INTERRUPT,
-            _ = self.hangup.recv() => HANGUP,
+            _ = self.terminate.recv() => Heard::End(TERMINATE),
+            _ = self.interrupt.recv() => Heard::End(INTERRUPT),
+            _ = self.hangup.recv() => Heard::End(HANGUP),
+            _ = self.stop.recv() => Heard::Stop,
+            _ = self.go_on.recv() => Heard::Continue,
         }
     }
 }

@@ -162,6 +162,45 @@ fn knobs_build_on_each_other_before_the_engine_confirms() {
 }
 
 #[test]
+fn budgets_turn_in_the_focused_lane_or_in_both() {
+    let mut state = fixture::state(120, 40);
+    const MIB: u64 = 1 << 20;
+    let commands = press(&mut state, &["esc", "b"]);
+    let budget = |lane, mib| Op::SetBudget { lane, bytes: Some(mib * MIB) };
+    assert_eq!(ops(&commands), [&budget(Lane::KCache, 56), &budget(Lane::Kv, 56)]);
+    let screen = text(&state);
+    assert!(screen.contains("device budget, simulated: KCache 56.0 MiB, KV 56.0 MiB"), "{screen}");
+    state.focus = Focus::Transcript(Lane::Kv);
+    assert_eq!(ops(&press(&mut state, &["B"])), [&budget(Lane::Kv, 63)]);
+    assert_eq!(ops(&press(&mut state, &["b"])), [&budget(Lane::Kv, 55)], "it builds on what is not confirmed yet");
+    assert_eq!(ops(&press(&mut state, &["u"])), [&Op::SetBudget { lane: Lane::Kv, bytes: None }]);
+    assert_eq!((state.budget(Lane::KCache), state.budget(Lane::Kv)), (Some(56 * MIB), None));
+    // What the ledger says next is what holds.
+    let ledger = |mib: u64| {
+        let mut ledger = *fixture::state(120, 40).metrics.lanes[0].ledger_at(f64::INFINITY).unwrap();
+        ledger.budget_bytes = Some(mib * MIB);
+        Message::Engine(Event { t_ms: 1e6, kind: EventKind::Ledger(ledger) })
+    };
+    update(&mut state, ledger(64));
+    assert_eq!(state.budget(Lane::KCache), Some(56 * MIB), "an account from before the turn");
+    update(&mut state, ledger(56));
+    assert_eq!(state.wanted_budgets, [None, Some(None)]);
+}
+
+#[test]
+fn what_must_be_seen_is_seen_on_a_small_screen() {
+    let mut state = fixture::state(80, 24);
+    let screen = text(&state);
+    let device: String = screen.lines().nth(22).unwrap().chars().take(27).collect();
+    assert!(device.contains('●') && device.contains('○') && device.contains("MiB"), "both lanes: {device}");
+    state.recorded = true;
+    update(&mut state, Message::Resized(60, 20));
+    let screen = text(&state);
+    let header = screen.lines().next().unwrap();
+    assert!(header.contains("simulated") && header.contains("recorded") && header.contains("n=256"), "{header}");
+}
+
+#[test]
 fn ctrl_c_stops_first_and_quits_then() {
     let mut state = fixture::state(100, 30);
     let commands = press(&mut state, &["ctrl-c"]);
