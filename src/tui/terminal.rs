@@ -20,7 +20,7 @@ use crossterm::{
     cursor::{Hide, Show},
     event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
     execute,
-    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 use ratatui::{Terminal, backend::CrosstermBackend};
 
@@ -51,11 +51,7 @@ impl Screen {
     pub fn enter(mouse: bool) -> io::Result<Self> {
         watch().drawing = Some(thread::current().id());
         let bytes = Rc::new(Cell::new(0));
-        let entered = take(mouse).and_then(|()| {
-            let writer = Counted { inner: BufWriter::with_capacity(1 << 16, io::stdout()), bytes: Rc::clone(&bytes) };
-            Terminal::new(CrosstermBackend::new(writer))
-        });
-        match entered {
+        match take(mouse).and_then(|()| fresh(&bytes)) {
             Ok(terminal) => Ok(Self { terminal, bytes, mouse }),
             Err(error) => {
                 restore();
@@ -71,7 +67,10 @@ impl Screen {
     /// When the terminal does not do what it is told.
     pub fn enter_again(&mut self) -> io::Result<()> {
         take(self.mouse)?;
-        self.terminal.clear()
+        execute!(io::stdout(), Clear(ClearType::All))?;
+        // `Terminal::clear` asks where the cursor is, and the answer would have to come past the reader of keys.
+        self.terminal = fresh(&self.bytes)?;
+        Ok(())
     }
 
     /// Bytes written to the terminal since this was asked last.
@@ -84,6 +83,12 @@ impl Drop for Screen {
     fn drop(&mut self) {
         restore();
     }
+}
+
+/// A terminal of which nothing is drawn yet.
+fn fresh(bytes: &Rc<Cell<u64>>) -> io::Result<Terminal<CrosstermBackend<Counted>>> {
+    let writer = Counted { inner: BufWriter::with_capacity(1 << 16, io::stdout()), bytes: Rc::clone(bytes) };
+    Terminal::new(CrosstermBackend::new(writer))
 }
 
 fn take(mouse: bool) -> io::Result<()> {
