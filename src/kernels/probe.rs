@@ -64,7 +64,7 @@ fn gather_body(all: &[[u64; ROW_WORDS]], rows: usize, seed: u64) -> u64 {
     for _ in 0..rows {
         // Knuth's MMIX generator; its upper bits scaled to the number of rows.
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let row = &all[((state >> 32) * all.len() as u64 >> 32) as usize];
+        let row = &all[(((state >> 32) * all.len() as u64) >> 32) as usize];
         for (at, word) in row.iter().enumerate() {
             sums[at % 4] = sums[at % 4].wrapping_add(*word);
         }

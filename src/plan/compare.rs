@@ -160,7 +160,7 @@ mod tests {
             tok_s: predicted / 2.0,
             budget_bytes: Some(1 << 20),
         };
-        let [found] = &planner.compare(&[run.clone()]).unwrap()[..] else { panic!("one run") };
+        let [found] = &planner.compare(std::slice::from_ref(&run)).unwrap()[..] else { panic!("one run") };
         assert!((found.predicted_tok_s - predicted).abs() < 1e-9 && (found.error - 1.0).abs() < 1e-9, "{found:?}");
         assert_eq!(found.predicted_sessions, Some(2));
         let bad = Measured { policy: "kvv".into(), ..run };

@@ -25,6 +25,7 @@ pub mod picture;
 mod replay;
 mod run;
 pub mod session;
+mod signals;
 mod slash;
 pub mod state;
 mod terminal;

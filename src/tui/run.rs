@@ -15,17 +15,9 @@ use std::{
 
 use crossterm::event::{Event as TerminalEvent, EventStream};
 use futures_util::StreamExt;
-use signal_hook::{
-    consts::{SIGCONT, SIGTSTP},
-    low_level::emulate_default_handler,
-};
+use signal_hook::{consts::SIGTSTP, low_level::emulate_default_handler};
 use thiserror::Error;
-use tokio::{
-    select,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    time::sleep,
-};
+use tokio::{select, sync::mpsc, time::sleep};
 
 use crate::{
     config::{Config, ThemeName},
@@ -39,6 +31,7 @@ use super::{
     keymap::{Keymap, KeymapError},
     message::Message,
     picture::{self, Palette},
+    signals::{HANGUP, Heard, Signals},
     state::State,
     terminal::{self, Screen},
     theme::{TerminalEnv, Theme},
@@ -353,50 +346,4 @@ fn write_picture(folder: &Path, svg: &str) -> Result<PathBuf, String> {
         .and_then(|()| fs::write(&path, svg))
         .map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(path)
-}
-
-const HANGUP: u8 = 1;
-const INTERRUPT: u8 = 2;
-const TERMINATE: u8 = 15;
-
-/// What a signal asks for.
-enum Heard {
-    /// To end; the number of the signal.
-    End(u8),
-    /// To stop until told to go on.
-    Stop,
-    /// To go on.
-    Continue,
-}
-
-/// The signals that the dashboard hears.
-struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
-    stop: Signal,
-    go_on: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            stop: signal(SignalKind::from_raw(SIGTSTP))?,
-            go_on: signal(SignalKind::from_raw(SIGCONT))?,
-        })
-    }
-
-    /// What the next one asks for.
-    async fn next(&mut self) -> Heard {
-        select! {
-            _ = self.terminate.recv() => Heard::End(TERMINATE),
-            _ = self.interrupt.recv() => Heard::End(INTERRUPT),
-            _ = self.hangup.recv() => Heard::End(HANGUP),
-            _ = self.stop.recv() => Heard::Stop,
-            _ = self.go_on.recv() => Heard::Continue,
-        }
-    }
 }
