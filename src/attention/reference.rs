@@ -39,18 +39,17 @@ pub fn decode(shape: &HeadShape, row: &DecodeRow<'_>) -> Result<Decoded> {
         unreachable!("all rows are the top of all");
     };
     let mut selected = Vec::new();
-    for head in 0..heads {
+    for (head, scores) in scores.iter().enumerate() {
         let together = match select {
             Select::Head => head..head + 1,
             Select::Group => head / group * group..(head / group + 1) * group,
         };
         let mass = |at: u32| together.clone().map(|head| weights[head][at as usize]).sum::<f32>();
         // Of one head's weights the order is that of the scores, which tells small ones apart that round to nothing.
-        let by: Vec<f32> = match select {
-            Select::Head => scores[head].clone(),
-            Select::Group => (0..row.len as u32).map(mass).collect(),
+        let order = match select {
+            Select::Head => descending(scores),
+            Select::Group => descending(&(0..row.len as u32).map(mass).collect::<Vec<f32>>()),
         };
-        let order = descending(&by);
         let most = match n {
             Count::Same(n) => n,
             Count::Each(counts) => counts[together.clone()].iter().copied().max().unwrap_or(0) as usize,

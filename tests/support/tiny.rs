@@ -27,6 +27,8 @@ pub struct Tiny {
     pub tied: bool,
     /// The type of all matrices; vectors are F32. Its block must divide `hidden`, `ffn` and `heads * head_dim`.
     pub dtype: GgmlDType,
+    /// Whether the matrices, rounded to `dtype`, are stored as F32: the same model for an oracle that rounds nothing.
+    pub widened: bool,
     pub rope_base: f32,
     pub seed: u64,
     /// Whether the tokens that end an answer have embeddings of zeros and so, where the output is tied, logits of 0:
@@ -52,6 +54,7 @@ impl Default for Tiny {
             vocab: 320,
             tied: true,
             dtype: GgmlDType::F32,
+            widened: false,
             rope_base: 10_000.0,
             seed: 1,
             endless: false,
@@ -162,11 +165,12 @@ impl Tiny {
                 embedding[end * self.hidden..][..self.hidden].fill(0.0);
             }
         }
-        let embedding = quantised(embedding, &[self.vocab, self.hidden], self.dtype);
+        let embedding = self.matrix(embedding, self.vocab, self.hidden);
         let mut tensors = vec![("token_embd.weight".to_owned(), embedding)];
         for layer in 0..self.layers {
             let mut matrix = |part: &str, rows, cols| {
-                tensors.push((format!("blk.{layer}.{part}.weight"), random.matrix(rows, cols, self.dtype)));
+                tensors
+                    .push((format!("blk.{layer}.{part}.weight"), self.matrix(random.values(rows, cols), rows, cols)));
             };
             matrix("attn_q", q, self.hidden);
             matrix("attn_k", kv, self.hidden);
@@ -181,9 +185,19 @@ impl Tiny {
         }
         tensors.push(("output_norm.weight".to_owned(), random.norm(self.hidden)));
         if !self.tied {
-            tensors.push(("output.weight".to_owned(), random.matrix(self.vocab, self.hidden, self.dtype)));
+            let output = random.values(self.vocab, self.hidden);
+            tensors.push(("output.weight".to_owned(), self.matrix(output, self.vocab, self.hidden)));
         }
         tensors
+    }
+
+    fn matrix(&self, values: Vec<f32>, rows: usize, cols: usize) -> QTensor {
+        let rounded = quantised(values, &[rows, cols], self.dtype);
+        if !self.widened {
+            return rounded;
+        }
+        let values = rounded.dequantize(&Device::Cpu).and_then(|values| values.flatten_all()?.to_vec1());
+        quantised(values.expect("every type has values"), &[rows, cols], GgmlDType::F32)
     }
 }
 
@@ -215,11 +229,6 @@ impl Random {
     fn values(&mut self, rows: usize, cols: usize) -> Vec<f32> {
         let scale = 3.0 / (cols as f32).sqrt();
         (0..rows * cols).map(|_| self.next() * scale).collect()
-    }
-
-    fn matrix(&mut self, rows: usize, cols: usize, dtype: GgmlDType) -> QTensor {
-        let values = self.values(rows, cols);
-        quantised(values, &[rows, cols], dtype)
     }
 
     fn norm(&mut self, len: usize) -> QTensor {
