@@ -1,5 +1,6 @@
 //! Where keys and values live: policies, pages, the two tiers, and the account of every byte.
 
+mod blocks;
 mod lane;
 mod page;
 mod policy;

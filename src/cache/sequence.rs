@@ -1,13 +1,18 @@
 //! The cached keys and values of one sequence: a list of pages per layer for K and for V, and V's running sums.
 
-use super::{CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place};
+use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place, blocks::BlockId};
 use crate::kernels::q8::BLOCK;
 
 /// Keys and values of one sequence in one lane. Made, grown and given back by the lane's [`LaneCache`].
 #[derive(Debug)]
 pub struct SequenceCache {
     pub(super) layers: Vec<LayerCache>,
+    /// The blocks that the pages belong to, of 64 tokens each.
+    pub(super) blocks: Vec<BlockId>,
     pub(super) len: usize,
+    pub(super) residence: Option<Place>,
+    /// The first so many layers keep V on the device.
+    pub(super) device_v_layers: usize,
     formats: [Format; 2],
     kv_heads: usize,
     head_dim: usize,
@@ -18,23 +23,20 @@ pub struct SequenceCache {
 pub(super) struct LayerCache {
     pub(super) k: Vec<Page>,
     pub(super) v: Vec<Page>,
-    pub(super) v_place: Place,
-    /// Sum of all V rows, `[kv_heads, head_dim]`; empty in a lane that never needs it.
+    /// Sum of all V rows, `[kv_heads, head_dim]`; empty in a lane that never needs it, and where nothing is held.
     pub(super) v_sum: Vec<f32>,
 }
 
 impl SequenceCache {
-    pub(super) fn empty(lane: &LaneCache) -> Self {
+    pub(super) fn vacant(lane: &LaneCache) -> Self {
         let shape = lane.shape();
-        let layer = |index| LayerCache {
-            k: Vec::new(),
-            v: Vec::new(),
-            v_place: lane.v_place(index),
-            v_sum: vec![0.0; if lane.keeps_sums() { shape.kv_heads * shape.head_dim } else { 0 }],
-        };
+        let layer = |_| LayerCache { k: Vec::new(), v: Vec::new(), v_sum: Vec::new() };
         Self {
             layers: (0..shape.layers).map(layer).collect(),
+            blocks: Vec::new(),
             len: 0,
+            residence: None,
+            device_v_layers: lane.policy().device_v_layers(shape.layers),
             formats: lane.formats(),
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
@@ -56,9 +58,19 @@ impl SequenceCache {
         self.formats
     }
 
+    /// The sizes of its pages.
+    pub fn shape(&self) -> CacheShape {
+        CacheShape { layers: self.layers.len(), kv_heads: self.kv_heads, head_dim: self.head_dim }
+    }
+
     /// Tokens the pages can hold.
     pub fn capacity(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.k.len() * PAGE_TOKENS)
+        self.blocks.len() * PAGE_TOKENS
+    }
+
+    /// Where it lives: on the device, as every sequence that runs; set aside on the host; or nowhere, holding nothing.
+    pub fn residence(&self) -> Option<Place> {
+        self.residence
     }
 
     /// The K pages of a layer.
@@ -71,9 +83,9 @@ impl SequenceCache {
         &self.layers[layer].v
     }
 
-    /// Where a layer's V pages are.
+    /// Where a layer's V pages are while the sequence is resident.
     pub fn v_place(&self, layer: usize) -> Place {
-        self.layers[layer].v_place
+        if layer < self.device_v_layers { Place::Device } else { Place::Host }
     }
 
     /// The sum of a layer's V rows, `[kv_heads, head_dim]`; empty in a lane that reads every row.

@@ -52,7 +52,8 @@ pub fn lanes(config: &Config) -> Vec<LaneOptions> {
 
 /// Starts an engine on `model` and the samplers that write to its stream of events.
 pub fn start(model: Arc<LanguageModel>, config: &Config, lanes: Vec<LaneOptions>) -> Result<Running, Failure> {
-    let options = EngineOptions { threads: threads(config), prefill_chunk: config.engine.prefill_chunk, lanes };
+    let prefill_chunk = config.engine.prefill_chunk;
+    let options = EngineOptions { threads: threads(config), prefill_chunk, lanes, ..EngineOptions::default() };
     let (engine, events) = Engine::start(model, options).map_err(Failure::failed)?;
     let publisher = engine.publisher();
     let sampler = Sampler::spawn(SAMPLE_EVERY, move |kind| publisher.publish(kind));

@@ -25,7 +25,7 @@ impl Worker {
         self.publisher.publish(EventKind::Knob { lane, step, change, policy });
     }
 
-    /// Changes what a lane may hold on the device. What it holds already stays.
+    /// Changes what a lane may hold on the device. Before its next step the lane makes that true.
     pub(super) fn set_budget(&mut self, lane: Lane, bytes: Option<u64>) {
         let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) else { return };
         if state.cache.device().cap() == bytes {

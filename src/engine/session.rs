@@ -13,6 +13,10 @@ impl Session {
         self.sequences.iter().map(|sequence| sequence.lane).collect()
     }
 
+    pub fn sequence(&self, lane: Lane) -> Option<&Sequence> {
+        self.sequences.iter().find(|sequence| sequence.lane == lane)
+    }
+
     pub fn sequence_mut(&mut self, lane: Lane) -> Option<&mut Sequence> {
         self.sequences.iter_mut().find(|sequence| sequence.lane == lane)
     }
@@ -28,9 +32,17 @@ impl Session {
         answers.map(|answer| answer.turn.priority).any(|priority| priority == Priority::Typed)
     }
 
-    /// Whether the lanes compute one prompt together.
-    pub fn prefills_shared(&self) -> bool {
-        self.sequences.iter().any(Sequence::prefills_shared)
+    /// Whether the lanes compute one prompt together, or will.
+    pub fn is_shared(&self) -> bool {
+        self.sequences.iter().any(|sequence| sequence.answer.as_ref().is_some_and(|answer| answer.shared))
+    }
+
+    /// Has every lane compute its own prompt from now on.
+    pub fn unshare(&mut self) {
+        self.sequences
+            .iter_mut()
+            .filter_map(|sequence| sequence.answer.as_mut())
+            .for_each(|answer| answer.shared = false);
     }
 
     /// Whether one computation of the next prompt can serve all lanes: nothing was said yet in any, and all store the
