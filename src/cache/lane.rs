@@ -445,26 +445,35 @@ impl LaneCache {
         knobs: Knobs,
         sequences: impl Iterator<Item = &'a mut SequenceCache>,
     ) -> Result<(), Full> {
+        self.knobs_fit(knobs)?;
+        let (up, down) = self.knobs_move(knobs);
+        self.device.give(Owner::V, down);
+        self.host.give(Owner::V, up);
+        self.device.take(Owner::V, up)?;
+        self.host.take(Owner::V, down)?;
+        self.policy = Policy::KCache(knobs);
+        for sequence in sequences {
+            sequence.device_v_layers = self.policy.device_v_layers(self.shape.layers);
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for what moves when the knobs of a `kcache` lane change.
+    pub fn knobs_fit(&self, knobs: Knobs) -> Result<(), Full> {
+        let (up, down) = self.knobs_move(knobs);
+        self.device.room(up)?;
+        self.host.room(down)
+    }
+
+    /// Bytes of V that move to the device and to the host.
+    fn knobs_move(&self, knobs: Knobs) -> (u64, u64) {
         let policy = Policy::KCache(knobs);
         assert_eq!(self.formats(), policy.formats(), "pages keep their format");
         let [_, v] = self.formats();
         // What lies on the host lies there whole, whatever the policy says.
         let layer = self.blocks.on_device() as u64 * self.shape.page_bytes(v);
         let [old, new] = [self.policy, policy].map(|policy| policy.device_v_layers(self.shape.layers) as u64);
-        if new > old {
-            self.device.room((new - old) * layer)?;
-        } else {
-            self.host.room((old - new) * layer)?;
-        }
-        self.device.give(Owner::V, old.saturating_sub(new) * layer);
-        self.host.give(Owner::V, new.saturating_sub(old) * layer);
-        self.device.take(Owner::V, new.saturating_sub(old) * layer)?;
-        self.host.take(Owner::V, old.saturating_sub(new) * layer)?;
-        for sequence in sequences {
-            sequence.device_v_layers = new as usize;
-        }
-        self.policy = policy;
-        Ok(())
+        (new.saturating_sub(old) * layer, old.saturating_sub(new) * layer)
     }
 
     /// Counts every page that `sequences` (all of the lane's) hold, each once, and compares with the books; and who

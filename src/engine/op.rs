@@ -59,7 +59,8 @@ pub enum Op {
         /// Which session.
         session: SessionId,
     },
-    /// Turns a lane's policy; acts from the lane's next step. A change of `dense` moves V pages between the tiers.
+    /// Turns a lane's policy; acts from the lane's next step. A change of `dense` moves V pages between the tiers;
+    /// where they do not fit, answers are set back for them.
     /// A lane keeps its kind of cache: `kv` stays `kv`, `kcache` stays `kcache` with the same `k`.
     SetPolicy {
         /// Which lane.

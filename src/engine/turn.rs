@@ -95,7 +95,12 @@ impl Worker {
         }
         let lanes = session.lanes();
         for lane in lanes {
-            let waiting = self.in_lane(lane).filter(|(_, sequence)| sequence.stage() == Some(Stage::Waiting)).count();
+            let waits = |sequence: &Sequence| sequence.stage() == Some(Stage::Waiting);
+            if self.in_lane(lane).filter(|(_, sequence)| waits(sequence)).count() >= self.queue {
+                // Some may only wait for the next step.
+                self.schedule();
+            }
+            let waiting = self.in_lane(lane).filter(|(_, sequence)| waits(sequence)).count();
             if waiting >= self.queue {
                 if let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) {
                     state.counts.refused += 1;
