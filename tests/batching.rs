@@ -524,7 +524,8 @@ fn two_hundred_requests_with_cancels_knobs_and_budgets_all_end_and_say_what_they
                     let bytes = (blocks < 20).then(|| sizes.budget(1, blocks));
                     engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes }).unwrap();
                 }
-                3 if policy != "kv" => {
+                // Seldom turned, and soon turned back: enough has to be left to compare.
+                choice @ (3 | 6 | 7 | 8) if policy != "kv" && (knob_is_turned || choice == 3 && session % 4 == 0) => {
                     knob_is_turned = !knob_is_turned;
                     let policy = if knob_is_turned { "kcache:n=3,dense=0,tail=none" } else { policy };
                     let policy = policy.parse().unwrap();

@@ -4,12 +4,16 @@
 //! compared in turns, so that whatever else the machine does hits all alike: prompts are computed chunk by chunk in
 //! turn, decoding goes round by round in turn, and every round starts from the same prompts. Nothing is replayed or
 //! skipped: prompts are prefilled for real, and each step is fed the likeliest token of the one before.
+//!
+//! How many sequences a budget holds, and what many at once are worth, is measured on the engine: see `capacity.rs`.
 
+mod capacity;
 mod measure;
 mod prompt;
 mod run;
 mod statistics;
 
+pub use capacity::{CapacityError, CapacityOptions, CapacityRun, capacity};
 pub use measure::{BenchError, BenchOptions, Progress, bench};
 pub use run::Run;
 pub use statistics::Spread;

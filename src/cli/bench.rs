@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, builder::RangedI64ValueParser, value_parser};
+use clap::{Args, Subcommand, builder::RangedI64ValueParser, value_parser};
 use color_eyre::eyre::Report;
 use serde_json::json;
 
 use super::{
     Failure,
+    capacity::{self, CapacityArgs},
     measuring::{Display, Machine, policies, table},
     output::{print, print_json},
 };
@@ -19,7 +20,11 @@ use crate::{
 
 /// What to measure.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    /// Another measurement than that of speed
+    #[command(subcommand)]
+    other: Option<Other>,
     /// A policy to measure, like `kv` or `kcache:n=128,tail=mean`; repeat it to compare. Without it, the two lanes'
     #[arg(long = "policy", value_name = "P")]
     policies: Vec<String>,
@@ -39,12 +44,21 @@ pub struct BenchArgs {
     rounds: u32,
 }
 
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Measures how many sequences a device budget holds, and their speed together, policy beside policy
+    Capacity(CapacityArgs),
+}
+
 /// Sizes that memory or the model's context bound from above.
-fn at_least_one() -> RangedI64ValueParser<u32> {
+pub fn at_least_one() -> RangedI64ValueParser<u32> {
     value_parser!(u32).range(1..=1 << 24)
 }
 
 pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    if let Some(Other::Capacity(args)) = &args.other {
+        return capacity::run(args, config, json);
+    }
     let sizes = |sizes: &[u32]| sizes.iter().map(|&size| size as usize).collect();
     let options = BenchOptions {
         policies: policies(&args.policies, config)?,
@@ -82,12 +96,16 @@ fn room(options: &BenchOptions, machine: &Machine) -> Result<(), Failure> {
     if options.ctx.iter().any(|&ctx| ctx + options.steps > machine.model.context()) {
         return Ok(());
     }
-    let needed = options.cache_bytes(machine.model.cache_shape());
+    enough_memory(options.cache_bytes(machine.model.cache_shape()), "take a smaller --ctx or --batch")
+}
+
+/// Refuses what needs more memory than is free, where the system tells.
+pub fn enough_memory(needed: u64, advice: &str) -> Result<(), Failure> {
     let sample = HostSampler::new().map(|mut host| host.sample());
     let memory = sample.and_then(|sample| sample.memory_total_bytes.zip(sample.memory_used_bytes));
     match memory.map(|(total, used)| total.saturating_sub(used)) {
         Some(free) if needed > free => Err(Failure::misuse(format!(
-            "the caches would take {} MiB, {} MiB of memory are free: take a smaller --ctx or --batch",
+            "the caches would take {} MiB, {} MiB of memory are free: {advice}",
             mib(needed),
             mib(free)
         ))),

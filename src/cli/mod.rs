@@ -9,6 +9,7 @@ use clap::Parser;
 
 mod args;
 mod bench;
+mod capacity;
 mod chat;
 mod config;
 mod dashboard;

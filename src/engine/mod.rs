@@ -30,3 +30,4 @@ pub use op::{Document, Op, Priority, Sampling, Turn};
 pub use prefilled::Prefilled;
 pub use sampler::Sampler;
 pub use stream::{Events, Publisher, TELEMETRY_BOUND, stream};
+pub use worker::workspace_bytes;

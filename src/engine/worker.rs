@@ -252,6 +252,15 @@ impl Worker {
     }
 }
 
+/// Bytes of the step's buffers that a lane books when so many sequences run in it.
+pub fn workspace_bytes(model: &LanguageModel, prefill_chunk: usize, sequences: usize) -> u64 {
+    let mut rows = DECODE_ROWS;
+    while rows < sequences {
+        rows *= 2;
+    }
+    buffers(model, prefill_chunk, rows).bytes()
+}
+
 /// New buffers, exactly as large as they have to be.
 fn buffers(model: &LanguageModel, chunk: usize, rows: usize) -> Forward {
     let mut forward = Forward::new();
