@@ -9,7 +9,9 @@ use divan::{
 };
 use half::f16;
 use kcache::{
-    attention::{DecodeRow, DecodeScratch, DecodeTimes, HeadShape, PrefillScratch, PrefillSpan, Rows, decode, prefill},
+    attention::{
+        Count, DecodeRow, DecodeScratch, DecodeTimes, HeadShape, PrefillScratch, PrefillSpan, Rows, decode, prefill,
+    },
     cache::{Format, PAGE_TOKENS, Page, Select, Tail},
     kernels::{Activations, Linear, Pool},
 };
@@ -114,19 +116,19 @@ fn decode_all_q8<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
 
 #[divan::bench(args = [2048, 8192], consts = THREADS)]
 fn decode_top_128<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
-    let rows = Rows::Top { n: 128, tail: Tail::Mean, select: Select::Head };
+    let rows = Rows::Top { n: Count::Same(128), tail: Tail::Mean, select: Select::Head };
     bench_decode(bencher, &Pool::new(N), [Format::F16; 2], len, rows);
 }
 
 #[divan::bench(args = [2048, 8192], consts = THREADS)]
 fn decode_top_128_q8<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
-    let rows = Rows::Top { n: 128, tail: Tail::Mean, select: Select::Head };
+    let rows = Rows::Top { n: Count::Same(128), tail: Tail::Mean, select: Select::Head };
     bench_decode(bencher, &Pool::new(N), [Format::Q8, Format::F16], len, rows);
 }
 
 #[divan::bench(args = [2048, 8192], consts = THREADS)]
 fn decode_top_128_group<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
-    let rows = Rows::Top { n: 128, tail: Tail::Mean, select: Select::Group };
+    let rows = Rows::Top { n: Count::Same(128), tail: Tail::Mean, select: Select::Group };
     bench_decode(bencher, &Pool::new(N), [Format::F16; 2], len, rows);
 }
 

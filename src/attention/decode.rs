@@ -1,41 +1,26 @@
 //! Attention of one new token per sequence: over every row, or over the rows with the largest weights.
 //!
-//! Four stages, each one parallel region: scores of all keys in pieces of 256 positions; per head the softmax, and
-//! where only some rows are read their choice; per piece the weighted sum of rows (chosen rows are copied together
-//! first: that copy is what fetching from the host tier costs); and the sum of the pieces with the tail. Pieces are
-//! fixed and summed in order, so no result depends on threads or on other sequences in the batch.
+//! Two passes, each one parallel region. The first goes over all keys in pieces of 256 positions; where every row is
+//! read it sums V of the piece at once, by the piece's own softmax. The second puts the pieces of a head together, and
+//! where rows are chosen it chooses, fetches and sums them (they are copied together first: that copy is what fetching
+//! from the host tier costs). Pieces are fixed and taken in order, so no result depends on threads or on other
+//! sequences in the batch.
 
 use std::{
-    ops::Range,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
-use half::f16;
-
 use super::{
     HeadShape, Rows,
-    head::{HeadState, choose},
+    head::{self, HeadState, Pieces, Workspace},
     locals::Locals,
+    piece::{Layout, PIECE, Scoring},
 };
 use crate::{
-    cache::{CachedRows, Format, PAGE_TOKENS, Page, Select, Tail},
-    kernels::{
-        Pool,
-        q8::{self, Q8Rows},
-        q8_scores, q8_weighted_sum,
-        scores::scores,
-        softmax,
-        weighted_sum::weighted_sum,
-        widen::prefetch,
-    },
+    cache::{Format, PAGE_TOKENS, Page, Select, Tail},
+    kernels::{Pool, q8},
 };
-
-/// Positions, or chosen rows, per task.
-pub(super) const PIECE: usize = 4 * PAGE_TOKENS;
-/// Chosen rows that are asked for ahead of the one being copied: they lie anywhere in memory.
-const ROWS_AHEAD: usize = 16;
-/// Bytes of keys or values of the next page that are asked for while one page is worked on.
-const PAGE_AHEAD: usize = 2048;
 
 /// The new token of one sequence.
 #[derive(Debug, Clone, Copy)]
@@ -49,17 +34,18 @@ pub struct DecodeRow<'a> {
     /// Positions attended to, itself included; at least 1.
     pub len: usize,
     /// Which rows of V are read.
-    pub rows: Rows,
+    pub rows: Rows<'a>,
     /// Sum of V over all positions, `[kv_heads·head_dim]`; may be empty where the tail is not [`Tail::Mean`].
     pub v_sum: &'a [f32],
 }
 
-/// Wall time of the stages; [`decode`] adds to it.
+/// Wall time of the stages; [`decode`] adds to it. Where stages follow each other within a task, a pass's wall time is
+/// divided as the threads' time was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DecodeTimes {
-    /// Queries times keys.
+    /// Queries times keys, and the softmax.
     pub scores: Duration,
-    /// Softmax and the choice of rows.
+    /// The choice of rows.
     pub select: Duration,
     /// Reading and summing the rows.
     pub gather: Duration,
@@ -70,43 +56,39 @@ pub struct DecodeTimes {
 pub struct DecodeScratch {
     heads: usize,
     group: usize,
-    /// Tasks of each stage; a part is a run of `part_len` values or of heads.
-    score_tasks: Vec<Piece>,
-    softmax_tasks: Vec<Piece>,
-    softmax_bounds: Vec<usize>,
-    gather_tasks: Vec<Piece>,
-    gather_bounds: Vec<usize>,
-    /// Where the tasks of each row begin: scores, then gather.
-    row_tasks: Vec<[usize; 2]>,
-    /// `[score task][group][PIECE]`.
-    scores: Vec<f32>,
-    /// `[gather task][heads of the task][head_dim]`.
-    sums: Vec<f32>,
+    layout: Layout,
+    /// Tasks of the first pass: pieces of one KV head after the other, row after row.
+    pieces: Vec<Piece>,
+    /// `[pieces][layout.len()]`.
+    results: Vec<f32>,
+    /// Tasks of the second pass, and where each begins among all heads of all rows.
+    tasks: Vec<Heads>,
+    bounds: Vec<usize>,
     states: Vec<HeadState>,
     kept: Vec<f32>,
-    rules: Vec<Rows>,
+    whole: Vec<bool>,
+    selects: Vec<Select>,
     /// Queries of the rows with 8-bit keys, `[row][heads·head_dim]`, and what an integer of a head stands for, times the
     /// scale of scores, `[row][heads]`.
     queries: Vec<i16>,
     query_scales: Vec<f32>,
-    locals: Locals<Gathered>,
+    locals: Locals<Workspace>,
 }
 
-/// Chosen rows, copied together.
-#[derive(Debug, Default)]
-struct Gathered {
-    f16: Vec<f16>,
-    values: Vec<i8>,
-    scales: Vec<f16>,
-}
-
-/// A task: some heads of a row, and a piece of its positions or of its chosen rows.
+/// A task of the first pass.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     row: usize,
-    first_head: usize,
-    heads: usize,
-    index: usize,
+    kv_head: usize,
+    start: usize,
+}
+
+/// A task of the second pass: `count` query heads from `first` on, and the first of their KV head's pieces.
+#[derive(Debug, Clone, Copy)]
+struct Heads {
+    row: usize,
+    first: usize,
+    piece: usize,
 }
 
 impl DecodeScratch {
@@ -117,35 +99,42 @@ impl DecodeScratch {
 
     /// The softmax mass of the rows that each query head read, `[heads]`; `None` where `row` read every row.
     pub fn kept_mass(&self, row: usize) -> Option<&[f32]> {
-        match self.rules.get(row)? {
-            Rows::All => None,
-            Rows::Top { .. } => Some(&self.kept[row * self.heads..][..self.heads]),
-        }
+        (!*self.whole.get(row)?).then(|| &self.kept[row * self.heads..][..self.heads])
     }
 
     /// The positions that query head `head` read, ascending; `None` where `row` read every row.
     pub fn selected(&self, row: usize, head: usize) -> Option<&[u32]> {
-        let head = match self.rules.get(row)? {
-            Rows::All => return None,
-            Rows::Top { .. } if head >= self.heads => return None,
-            Rows::Top { select: Select::Head, .. } => head,
-            Rows::Top { select: Select::Group, .. } => head / self.group * self.group,
+        if *self.whole.get(row)? || head >= self.heads {
+            return None;
+        }
+        let head = match self.selects[row] {
+            Select::Head => head,
+            Select::Group => head / self.group * self.group,
         };
         Some(&self.states[row * self.heads + head].selected)
+    }
+
+    /// The V rows that were fetched for `row`, one KV head's row each; heads that choose together fetch once. `None`
+    /// where `row` read every row.
+    pub fn fetched(&self, row: usize) -> Option<usize> {
+        let step = match (*self.whole.get(row)?, self.selects[row]) {
+            (true, _) => return None,
+            (false, Select::Head) => 1,
+            (false, Select::Group) => self.group,
+        };
+        let states = self.states[row * self.heads..][..self.heads].iter().step_by(step);
+        Some(states.map(|state| state.selected.len()).sum())
     }
 
     /// Lays out the tasks of a call and makes room for their results.
     fn plan(&mut self, pool: &Pool, shape: &HeadShape, rows: &[DecodeRow<'_>]) {
         let (group, head_dim) = (shape.group(), shape.head_dim);
-        (self.heads, self.group) = (shape.heads, group);
-        self.score_tasks.clear();
-        self.softmax_tasks.clear();
-        self.softmax_bounds.clear();
-        self.gather_tasks.clear();
-        self.gather_bounds.clear();
-        self.row_tasks.clear();
-        self.rules.clear();
-        let mut sums = 0;
+        (self.heads, self.group, self.layout) = (shape.heads, group, Layout::new(shape));
+        self.pieces.clear();
+        self.tasks.clear();
+        self.bounds.clear();
+        self.whole.clear();
+        self.selects.clear();
         for (row, input) in rows.iter().enumerate() {
             let pages = input.len.div_ceil(PAGE_TOKENS);
             assert!(
@@ -154,37 +143,20 @@ impl DecodeScratch {
             let rule = input.rows.over(input.len);
             let mean = matches!(rule, Rows::Top { tail: Tail::Mean, .. });
             assert!(!mean || input.v_sum.len() == shape.kv_heads * head_dim, "the mean tail needs the sum of V");
-            self.rules.push(rule);
-            self.row_tasks.push([self.score_tasks.len(), self.gather_tasks.len()]);
-            let by_group = |first: usize| Piece { row, first_head: first * group, heads: group, index: 0 };
-            let by_head = |first_head: usize| Piece { row, first_head, heads: 1, index: 0 };
-            let (read, shared_softmax, shared_rows) = match rule {
-                Rows::All => (input.len, false, true),
-                Rows::Top { n, select: Select::Head, .. } => (n, false, false),
-                Rows::Top { n, select: Select::Group, .. } => (n, true, true),
-            };
-            let pieces = |task: Piece, len: usize| (0..len.div_ceil(PIECE)).map(move |index| Piece { index, ..task });
+            self.whole.push(rule == Rows::All);
+            self.selects.push(if let Rows::Top { select, .. } = rule { select } else { Select::Group });
+            let together = head::together(rule, group);
             for kv_head in 0..shape.kv_heads {
-                self.score_tasks.extend(pieces(by_group(kv_head), input.len));
-            }
-            for index in 0..if shared_softmax { shape.kv_heads } else { shape.heads } {
-                let task = if shared_softmax { by_group(index) } else { by_head(index) };
-                self.softmax_bounds.push(row * shape.heads + task.first_head);
-                self.softmax_tasks.push(task);
-            }
-            for index in 0..if shared_rows { shape.kv_heads } else { shape.heads } {
-                for task in pieces(if shared_rows { by_group(index) } else { by_head(index) }, read) {
-                    self.gather_bounds.push(sums);
-                    self.gather_tasks.push(task);
-                    sums += task.heads * head_dim;
+                let piece = self.pieces.len();
+                self.pieces.extend((0..input.len).step_by(PIECE).map(|start| Piece { row, kv_head, start }));
+                for first in (kv_head * group..(kv_head + 1) * group).step_by(together) {
+                    self.bounds.push(row * shape.heads + first);
+                    self.tasks.push(Heads { row, first, piece });
                 }
             }
         }
-        self.softmax_bounds.push(rows.len() * shape.heads);
-        self.gather_bounds.push(sums);
-        self.scores.resize(self.score_tasks.len() * group * PIECE, 0.0);
-        self.sums.clear();
-        self.sums.resize(sums, 0.0);
+        self.bounds.push(rows.len() * shape.heads);
+        self.results.resize(self.pieces.len() * self.layout.len(), 0.0);
         self.states.resize_with(self.states.len().max(rows.len() * shape.heads), HeadState::default);
         self.locals.grow(pool.threads());
         self.queries.resize(rows.len() * shape.width(), 0);
@@ -194,40 +166,6 @@ impl DecodeScratch {
         for ((q, format), (to, scale)) in heads.zip(queries) {
             if format == Format::Q8 {
                 *scale = shape.scale * q8::quantise_query(q, to);
-            }
-        }
-    }
-}
-
-impl Gathered {
-    /// Takes the rows of one KV head at `positions`.
-    fn gather(&mut self, v: &[Page], kv_head: usize, positions: &[u32]) {
-        let row = |position: u32| v[position as usize / PAGE_TOKENS].rows(kv_head, position as usize % PAGE_TOKENS, 1);
-        self.f16.clear();
-        self.values.clear();
-        self.scales.clear();
-        positions.iter().take(ROWS_AHEAD).for_each(|&position| prefetch_rows(row(position)));
-        for (at, &position) in positions.iter().enumerate() {
-            if let Some(&ahead) = positions.get(at + ROWS_AHEAD) {
-                prefetch_rows(row(ahead));
-            }
-            match row(position) {
-                CachedRows::F16(values) => self.f16.extend_from_slice(values),
-                CachedRows::Q8(Q8Rows { values, scales }) => {
-                    self.values.extend_from_slice(values);
-                    self.scales.extend_from_slice(scales);
-                }
-            }
-        }
-    }
-
-    /// What was taken, up to a page of rows from `first` on.
-    fn rows(&self, format: Format, head_dim: usize, first: usize, rows: usize) -> CachedRows<'_> {
-        match format {
-            Format::F16 => CachedRows::F16(&self.f16[first * head_dim..(first + rows) * head_dim]),
-            Format::Q8 => {
-                let all = Q8Rows { values: &self.values, scales: &self.scales };
-                CachedRows::Q8(all.run(head_dim, first, rows))
             }
         }
     }
@@ -249,191 +187,90 @@ pub fn decode(
     let started = Instant::now();
     scratch.plan(pool, shape, rows);
     let DecodeScratch {
-        score_tasks,
-        softmax_tasks,
-        softmax_bounds,
-        gather_tasks,
-        gather_bounds,
-        row_tasks,
-        scores,
-        sums,
+        layout,
+        pieces,
+        results,
+        tasks,
+        bounds,
         states,
         kept,
-        rules,
+        whole,
         queries,
         query_scales,
         locals,
         ..
     } = scratch;
-    let (group, head_dim) = (shape.group(), shape.head_dim);
+    let (layout, group, head_dim) = (*layout, shape.group(), shape.head_dim);
 
-    pool.run_chunks(scores, group * PIECE, |task, scores| {
-        let Piece { row, first_head, index, .. } = score_tasks[task];
-        let (first, at) = (row * shape.heads + first_head, index * PIECE);
-        let narrow = (&queries[first * head_dim..][..group * head_dim], &query_scales[first..][..group]);
-        score_piece(shape, &rows[row], narrow, first_head / group, at, scores);
+    let first_pass = Shares::default();
+    pool.run_chunks(results, layout.len(), |task, result| {
+        let Piece { row, kv_head, start } = pieces[task];
+        let head = row * shape.heads + kv_head * group;
+        let narrow = (&queries[head * head_dim..][..group * head_dim], &query_scales[head..][..group]);
+        let scoring = Scoring { row: &rows[row], kv_head, narrow };
+        let began = Instant::now();
+        if !whole[row] {
+            layout.score(shape, &scoring, start, result);
+            first_pass.add(0, began);
+            return;
+        }
+        locals.with(|work| {
+            let mut scored = began;
+            layout.attend(shape, &scoring, start, &mut work.weights, result, || scored = first_pass.add(0, began));
+            first_pass.add(1, scored);
+        });
     });
     let scored = Instant::now();
 
-    pool.run_split(states, softmax_bounds, |task, states| {
-        let Piece { row, first_head, .. } = softmax_tasks[task];
-        let pieces = rows[row].len.div_ceil(PIECE);
-        let (kv_head, first_lane) = (first_head / group, first_head % group);
-        let tasks = row_tasks[row][0] + kv_head * pieces..row_tasks[row][0] + (kv_head + 1) * pieces;
-        let scores = &scores[tasks.start * group * PIECE..tasks.end * group * PIECE];
-        for (at, state) in states.iter_mut().enumerate() {
-            state.softmax(scores, group, first_lane + at);
-        }
-        choose(states, rules[row], rows[row].len);
-    });
-    kept.clear();
-    kept.extend(states[..rows.len() * shape.heads].iter().map(|state| state.kept));
-    let selected = Instant::now();
-
-    pool.run_split(sums, gather_bounds, |task, sums| {
-        let Piece { row, first_head, heads, index } = gather_tasks[task];
-        let states = &states[row * shape.heads + first_head..][..heads];
-        let piece = index * PIECE..(index + 1) * PIECE;
-        locals.with(|gathered| {
-            gather_piece(shape, &rows[row], rules[row], states, piece, first_head / group, gathered, sums)
+    let second_pass = Shares::default();
+    let states = &mut states[..rows.len() * shape.heads];
+    pool.run_split_rows(states, out, head_dim, bounds, |task, states, out| {
+        let Heads { row, first, piece } = tasks[task];
+        let (input, kv_head, lane) = (&rows[row], first / group, first % group);
+        let count = input.len.div_ceil(PIECE);
+        let results = &results[piece * layout.len()..][..count * layout.len()];
+        let pieces = Pieces { layout, results, len: input.len };
+        let began = Instant::now();
+        let Rows::Top { n, tail, select } = input.rows.over(input.len) else {
+            for (out, lane) in out.chunks_exact_mut(head_dim).zip(lane..) {
+                head::merge(pieces, lane, out);
+            }
+            second_pass.add(1, began);
+            return;
+        };
+        locals.with(|work| {
+            head::choose(pieces, lane, (n, select), first, states, work);
+            let chosen = second_pass.add(0, began);
+            head::attend(shape, input, tail, kv_head, states, work, out);
+            second_pass.add(1, chosen);
         });
     });
-    pool.run_chunks(out, shape.width(), |row, out| {
-        let tasks = row_tasks[row][1]..row_tasks.get(row + 1).map_or(gather_tasks.len(), |next| next[1]);
-        out.fill(0.0);
-        for task in tasks {
-            let first = gather_tasks[task].first_head * head_dim;
-            for (out, sum) in out[first..].iter_mut().zip(&sums[gather_bounds[task]..gather_bounds[task + 1]]) {
-                *out += sum;
-            }
-        }
-        for (head, out) in out.chunks_exact_mut(head_dim).enumerate() {
-            finish(&states[row * shape.heads + head], rules[row], &rows[row], head / group, out);
-        }
-    });
-    times.scores += scored - started;
-    times.select += selected - scored;
-    times.gather += selected.elapsed();
+    kept.clear();
+    kept.extend(states.iter().map(|state| state.kept));
+
+    let [scores, sums] = first_pass.of(scored - started);
+    let [select, gather] = second_pass.of(scored.elapsed());
+    times.scores += scores;
+    times.select += select;
+    times.gather += sums + gather;
 }
 
-/// Scores of one piece of positions for the query heads of one KV head, `[group, PIECE]`; −∞ beyond the last one.
-/// `narrow` holds the same queries as integers, and their scales.
-fn score_piece(
-    shape: &HeadShape,
-    row: &DecodeRow<'_>,
-    narrow: (&[i16], &[f32]),
-    kv_head: usize,
-    start: usize,
-    out: &mut [f32],
-) {
-    let (group, head_dim) = (shape.group(), shape.head_dim);
-    let q = &row.q[kv_head * group * head_dim..][..group * head_dim];
-    let len = PIECE.min(row.len - start);
-    for (page, at) in row.k[start / PAGE_TOKENS..].iter().zip((0..len).step_by(PAGE_TOKENS)) {
-        if let Some(next) = row.k.get((start + at) / PAGE_TOKENS + 1) {
-            prefetch_head(next, kv_head);
-        }
-        let keys = PAGE_TOKENS.min(len - at);
-        match page.rows(kv_head, 0, keys) {
-            CachedRows::F16(k) => scores(q, k, head_dim, shape.scale, &mut out[at..], PIECE),
-            CachedRows::Q8(k) => q8_scores::scores(narrow.0, narrow.1, k, head_dim, &mut out[at..], PIECE),
-        }
-    }
-    for out in out.chunks_exact_mut(PIECE) {
-        out[len..].fill(f32::NEG_INFINITY);
-        // A key that makes a score infinite or undefined must not make the whole row undefined.
-        softmax::clamp_max(&mut out[..len]);
-    }
-}
+/// How the threads' time in a pass was divided between two stages.
+#[derive(Default)]
+struct Shares([AtomicU64; 2]);
 
-/// Asks for the first part of a head's rows; the kernels ask for the rest as they go.
-fn prefetch_head(page: &Page, kv_head: usize) {
-    match page.rows(kv_head, 0, PAGE_TOKENS) {
-        CachedRows::F16(rows) => prefetch(&rows[..rows.len().min(PAGE_AHEAD / size_of::<f16>())]),
-        CachedRows::Q8(Q8Rows { values, scales }) => {
-            prefetch(scales);
-            prefetch(&values[..values.len().min(PAGE_AHEAD)]);
-        }
+impl Shares {
+    /// Counts the time since `began` for a stage; returns now.
+    fn add(&self, stage: usize, began: Instant) -> Instant {
+        let now = Instant::now();
+        self.0[stage].fetch_add((now - began).as_nanos() as u64, Ordering::Relaxed);
+        now
     }
-}
 
-fn prefetch_rows(rows: CachedRows<'_>) {
-    match rows {
-        CachedRows::F16(rows) => prefetch(rows),
-        CachedRows::Q8(Q8Rows { values, scales }) => {
-            prefetch(scales);
-            prefetch(values);
-        }
-    }
-}
-
-/// The weighted sum over one piece of positions, or of chosen rows, for the query heads in `states`.
-#[expect(clippy::too_many_arguments, reason = "a task's inputs, its buffer and its output")]
-fn gather_piece(
-    shape: &HeadShape,
-    row: &DecodeRow<'_>,
-    rule: Rows,
-    states: &[HeadState],
-    piece: Range<usize>,
-    kv_head: usize,
-    gathered: &mut Gathered,
-    sums: &mut [f32],
-) {
-    let head_dim = shape.head_dim;
-    match rule {
-        Rows::All => {
-            for page in (piece.start..piece.end.min(row.len)).step_by(PAGE_TOKENS) {
-                let len = PAGE_TOKENS.min(row.len - page);
-                if let Some(next) = row.v.get(page / PAGE_TOKENS + 1) {
-                    prefetch_head(next, kv_head);
-                }
-                let v = row.v[page / PAGE_TOKENS].rows(kv_head, 0, len);
-                let weights = states.iter().map(|state| &state.weights[page..page + len]);
-                add_rows(weights, v, head_dim, sums);
-            }
-        }
-        Rows::Top { .. } => {
-            let piece = piece.start..piece.end.min(states[0].selected.len());
-            gathered.gather(row.v, kv_head, &states[0].selected[piece.clone()]);
-            let format = row.v[0].format();
-            for first in (0..piece.len()).step_by(PAGE_TOKENS) {
-                let len = PAGE_TOKENS.min(piece.len() - first);
-                let weights = states.iter().map(|state| &state.chosen[piece.start + first..][..len]);
-                add_rows(weights, gathered.rows(format, head_dim, first, len), head_dim, sums);
-            }
-        }
-    }
-}
-
-/// `sums_g += Σ weights_g·v` for up to a page of rows. The kernel takes three heads at a time, their weights side by
-/// side.
-fn add_rows<'a>(mut weights: impl Iterator<Item = &'a [f32]>, v: CachedRows<'_>, head_dim: usize, sums: &mut [f32]) {
-    const HEADS: usize = 3;
-    let mut together = [0.0; HEADS * PAGE_TOKENS];
-    for sums in sums.chunks_mut(HEADS * head_dim) {
-        for (to, from) in together.chunks_exact_mut(PAGE_TOKENS).zip(weights.by_ref().take(HEADS)) {
-            to[..from.len()].copy_from_slice(from);
-        }
-        match v {
-            CachedRows::F16(v) => weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums),
-            CachedRows::Q8(v) => q8_weighted_sum::weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums),
-        }
-    }
-}
-
-/// Turns a head's sum of weighted rows into its output: the division by the total, and the tail.
-fn finish(state: &HeadState, rule: Rows, row: &DecodeRow<'_>, kv_head: usize, out: &mut [f32]) {
-    let factor = match rule {
-        // A head whose group chose only rows without weight for it has nothing to divide.
-        Rows::Top { tail: Tail::Renorm, .. } => 1.0 / state.chosen_total.max(f32::MIN_POSITIVE),
-        _ => 1.0 / state.total,
-    };
-    softmax::scale(out, factor);
-    if let Rows::Top { tail: Tail::Mean, .. } = rule {
-        let share = (1.0 - state.kept) / row.len as f32;
-        let v_sum = &row.v_sum[kv_head * out.len()..];
-        for (out, sum) in out.iter_mut().zip(v_sum) {
-            *out += share * sum;
-        }
+    /// Divides the pass's wall time.
+    fn of(&self, wall: Duration) -> [Duration; 2] {
+        let [first, second] = self.0.each_ref().map(|nanos| nanos.load(Ordering::Relaxed) as f64);
+        let first = wall.mul_f64(if first + second > 0.0 { first / (first + second) } else { 0.0 });
+        [first, wall - first]
     }
 }

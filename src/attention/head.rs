@@ -1,72 +1,204 @@
-//! One query head of a decode step: its softmax, and the rows it chooses, alone or with its group.
+//! The second pass of decoding, for one query head or for those that choose together: the pieces of the first pass put
+//! together, rows chosen where they are, fetched and summed, and the tail.
 
-use super::{Rows, decode::PIECE, select::Selector};
-use crate::{cache::Select, kernels::softmax};
+use super::{
+    Count, DecodeRow, HeadShape, Rows,
+    gather::Gathered,
+    piece::{HeadPiece, Layout, PIECE},
+    select::{Selector, Stretch},
+};
+use crate::{
+    cache::{Select, Tail},
+    kernels::{
+        pick::{LANES, RUN},
+        softmax,
+    },
+};
 
-/// What the softmax stage leaves for one query head.
+/// What is known of one query head after a step.
 #[derive(Debug, Default)]
 pub(super) struct HeadState {
-    /// `e^(score − max)` for every position, zeros up to a whole piece.
-    pub(super) weights: Vec<f32>,
-    /// Sum of the weights.
-    pub(super) total: f32,
-    /// Chosen positions, ascending; of a group they stand at its first head.
-    pub(super) selected: Vec<u32>,
-    /// Weights of the chosen positions.
-    pub(super) chosen: Vec<f32>,
-    /// Sum of those.
-    pub(super) chosen_total: f32,
-    /// Their share of the total.
-    pub(super) kept: f32,
-    /// A group's summed weights, at its first head.
-    shared: Vec<f32>,
+    /// Chosen positions, ascending; of heads that choose together they stand at the first.
+    pub selected: Vec<u32>,
+    /// The share of the softmax that they hold.
+    pub kept: f32,
+    /// The largest score, and the sum of exponentials relative to it.
+    max: f32,
+    total: f32,
+    /// `e^(score − max)` of the chosen positions, and the sum of those.
+    chosen: Vec<f32>,
+    chosen_total: f32,
+}
+
+/// Buffers of a task.
+#[derive(Debug, Default)]
+pub(super) struct Workspace {
+    pub gathered: Gathered,
+    /// Weights of a piece of the first pass.
+    pub weights: Vec<f32>,
     selector: Selector,
+    shared: Vec<f32>,
+    shared_maxima: Vec<f32>,
+    order: Vec<(f32, u32)>,
+}
+
+/// A row of the first pass, as the second one sees it for one KV head.
+#[derive(Clone, Copy)]
+pub(super) struct Pieces<'a> {
+    pub layout: Layout,
+    /// Results of the KV head's pieces, one after the other.
+    pub results: &'a [f32],
+    /// Positions in them.
+    pub len: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn of(self, lane: usize, attended: bool) -> impl Iterator<Item = HeadPiece<'a>> + Clone {
+        self.results.chunks_exact(self.layout.len()).map(move |piece| self.layout.head(piece, lane, attended))
+    }
+
+    fn stretches(self, lane: usize) -> impl Iterator<Item = Stretch<'a>> + Clone {
+        self.of(lane, false).zip((0..).step_by(PIECE)).map(move |(piece, at)| piece.stretch(PIECE.min(self.len - at)))
+    }
+}
+
+/// Puts the sums of query head `lane` together: full attention.
+pub(super) fn merge(pieces: Pieces<'_>, lane: usize, out: &mut [f32]) {
+    let max = pieces.of(lane, true).fold(f32::MIN, |max, piece| max.max(piece.max));
+    let mut total = 0.0;
+    out.fill(0.0);
+    for piece in pieces.of(lane, true) {
+        let factor = softmax::factor(piece.max, max);
+        total += factor * piece.total;
+        out.iter_mut().zip(piece.sum()).for_each(|(out, sum)| *out += factor * sum);
+    }
+    softmax::scale(out, 1.0 / total);
+}
+
+/// Chooses rows for the query heads in `states`, which are `first_lane` and those after it of their KV head.
+pub(super) fn choose(
+    pieces: Pieces<'_>,
+    first_lane: usize,
+    (n, select): (Count<'_>, Select),
+    first_head: usize,
+    states: &mut [HeadState],
+    work: &mut Workspace,
+) {
+    for (state, lane) in states.iter_mut().zip(first_lane..) {
+        state.max = pieces.of(lane, false).fold(f32::MIN, |max, piece| max.max(piece.max));
+        state.total = pieces.of(lane, false).map(|piece| softmax::factor(piece.max, state.max) * piece.total).sum();
+    }
+    let most = n.most(first_head, states.len());
+    let mut selected = std::mem::take(&mut states[0].selected);
+    match select {
+        Select::Head => {
+            work.selector.largest(pieces.stretches(first_lane), pieces.len, most, &mut selected);
+            states[0].take(pieces, first_lane, &selected);
+            if let Count::Mass { share, .. } = n {
+                let needed = share * states[0].total;
+                trim(&mut selected, &states[0].chosen, needed, &mut work.order);
+            }
+        }
+        Select::Group => {
+            work.share(pieces, states, first_lane);
+            let stretches = work.shared.chunks(PIECE).zip(work.shared_maxima.chunks(PIECE / RUN * LANES));
+            let stretches = stretches.map(|(values, maxima)| Stretch { values, maxima });
+            work.selector.largest(stretches, pieces.len, most, &mut selected);
+            if let Count::Mass { share, .. } = n {
+                let chosen: Vec<f32> = selected.iter().map(|&position| work.shared[position as usize]).collect();
+                trim(&mut selected, &chosen, share * states.len() as f32, &mut work.order);
+            }
+        }
+    }
+    for (state, lane) in states.iter_mut().zip(first_lane..) {
+        state.take(pieces, lane, &selected);
+    }
+    states[0].selected = selected;
+}
+
+/// Fetches the chosen rows and sums them, and adds the tail: `out` is `[heads, head_dim]` of the heads in `states`.
+pub(super) fn attend(
+    shape: &HeadShape,
+    row: &DecodeRow<'_>,
+    tail: Tail,
+    kv_head: usize,
+    states: &[HeadState],
+    work: &mut Workspace,
+    out: &mut [f32],
+) {
+    out.fill(0.0);
+    work.gathered.add(row.v, kv_head, &states[0].selected, shape.head_dim, |head| &states[head].chosen, out);
+    for (state, out) in states.iter().zip(out.chunks_exact_mut(shape.head_dim)) {
+        let factor = match tail {
+            // A head whose group chose only rows without weight for it has nothing to divide.
+            Tail::Renorm => 1.0 / state.chosen_total.max(f32::MIN_POSITIVE),
+            Tail::None | Tail::Mean => 1.0 / state.total,
+        };
+        softmax::scale(out, factor);
+        if tail == Tail::Mean {
+            let share = (1.0 - state.kept) / row.len as f32;
+            let v_sum = &row.v_sum[kv_head * shape.head_dim..];
+            out.iter_mut().zip(v_sum).for_each(|(out, sum)| *out += share * sum);
+        }
+    }
 }
 
 impl HeadState {
-    /// The softmax of query head `lane` of a group, from that group's scores, `[pieces][group][PIECE]`.
-    pub(super) fn softmax(&mut self, scores: &[f32], group: usize, lane: usize) {
-        let pieces = || scores.chunks_exact(PIECE).skip(lane).step_by(group);
-        let max = pieces().map(softmax::max).fold(f32::MIN, f32::max);
-        self.weights.resize(scores.len() / group, 0.0);
-        self.total = pieces()
-            .zip(self.weights.chunks_exact_mut(PIECE))
-            .map(|(scores, weights)| softmax::weights(scores, max, weights))
-            .sum();
-    }
-
     /// Takes the weights of the chosen positions, and their share.
-    fn take(&mut self, selected: &[u32]) {
+    fn take(&mut self, pieces: Pieces<'_>, lane: usize, selected: &[u32]) {
         self.chosen.clear();
-        self.chosen.extend(selected.iter().map(|&position| self.weights[position as usize]));
-        self.chosen_total = self.chosen.iter().sum();
+        let mut rest = selected;
+        for (piece, end) in pieces.of(lane, false).zip((PIECE as u32..).step_by(PIECE)) {
+            let here = rest.partition_point(|&position| position < end);
+            let scores = piece.scores();
+            self.chosen.extend(rest[..here].iter().map(|&position| scores[position as usize % PIECE]));
+            rest = &rest[here..];
+        }
+        self.chosen_total = softmax::weights(&mut self.chosen, self.max);
         self.kept = (self.chosen_total / self.total).min(1.0);
     }
 }
 
-/// Chooses the rows of one head, or of one group of heads together.
-pub(super) fn choose(states: &mut [HeadState], rule: Rows, len: usize) {
-    let Rows::Top { n, select, .. } = rule else { return };
-    let [first, ..] = states else { return };
-    let mut selected = std::mem::take(&mut first.selected);
-    match select {
-        Select::Head => first.selector.largest(&first.weights, len, n, &mut selected),
-        Select::Group => {
-            let mut shared = std::mem::take(&mut first.shared);
-            shared.clear();
-            shared.resize(states[0].weights.len(), 0.0);
-            for state in states.iter() {
-                let factor = 1.0 / state.total;
-                for (shared, weight) in shared.iter_mut().zip(&state.weights) {
-                    *shared += weight * factor;
-                }
+impl Workspace {
+    /// The summed softmax of the heads in `states`.
+    fn share(&mut self, pieces: Pieces<'_>, states: &[HeadState], first_lane: usize) {
+        self.shared.clear();
+        self.shared.resize(pieces.len, 0.0);
+        for (state, lane) in states.iter().zip(first_lane..) {
+            let factor = 1.0 / state.total;
+            for (stretch, shared) in pieces.stretches(lane).zip(self.shared.chunks_mut(PIECE)) {
+                self.weights.clear();
+                self.weights.extend_from_slice(stretch.values);
+                softmax::weights(&mut self.weights, state.max);
+                shared.iter_mut().zip(&self.weights).for_each(|(shared, weight)| *shared += weight * factor);
             }
-            states[0].selector.largest(&shared, len, n, &mut selected);
-            states[0].shared = shared;
         }
+        self.shared_maxima.resize(self.shared.len().div_ceil(RUN) * LANES, 0.0);
+        softmax::clamp_maxima(&mut self.shared, &mut self.shared_maxima);
     }
-    for state in states.iter_mut() {
-        state.take(&selected);
+}
+
+/// Leaves as few of the positions as weigh at least `needed` together, the heaviest; of equal ones the lower.
+fn trim(selected: &mut Vec<u32>, weights: &[f32], needed: f32, order: &mut Vec<(f32, u32)>) {
+    order.clear();
+    order.extend(weights.iter().copied().zip(selected.iter().copied()));
+    order.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    let mut sum = 0.0;
+    let enough = order.iter().position(|&(weight, _)| {
+        sum += weight;
+        sum >= needed
+    });
+    if let Some(last) = enough {
+        selected.clear();
+        selected.extend(order[..=last].iter().map(|&(_, position)| position));
+        selected.sort_unstable();
     }
-    states[0].selected = selected;
+}
+
+/// The heads of a KV head that choose together.
+pub(super) fn together(rows: Rows<'_>, group: usize) -> usize {
+    match rows {
+        Rows::All | Rows::Top { select: Select::Group, .. } => group,
+        Rows::Top { select: Select::Head, .. } => 1,
+    }
 }

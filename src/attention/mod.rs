@@ -1,9 +1,11 @@
 //! Attention over cached pages: exact for prefill, full or top-N for decoding, and plain references for both.
 
 mod decode;
+mod gather;
 mod head;
 mod hits;
 mod locals;
+mod piece;
 mod prefill;
 pub mod reference;
 mod rule;
@@ -15,5 +17,5 @@ mod tests;
 pub use decode::{DecodeRow, DecodeScratch, DecodeTimes, decode};
 pub use hits::{DISTANCE_BUCKETS, HitCounts, RECENT_POSITIONS, SINK_POSITIONS, bucket};
 pub use prefill::{PrefillScratch, PrefillSpan, prefill};
-pub use rule::Rows;
+pub use rule::{Count, Rows};
 pub use shape::HeadShape;

@@ -168,7 +168,7 @@ impl Buffers {
                     *max = new_max;
                 }
                 weights[seen..].fill(f32::NEG_INFINITY);
-                *sum += softmax::weights_in_place(weights, *max);
+                *sum += softmax::weights(weights, *max);
             }
             let weights = Matrix { data: weights, stride: PAGE_TOKENS };
             let v = Matrix { data: &self.v, stride: head_dim };

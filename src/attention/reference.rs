@@ -4,7 +4,7 @@
 
 use candle_core::{D, Device, IndexOp, Result, Tensor};
 
-use super::{DecodeRow, HeadShape, PrefillSpan, Rows};
+use super::{Count, DecodeRow, HeadShape, PrefillSpan, Rows};
 use crate::cache::{PAGE_TOKENS, Page, Select, Tail};
 
 /// What [`decode`] finds.
@@ -27,27 +27,52 @@ pub struct Decoded {
 pub fn decode(shape: &HeadShape, row: &DecodeRow<'_>) -> Result<Decoded> {
     let (heads, head_dim, group) = (shape.heads, shape.head_dim, shape.group());
     let q = Tensor::from_slice(row.q, (heads, head_dim), &Device::Cpu)?;
-    let mut weights = Vec::new();
+    let (mut scores, mut weights) = (Vec::new(), Vec::new());
     for head in 0..heads {
         let k = matrix(row.k, head / group, row.len, head_dim)?;
-        let scores = (q.i(head..=head)?.matmul(&k.t()?)? * f64::from(shape.scale))?;
-        weights.push(softmax(&scores)?.flatten_all()?.to_vec1::<f32>()?);
+        let products = (q.i(head..=head)?.matmul(&k.t()?)? * f64::from(shape.scale))?;
+        weights.push(softmax(&products)?.flatten_all()?.to_vec1::<f32>()?);
+        scores.push(products.flatten_all()?.to_vec1::<f32>()?);
     }
-    let everything = Rows::Top { n: row.len, tail: Tail::None, select: Select::Head };
+    let everything = Rows::Top { n: Count::Same(row.len), tail: Tail::None, select: Select::Head };
     let Rows::Top { n, tail, select } = (if row.rows == Rows::All { everything } else { row.rows }) else {
         unreachable!("all rows are the top of all");
     };
-    let selected: Vec<Vec<u32>> = (0..heads)
-        .map(|head| match select {
-            Select::Head => largest(&weights[head], n),
-            Select::Group => {
-                let first = head / group * group;
-                let sums: Vec<f32> =
-                    (0..row.len).map(|at| weights[first..first + group].iter().map(|w| w[at]).sum()).collect();
-                largest(&sums, n)
+    let mut selected = Vec::new();
+    for head in 0..heads {
+        let together = match select {
+            Select::Head => head..head + 1,
+            Select::Group => head / group * group..(head / group + 1) * group,
+        };
+        let mass = |at: u32| together.clone().map(|head| weights[head][at as usize]).sum::<f32>();
+        // Of one head's weights the order is that of the scores, which tells small ones apart that round to nothing.
+        let by: Vec<f32> = match select {
+            Select::Head => scores[head].clone(),
+            Select::Group => (0..row.len as u32).map(mass).collect(),
+        };
+        let order = descending(&by);
+        let most = match n {
+            Count::Same(n) => n,
+            Count::Each(counts) => counts[together.clone()].iter().copied().max().unwrap_or(0) as usize,
+            Count::Mass { most, .. } => most,
+        };
+        let most = most.clamp(1, row.len);
+        let rows = match n {
+            Count::Mass { share, .. } => {
+                let needed = share * together.len() as f32;
+                let mut sum = 0.0;
+                let enough = order[..most].iter().position(|&at| {
+                    sum += mass(at);
+                    sum >= needed
+                });
+                enough.map_or(most, |last| last + 1)
             }
-        })
-        .collect();
+            _ => most,
+        };
+        let mut rows = order[..rows].to_vec();
+        rows.sort_unstable();
+        selected.push(rows);
+    }
     let mut out = Vec::new();
     let mut kept = Vec::new();
     for head in 0..heads {
@@ -102,11 +127,10 @@ fn softmax(scores: &Tensor) -> Result<Tensor> {
     weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)
 }
 
-/// Positions of the `n` largest, ascending; of equal ones the lower positions.
-fn largest(weights: &[f32], n: usize) -> Vec<u32> {
-    let mut order: Vec<u32> = (0..weights.len() as u32).collect();
-    order.sort_by(|&a, &b| weights[b as usize].total_cmp(&weights[a as usize]).then(a.cmp(&b)));
-    order.truncate(n);
-    order.sort_unstable();
+/// All positions by value, the largest first; of equal ones the lower position.
+fn descending(values: &[f32]) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..values.len() as u32).collect();
+    // A sum of products may be either zero.
+    order.sort_by(|&a, &b| (values[b as usize] + 0.0).total_cmp(&(values[a as usize] + 0.0)).then(a.cmp(&b)));
     order
 }

@@ -3,14 +3,14 @@
 use crate::cache::{Select, Tail};
 
 /// Which rows of V a decode step reads, and what stands for the others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rows {
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rows<'a> {
     /// Every row.
     All,
     /// The rows with the largest weights.
     Top {
-        /// How many each head reads, at least 1. With as many as there are rows this is [`Rows::All`].
-        n: usize,
+        /// How many. With as many as there are rows this is [`Rows::All`].
+        n: Count<'a>,
         /// What stands for the other rows.
         tail: Tail,
         /// Which query heads choose together.
@@ -18,12 +18,44 @@ pub enum Rows {
     },
 }
 
-impl Rows {
+/// How many rows a query head reads; always at least 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Count<'a> {
+    /// The same number for every head.
+    Same(usize),
+    /// A number for each query head of the layer, `[heads]`. Heads that choose together read the largest of theirs.
+    Each(&'a [u32]),
+    /// As few as hold this share of the softmax, and no more than `most`. Heads that choose together read as few as
+    /// hold it on average.
+    Mass {
+        /// The share, up to 1.
+        share: f32,
+        /// The most rows.
+        most: usize,
+    },
+}
+
+impl Rows<'_> {
     /// The rule as it acts on `len` positions: reading at least `len` rows is reading all.
     pub(super) fn over(self, len: usize) -> Self {
-        match self {
-            Self::Top { n, tail, select } if n < len => Self::Top { n: n.max(1), tail, select },
-            _ => Self::All,
-        }
+        let all = match self {
+            Self::All => true,
+            Self::Top { n: Count::Same(n), .. } => n >= len,
+            Self::Top { n: Count::Each(counts), .. } => counts.iter().all(|&n| n as usize >= len),
+            Self::Top { n: Count::Mass { share, most }, .. } => share >= 1.0 && most >= len,
+        };
+        if all { Self::All } else { self }
+    }
+}
+
+impl Count<'_> {
+    /// The most rows that the `heads` query heads from `first` on read together.
+    pub(super) fn most(self, first: usize, heads: usize) -> usize {
+        let most = match self {
+            Self::Same(n) => n,
+            Self::Each(counts) => counts[first..first + heads].iter().copied().max().unwrap_or(1) as usize,
+            Self::Mass { most, .. } => most,
+        };
+        most.max(1)
     }
 }

@@ -1,9 +1,18 @@
-//! Exact choice of the N largest weights.
+//! Exact choice of the N largest values.
 //!
-//! The N-th largest of some block maxima is a lower bound of the N-th largest weight. What lies at or above it is a
-//! few times N candidates, through which the exact cut is laid; no part of this sorts all positions.
+//! The N-th largest of some block maxima is a lower bound of the N-th largest value. What lies at or above it is a few
+//! times N candidates, through which the exact cut is laid; no part of this sorts all positions, and blocks whose
+//! maxima lie below the bound are not looked at.
 
-use crate::kernels::pick::{self, Cut};
+use crate::kernels::pick::{self, Cut, LANES, RUN};
+
+/// A run of neighbouring positions: their values, and the maxima that [`crate::kernels::softmax::clamp_maxima`] finds.
+/// All but the last run of a row are a multiple of [`RUN`] long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stretch<'a> {
+    pub values: &'a [f32],
+    pub maxima: &'a [f32],
+}
 
 /// Buffers of [`Selector::largest`], kept between calls.
 #[derive(Debug, Default)]
@@ -14,31 +23,64 @@ pub(super) struct Selector {
 }
 
 impl Selector {
-    /// The positions of the `n` largest of the first `len` weights, ascending; of equal weights the lower positions.
+    /// The positions of the `n` largest of `len` values, ascending; of equal values the lower positions.
     ///
-    /// Weights are finite and not negative. `weights` is a multiple of 64 long, zeros from `len` on, and `0 < n < len`.
-    pub(super) fn largest(&mut self, weights: &[f32], len: usize, n: usize, selected: &mut Vec<u32>) {
-        debug_assert!(0 < n && n < len && len <= weights.len() && weights.len().is_multiple_of(pick::RUN));
+    /// Values are finite; `n` is at least 1.
+    pub(super) fn largest<'a>(
+        &mut self,
+        stretches: impl Iterator<Item = Stretch<'a>> + Clone,
+        len: usize,
+        n: usize,
+        selected: &mut Vec<u32>,
+    ) {
         selected.clear();
-        // Twice as many maxima as rows asked for keep the candidates few; without that many, everything is one.
-        let runs = (len / pick::RUN * pick::LANES / (2 * n)).min(8);
-        if runs == 0 {
-            let weights = &weights[..len];
-            Cut::new(weights, 0.0, n).apply(weights, &mut |index| selected.push(index as u32));
+        if n >= len {
+            selected.extend(0..len as u32);
             return;
         }
-        self.maxima.clear();
-        pick::maxima(weights, runs, &mut self.maxima);
-        let mut floor = f32::INFINITY;
-        Cut::new(&self.maxima, 0.0, n).apply(&self.maxima, &mut |index| floor = floor.min(self.maxima[index]));
+        let floor = self.floor(stretches.clone().map(|stretch| stretch.maxima), len, n);
         self.candidates.clear();
         self.positions.clear();
-        pick::at_least(&weights[..len], floor, |index, weight| {
-            self.candidates.push(weight);
-            self.positions.push(index as u32);
-        });
-        let cut = Cut::new(&self.candidates, floor, n);
-        cut.apply(&self.candidates, &mut |index| selected.push(self.positions[index]));
+        let mut first = 0;
+        for Stretch { values, maxima } in stretches {
+            for ((values, maxima), first) in
+                values.chunks(RUN).zip(maxima.chunks_exact(LANES)).zip((first..).step_by(RUN))
+            {
+                if maxima.iter().any(|&max| max >= floor) {
+                    pick::at_least(values, floor, |index, value| {
+                        self.candidates.push(value);
+                        self.positions.push((first + index) as u32);
+                    });
+                }
+            }
+            first += values.len();
+        }
+        Cut::new(&self.candidates, floor, n).apply(&self.candidates, &mut |index| selected.push(self.positions[index]));
+    }
+
+    /// A value that at least `n` values reach.
+    fn floor<'a>(&mut self, maxima: impl Iterator<Item = &'a [f32]>, len: usize, n: usize) -> f32 {
+        // Twice as many maxima as rows asked for keep the candidates few; without that many, everything is one.
+        let runs = (len / RUN * LANES / (2 * n)).min(8);
+        if runs == 0 {
+            return f32::MIN;
+        }
+        self.maxima.clear();
+        maxima.for_each(|maxima| self.maxima.extend_from_slice(maxima));
+        let mut groups = 0;
+        for at in (0..self.maxima.len()).step_by(LANES * runs) {
+            let end = (at + LANES * runs).min(self.maxima.len());
+            let mut lanes = [f32::MIN; LANES];
+            for maxima in self.maxima[at..end].chunks_exact(LANES) {
+                lanes.iter_mut().zip(maxima).for_each(|(lane, &max)| *lane = if max > *lane { max } else { *lane });
+            }
+            self.maxima[groups * LANES..][..LANES].copy_from_slice(&lanes);
+            groups += 1;
+        }
+        let maxima = &self.maxima[..groups * LANES];
+        let mut floor = f32::MAX;
+        Cut::new(maxima, f32::MIN, n).apply(maxima, &mut |index| floor = floor.min(maxima[index]));
+        floor
     }
 }
 
@@ -47,27 +89,34 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernels::softmax::clamp_maxima;
 
     proptest! {
         #[test]
         fn it_is_what_a_sort_finds(
-            weights in prop::collection::vec(prop_oneof![
-                (0u8..4).prop_map(|few| f32::from(few) / 4.0),
-                0.0f32..1.0,
+            mut values in prop::collection::vec(prop_oneof![
+                (0u8..4).prop_map(|few| f32::from(few) / 4.0 - 0.5),
+                -1.0f32..1.0,
                 Just(0.0),
-            ], 2..1500),
+                Just(-0.0),
+            ], 1..1500),
             n in 1usize..300,
         ) {
-            let len = weights.len();
-            let n = n.min(len - 1);
+            let len = values.len();
             let mut order: Vec<usize> = (0..len).collect();
-            order.sort_by(|&a, &b| weights[b].total_cmp(&weights[a]).then(a.cmp(&b)));
-            let mut expected: Vec<u32> = order[..n].iter().map(|&at| at as u32).collect();
+            // Both zeros are the same value.
+            order.sort_by(|&a, &b| values[b].partial_cmp(&values[a]).unwrap().then(a.cmp(&b)));
+            let mut expected: Vec<u32> = order[..n.min(len)].iter().map(|&at| at as u32).collect();
             expected.sort_unstable();
-            let mut padded = weights;
-            padded.resize(len.next_multiple_of(pick::RUN), 0.0);
+            let mut maxima = Vec::new();
+            for values in values.chunks_mut(256) {
+                let mut found = vec![0.0; values.len().div_ceil(RUN) * LANES];
+                clamp_maxima(values, &mut found);
+                maxima.push(found);
+            }
+            let stretches = values.chunks(256).zip(&maxima).map(|(values, maxima)| Stretch { values, maxima });
             let mut selected = Vec::new();
-            Selector::default().largest(&padded, len, n, &mut selected);
+            Selector::default().largest(stretches, len, n, &mut selected);
             prop_assert_eq!(selected, expected);
         }
     }

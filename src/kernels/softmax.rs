@@ -3,9 +3,11 @@
 //! [`clamp_max`] comes first, so that a softmax over anything is a distribution. Sums are kept in eight lanes, in an
 //! order that depends on the length alone.
 
-use super::{cpu::by_cpu, exp::exp};
-
-const LANES: usize = 8;
+use super::{
+    cpu::by_cpu,
+    exp::exp,
+    pick::{LANES, RUN},
+};
 
 /// Holds the scores within the finite floats, one that is not a number becoming the lowest, and returns the largest;
 /// [`f32::MIN`] for no scores.
@@ -18,24 +20,25 @@ pub fn max(scores: &[f32]) -> f32 {
     by_cpu!(avx2::max(scores), max_portable(scores))
 }
 
-/// `out = e^(score − max)`, and the sum of it. Scores are finite, or −∞ for what is masked, which gives 0.
+/// [`clamp_max`] that also tells where the large ones are: eight maxima for every run of 64 scores, of the positions
+/// equal modulo eight; [`f32::MIN`] where a last run has none.
 ///
 /// # Panics
-/// When the lengths differ.
-pub fn weights(scores: &[f32], max: f32, out: &mut [f32]) -> f32 {
-    assert_eq!(scores.len(), out.len());
-    let (scores, len) = (scores.as_ptr(), scores.len());
-    // SAFETY: `len` floats to read and as many to write.
-    by_cpu!(avx2::weights(scores, out.as_mut_ptr(), len, max), unsafe {
-        weights_portable(scores, out.as_mut_ptr(), len, max)
-    })
+/// When `maxima` is not `[runs, 8]`.
+pub fn clamp_maxima(scores: &mut [f32], maxima: &mut [f32]) -> f32 {
+    assert_eq!(maxima.len(), scores.len().div_ceil(RUN) * LANES);
+    by_cpu!(avx2::clamp_maxima(scores, maxima), clamp_maxima_portable(scores, maxima));
+    max(maxima)
 }
 
-/// [`weights`] written over the scores.
-pub fn weights_in_place(scores: &mut [f32], max: f32) -> f32 {
-    let (scores, len) = (scores.as_mut_ptr(), scores.len());
-    // SAFETY: `len` floats to read and to write; each is read before it is written.
-    by_cpu!(avx2::weights(scores, scores, len, max), unsafe { weights_portable(scores, scores, len, max) })
+/// `score ← e^(score − max)`, and the sum of it. Scores are finite, or −∞ for what is masked, which gives 0.
+pub fn weights(scores: &mut [f32], max: f32) -> f32 {
+    by_cpu!(avx2::weights(scores, max), weights_portable(scores, max))
+}
+
+/// The sum that [`weights`] returns, the scores staying what they are.
+pub fn total(scores: &[f32], max: f32) -> f32 {
+    by_cpu!(avx2::total(scores, max), total_portable(scores, max))
 }
 
 /// What weights and sums relative to the largest score `old` are multiplied by to be relative to `new`.
@@ -59,16 +62,32 @@ fn max_portable(scores: &[f32]) -> f32 {
     scores.iter().fold(f32::MIN, |max, &score| if score > max { score } else { max })
 }
 
-/// # Safety
-/// `len` floats can be read at `scores` and written at `out`, which is the same place or does not overlap it.
-unsafe fn weights_portable(scores: *const f32, out: *mut f32, len: usize, max: f32) -> f32 {
+fn clamp_maxima_portable(scores: &mut [f32], maxima: &mut [f32]) {
+    clamp_max_portable(scores);
+    for (run, maxima) in scores.chunks(RUN).zip(maxima.chunks_exact_mut(LANES)) {
+        maxima.fill(f32::MIN);
+        for (at, &score) in run.iter().enumerate() {
+            let max = &mut maxima[at % LANES];
+            *max = if score > *max { score } else { *max };
+        }
+    }
+}
+
+fn weights_portable(scores: &mut [f32], max: f32) -> f32 {
+    for score in scores.iter_mut() {
+        *score = exp(*score - max);
+    }
+    sum_portable(scores, |weight| weight)
+}
+
+fn total_portable(scores: &[f32], max: f32) -> f32 {
+    sum_portable(scores, |score| exp(score - max))
+}
+
+fn sum_portable(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {
     let mut sums = [0.0; LANES];
-    for at in 0..len {
-        // SAFETY: `at` is below `len`.
-        let weight = exp(unsafe { *scores.add(at) } - max);
-        sums[at % LANES] += weight;
-        // SAFETY: as above.
-        unsafe { *out.add(at) = weight };
+    for (at, &value) in values.iter().enumerate() {
+        sums[at % LANES] += of(value);
     }
     sum8(sums)
 }
@@ -83,7 +102,9 @@ fn sum8(v: [f32; LANES]) -> f32 {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{super::exp::avx2::exp, LANES, clamp_max_portable, exp as exp1, max_portable, sum8};
+    use super::{
+        super::exp::avx2::exp, LANES, RUN, clamp_max_portable, clamp_maxima_portable, exp as exp1, max_portable, sum8,
+    };
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn clamp_max(scores: &mut [f32]) -> f32 {
@@ -118,37 +139,78 @@ mod avx2 {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn max_of(lanes: __m256) -> f32 {
-        let mut out = [0.0; LANES];
-        // SAFETY: eight floats.
-        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), lanes) };
-        max_portable(&out)
+        max_portable(&lanes_of(lanes))
     }
 
-    /// # Safety
-    /// As for `weights_portable`.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) unsafe fn weights(scores: *const f32, out: *mut f32, len: usize, max: f32) -> f32 {
+    pub(super) fn clamp_maxima(scores: &mut [f32], maxima: &mut [f32]) {
+        let (lowest, highest) = (_mm256_set1_ps(f32::MIN), _mm256_set1_ps(f32::MAX));
+        for (run, maxima) in scores.chunks_mut(RUN).zip(maxima.chunks_exact_mut(LANES)) {
+            if run.len() < RUN {
+                return clamp_maxima_portable(run, maxima);
+            }
+            let mut lanes = lowest;
+            for chunk in run.chunks_exact_mut(LANES) {
+                // SAFETY: a chunk is eight floats.
+                unsafe {
+                    // The second operand is what remains where the first is not a number.
+                    let score = _mm256_max_ps(_mm256_loadu_ps(chunk.as_ptr()), lowest);
+                    let score = _mm256_min_ps(score, highest);
+                    lanes = _mm256_max_ps(score, lanes);
+                    _mm256_storeu_ps(chunk.as_mut_ptr(), score);
+                }
+            }
+            // SAFETY: the maxima of a run are eight floats.
+            unsafe { _mm256_storeu_ps(maxima.as_mut_ptr(), lanes) };
+        }
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn weights(scores: &mut [f32], max: f32) -> f32 {
         let shift = _mm256_set1_ps(max);
         let mut sum = _mm256_setzero_ps();
-        let whole = len / LANES * LANES;
-        for at in (0..whole).step_by(LANES) {
-            // SAFETY: eight floats from `at` on are below `len`.
-            let weight = exp(_mm256_sub_ps(unsafe { _mm256_loadu_ps(scores.wrapping_add(at)) }, shift));
-            sum = _mm256_add_ps(sum, weight);
-            // SAFETY: as above.
-            unsafe { _mm256_storeu_ps(out.wrapping_add(at), weight) };
+        let mut chunks = scores.chunks_exact_mut(LANES);
+        for chunk in &mut chunks {
+            // SAFETY: a chunk is eight floats.
+            unsafe {
+                let weight = exp(_mm256_sub_ps(_mm256_loadu_ps(chunk.as_ptr()), shift));
+                sum = _mm256_add_ps(sum, weight);
+                _mm256_storeu_ps(chunk.as_mut_ptr(), weight);
+            }
         }
-        let mut sums = [0.0; LANES];
-        // SAFETY: eight floats.
-        unsafe { _mm256_storeu_ps(sums.as_mut_ptr(), sum) };
-        for at in whole..len {
-            // SAFETY: `at` is below `len`.
-            let weight = exp1(unsafe { *scores.add(at) } - max);
-            sums[at % LANES] += weight;
-            // SAFETY: as above.
-            unsafe { *out.add(at) = weight };
+        let mut sums = lanes_of(sum);
+        for (score, sum) in chunks.into_remainder().iter_mut().zip(&mut sums) {
+            *score = exp1(*score - max);
+            *sum += *score;
         }
         sum8(sums)
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn total(scores: &[f32], max: f32) -> f32 {
+        let shift = _mm256_set1_ps(max);
+        let mut sum = _mm256_setzero_ps();
+        let chunks = scores.chunks_exact(LANES);
+        let rest = chunks.remainder();
+        for chunk in chunks {
+            // SAFETY: a chunk is eight floats.
+            let score = unsafe { _mm256_loadu_ps(chunk.as_ptr()) };
+            sum = _mm256_add_ps(sum, exp(_mm256_sub_ps(score, shift)));
+        }
+        let mut sums = lanes_of(sum);
+        for (score, sum) in rest.iter().zip(&mut sums) {
+            *sum += exp1(score - max);
+        }
+        sum8(sums)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn lanes_of(values: __m256) -> [f32; LANES] {
+        let mut lanes = [0.0; LANES];
+        // SAFETY: eight floats.
+        unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), values) };
+        lanes
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -173,19 +235,18 @@ mod tests {
             let scores: Vec<f32> = (0..len).map(|at| (at as f32 * 1.7).sin() * 30.0).collect();
             let highest = max(&scores);
             assert_eq!(highest, max_portable(&scores));
-            let (mut fast, mut plain) = (vec![0.0; len], vec![0.0; len]);
-            let fast_sum = weights(&scores, highest, &mut fast);
-            // SAFETY: `len` floats each.
-            let plain_sum = unsafe { weights_portable(scores.as_ptr(), plain.as_mut_ptr(), len, highest) };
+            let (mut fast, mut plain) = (scores.clone(), scores.clone());
+            let fast_sum = weights(&mut fast, highest);
+            let plain_sum = weights_portable(&mut plain, highest);
             assert!((fast_sum - plain_sum).abs() <= 1e-6 * plain_sum);
             for (fast, plain) in fast.iter().zip(&plain) {
                 assert!((fast - plain).abs() <= 1e-6 * plain, "{fast} {plain}");
             }
-            let mut in_place = scores.clone();
-            assert_eq!(weights_in_place(&mut in_place, highest).to_bits(), fast_sum.to_bits());
-            assert_eq!(in_place, fast);
-            scale(&mut in_place, 0.5);
-            assert!(in_place.iter().zip(&fast).all(|(half, whole)| *half == whole * 0.5));
+            assert_eq!(total(&scores, highest).to_bits(), fast_sum.to_bits());
+            assert_eq!(total_portable(&scores, highest).to_bits(), plain_sum.to_bits());
+            let mut halves = fast.clone();
+            scale(&mut halves, 0.5);
+            assert!(halves.iter().zip(&fast).all(|(half, whole)| *half == whole * 0.5));
         }
     }
 
@@ -201,10 +262,30 @@ mod tests {
                     assert_eq!(highest, clamp_max_portable(&mut plain));
                     assert_eq!(scores, plain);
                     assert_eq!(highest, max(&scores));
-                    let sum = weights_in_place(&mut scores, highest);
+                    let mut maxima = [0.0; LANES];
+                    assert_eq!(clamp_maxima(&mut plain, &mut maxima), highest);
+                    let sum = weights(&mut scores, highest);
                     assert!(sum.is_finite() && sum >= 1.0, "{bad} {fill} {len}: {sum}");
                     assert!(scores.iter().all(|weight| (0.0..=1.0).contains(weight)), "{scores:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn maxima_are_those_of_their_lanes() {
+        for len in [1, 63, 64, 65, 256, 300] {
+            let mut scores: Vec<f32> = (0..len).map(|at| (at as f32 * 2.3).sin() * 9.0 - 4.0).collect();
+            scores[len / 3] = f32::NAN;
+            let mut plain = scores.clone();
+            let (mut fast_maxima, mut maxima) =
+                (vec![0.0; len.div_ceil(RUN) * LANES], vec![0.0; len.div_ceil(RUN) * LANES]);
+            assert_eq!(clamp_maxima(&mut scores, &mut fast_maxima), clamp_max(&mut plain.clone()));
+            clamp_maxima_portable(&mut plain, &mut maxima);
+            assert_eq!((&scores, &fast_maxima), (&plain, &maxima));
+            for (at, &max) in maxima.iter().enumerate() {
+                let run = scores.chunks(RUN).nth(at / LANES).unwrap();
+                assert_eq!(max, run.iter().skip(at % LANES).step_by(LANES).fold(f32::MIN, |max, &x| max.max(x)));
             }
         }
     }
@@ -214,7 +295,7 @@ mod tests {
         let mut scores = [f32::NEG_INFINITY; 10];
         assert_eq!(max(&scores), f32::MIN);
         scores[3] = f32::MIN;
-        assert_eq!(weights_in_place(&mut scores, f32::MIN), 1.0);
+        assert_eq!(weights(&mut scores, f32::MIN), 1.0);
         assert_eq!(factor(f32::NEG_INFINITY, f32::MIN), 0.0);
     }
 }

@@ -90,6 +90,28 @@ impl Pool {
         });
     }
 
+    /// [`Pool::run_split`] over items and the rows that belong to them, `[items, width]`:
+    /// `task(index, items of the part, rows of the part)`.
+    ///
+    /// # Panics
+    /// When `bounds` falls or ends beyond the items, or there are fewer rows than items.
+    pub fn run_split_rows<T: Send, U: Send>(
+        &self,
+        items: &mut [T],
+        rows: &mut [U],
+        width: usize,
+        bounds: &[usize],
+        task: impl Fn(usize, &mut [T], &mut [U]) + Sync,
+    ) {
+        assert!(bounds.last().is_none_or(|&end| end * width <= rows.len()), "rows of a split");
+        let base = Base::new(rows);
+        self.run_split(items, bounds, |index, items| {
+            let (start, end) = (bounds[index], bounds[index + 1]);
+            // SAFETY: the bounds rise and end inside, so the parts are disjoint; each index runs once within `run_split`.
+            task(index, items, unsafe { base.part(start * width, (end - start) * width) });
+        });
+    }
+
     /// One task per tile of the row-major matrix `items`, `[rows, width]`: tile rows are cut at `bounds`, tile columns
     /// every `columns`. `task(row tile, column tile, tile)`; the last row tiles are started first, because under a
     /// causal mask they take longest.
@@ -137,6 +159,15 @@ mod tests {
         assert!(items[5..100].iter().all(|&item| item == 102));
         assert!(items[100..].iter().all(|&item| item == 11));
         pool.run_chunks(&mut Vec::<u32>::new(), 0, |_, _| unreachable!());
+        let mut rows = vec![0u32; 103 * 2];
+        pool.run_split_rows(&mut items, &mut rows, 2, &[3, 5, 100], |index, items, rows| {
+            items.fill(index as u32);
+            rows.fill(200 + index as u32);
+        });
+        let at = |value: u32| (items.iter().filter(|&&item| item == value).count(), value);
+        assert_eq!([at(0), at(1)], [(2, 0), (95, 1)]);
+        assert!(rows[6..10].iter().all(|&row| row == 200) && rows[10..200].iter().all(|&row| row == 201));
+        assert!(rows[..6].iter().chain(&rows[200..]).all(|&row| row == 0));
     }
 
     #[test]

@@ -8,8 +8,10 @@ use std::time::Instant;
 
 use super::{LanguageModel, LogitRows, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
 use crate::{
-    attention::{DecodeRow, DecodeScratch, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill},
-    cache::{Place, Policy, Select},
+    attention::{
+        Count, DecodeRow, DecodeScratch, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill,
+    },
+    cache::{Place, Policy},
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
 };
 
@@ -224,7 +226,7 @@ impl Forward {
                     }
                 }
             }
-            count_v_reads(index, spans, &heads, &mut self.traffic);
+            count_v_reads(index, spans, &heads, &self.decode, &mut self.traffic);
         }
         if !exact_q.is_empty() {
             let started = Instant::now();
@@ -344,32 +346,30 @@ fn policy_reads<'a>(
     reads
 }
 
-/// Counts the bytes of V that the policy rows of a layer read, by the tier they came from.
-fn count_v_reads(layer: usize, spans: &[Span], shape: &HeadShape, traffic: &mut Traffic) {
+/// Counts the bytes of V that the policy rows of a layer read, by the tier they came from: every row once per KV head,
+/// unless heads chose their own.
+fn count_v_reads(layer: usize, spans: &[Span], shape: &HeadShape, decoded: &DecodeScratch, traffic: &mut Traffic) {
+    let mut row = 0;
     for span in spans {
-        let Reading::Policy(policy) = span.reading else { break };
+        let Reading::Policy(_) = span.reading else { break };
         for offset in 0..span.tokens.len() {
             let len = span.cache.len() + offset + 1;
-            // Every row once per KV head, unless heads choose their own.
-            let rows = match rows_of(policy, layer) {
-                Rows::Top { n, select: Select::Head, .. } if n < len => n * shape.heads,
-                Rows::Top { n, .. } if n < len => n * shape.kv_heads,
-                _ => len * shape.kv_heads,
-            };
+            let rows = decoded.fetched(row).unwrap_or(len * shape.kv_heads);
             let bytes = rows as u64 * span.cache.v(layer)[0].row_bytes();
             match span.cache.v_place(layer) {
                 Place::Device => traffic.device += bytes,
                 Place::Host => traffic.host += bytes,
             }
+            row += 1;
         }
     }
 }
 
 /// The rows that a policy reads in a layer.
-fn rows_of(policy: Policy, layer: usize) -> Rows {
+fn rows_of(policy: Policy, layer: usize) -> Rows<'static> {
     match policy {
         Policy::KCache(knobs) if layer >= knobs.dense => {
-            Rows::Top { n: knobs.n, tail: knobs.tail, select: knobs.select }
+            Rows::Top { n: Count::Same(knobs.n), tail: knobs.tail, select: knobs.select }
         }
         _ => Rows::All,
     }
