@@ -85,7 +85,7 @@ fn turn(max_tokens: usize) -> Turn {
 
 fn feed(engine: &Engine, session: u32, tokens: &[u32], turn: Turn) {
     let (session, tokens) = (SessionId(session), tokens.to_vec());
-    engine.ops().send(Op::Feed { session, prefilled: None, tokens, turn }).unwrap();
+    engine.ops().send(Op::Feed { session, prefilled: None, tokens, turn, once: false }).unwrap();
 }
 
 /// A linear congruential generator (Knuth's MMIX constants).

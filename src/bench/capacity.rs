@@ -21,7 +21,7 @@ use crate::{
     cache::{Full, LaneCache, Policy},
     engine::{
         Engine, EngineError, EngineOptions, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Prefilled,
-        Scheduling, SessionId, Turn, workspace_bytes,
+        Scheduling, SessionId, Step, Turn, workspace_bytes,
     },
     kernels::Pool,
     model::{Forward, LanguageModel, LogitRows, Reading, Span},
@@ -122,6 +122,16 @@ pub struct CapacityRun {
     pub tok_s_max: Option<f64>,
     /// The median step of them, in ms.
     pub step_ms_p50: Option<f64>,
+    /// Of it the linear layers, the median, in ms.
+    pub linear_ms: Option<f64>,
+    /// Attention.
+    pub attention_ms: Option<f64>,
+    /// The output head.
+    pub head_ms: Option<f64>,
+    /// Choosing the next tokens.
+    pub sampling_ms: Option<f64>,
+    /// Norms, rope, cache writes, scheduling and everything else.
+    pub other_ms: Option<f64>,
     /// From the request to its first token, waiting included: the median.
     pub ttft_ms_p50: Option<f64>,
     /// 99 of 100 waited at most so long.
@@ -145,8 +155,8 @@ pub struct CapacityRun {
 /// What one round of one policy showed.
 #[derive(Debug, Default)]
 struct Round {
-    /// Times of the steps that count, in ms, and the tokens they gave.
-    steps: Vec<f64>,
+    /// The steps that count, and the tokens they gave.
+    steps: Vec<Step>,
     tokens: usize,
     resident: usize,
     ttft: Vec<f64>,
@@ -299,7 +309,7 @@ impl Trial<'_> {
             let cached = prefilled.as_ref().map_or(0, |prefilled| prefilled.tokens().len());
             let tokens = prompt[cached..].to_vec();
             let opening = Op::Open { session, name: String::new(), system: None, lanes: vec![LANE] };
-            for op in [opening, Op::Feed { session, prefilled, tokens, turn }] {
+            for op in [opening, Op::Feed { session, prefilled, tokens, turn, once: true }] {
                 // An engine that has ended says why in its last event.
                 let _ = engine.ops().send(op);
             }
@@ -360,8 +370,8 @@ impl Watch {
                 self.round.resident = self.round.resident.max(self.count(Scheduling::Running));
                 self.full = self.count(Scheduling::Waiting) > 0;
                 if self.full {
-                    self.round.steps.push(step.total_ms);
                     self.round.tokens += step.decode_rows;
+                    self.round.steps.push(step);
                 }
             }
             EventKind::Token(token) => {
@@ -395,12 +405,15 @@ impl Watch {
 impl CapacityRun {
     fn of(policy: &str, budget: u64, rounds: &[Round]) -> Self {
         let speeds = rounds.iter().filter_map(|round| {
-            let seconds = round.steps.iter().sum::<f64>() / 1e3;
+            let seconds = round.steps.iter().map(|step| step.total_ms).sum::<f64>() / 1e3;
             (seconds > 0.0).then(|| round.tokens as f64 / seconds)
         });
         let speed = Spread::of(speeds);
         let all = |of: fn(&Round) -> &Vec<f64>| sorted(rounds.iter().flat_map(of).copied());
-        let (steps, ttft, itl) = (all(|round| &round.steps), all(|round| &round.ttft), all(|round| &round.itl));
+        let (ttft, itl) = (all(|round| &round.ttft), all(|round| &round.itl));
+        let steps = || rounds.iter().flat_map(|round| &round.steps);
+        let step = |of: fn(&Step) -> f64| quantile(&sorted(steps().map(of)), 0.5);
+        let attention = |step: &Step| step.stages.scores_ms + step.stages.select_ms + step.stages.gather_ms;
         Self {
             policy: policy.to_owned(),
             budget_bytes: budget,
@@ -408,7 +421,12 @@ impl CapacityRun {
             tok_s: speed.map(|speed| speed.median),
             tok_s_min: speed.map(|speed| speed.min),
             tok_s_max: speed.map(|speed| speed.max),
-            step_ms_p50: quantile(&steps, 0.5),
+            step_ms_p50: step(|step| step.total_ms),
+            linear_ms: step(|step| step.stages.linear_ms),
+            attention_ms: step(attention),
+            head_ms: step(|step| step.stages.head_ms),
+            sampling_ms: step(|step| step.stages.sampling_ms),
+            other_ms: step(|step| step.stages.other_ms),
             ttft_ms_p50: quantile(&ttft, 0.5),
             ttft_ms_p99: quantile(&ttft, 0.99),
             itl_ms_p50: quantile(&itl, 0.5),

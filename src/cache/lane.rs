@@ -1,9 +1,9 @@
 //! The cache of one lane: its two tiers, and the sequences' pages taken from them by the lane's policy.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::ops::Range;
 
 use super::{
-    Format, Full, Knobs, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
+    Format, Full, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
     blocks::{BlockId, Blocks},
     sequence::{LayerCache, add_row},
     tier::Owner,
@@ -41,55 +41,28 @@ impl CacheShape {
 /// Two tiers and the policy that says what goes where.
 #[derive(Debug)]
 pub struct LaneCache {
-    shape: CacheShape,
-    policy: Policy,
-    device: Tier,
-    host: Tier,
-    blocks: Blocks,
-}
-
-/// The books of a lane do not agree with the pages its sequences hold. Always a bug.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unbalanced {
-    /// An account of a tier is wrong.
-    #[error("the ledger says {booked} bytes of {owner} on the {place:?} tier, the sequences hold {held}")]
-    Bytes {
-        /// Which tier.
-        place: Place,
-        /// Whose account.
-        owner: &'static str,
-        /// What the account says.
-        booked: u64,
-        /// What the sequences hold.
-        held: u64,
-    },
-    /// The count of who holds a block is wrong, or its holders do not hold the same pages.
-    #[error("the table says that block {block} is held by {counted} sequences, {held} hold it with the same pages")]
-    Holders {
-        /// Which block.
-        block: u32,
-        /// What the table says.
-        counted: u32,
-        /// How many hold it.
-        held: u32,
-    },
+    pub(super) shape: CacheShape,
+    pub(super) policy: Policy,
+    pub(super) device: Tier,
+    pub(super) host: Tier,
+    pub(super) blocks: Blocks,
 }
 
 /// Bytes of a block on each tier, by owner.
 #[derive(Debug, Clone, Copy)]
-struct BlockBytes {
-    device_k: u64,
-    device_v: u64,
-    host_k: u64,
-    host_v: u64,
+pub(super) struct BlockBytes {
+    pub device_k: u64,
+    pub device_v: u64,
+    pub host_k: u64,
+    pub host_v: u64,
 }
 
 impl BlockBytes {
-    fn device(self) -> u64 {
+    pub fn device(self) -> u64 {
         self.device_k + self.device_v
     }
 
-    fn host(self) -> u64 {
+    pub fn host(self) -> u64 {
         self.host_k + self.host_v
     }
 }
@@ -147,16 +120,16 @@ impl LaneCache {
     }
 
     /// Whether the running sums of V are kept: always under `kcache`, so that `tail=mean` can be turned on at any time.
-    fn keeps_sums(&self) -> bool {
+    pub(super) fn keeps_sums(&self) -> bool {
         matches!(self.policy, Policy::KCache(_))
     }
 
-    fn sum_bytes(&self) -> u64 {
+    pub(super) fn sum_bytes(&self) -> u64 {
         if self.keeps_sums() { self.shape.sum_bytes() } else { 0 }
     }
 
     /// A block at a place: on the device V lies as the policy says, on the host everything is there.
-    fn block_bytes(&self, place: Place) -> BlockBytes {
+    pub(super) fn block_bytes(&self, place: Place) -> BlockBytes {
         let layers = self.shape.layers as u64;
         let device_v = self.policy.device_v_layers(self.shape.layers) as u64;
         let [k, v] = self.formats().map(|format| self.shape.page_bytes(format));
@@ -236,142 +209,12 @@ impl LaneCache {
         self.device.room(device)?;
         self.host.room(host)?;
         self.bring_back(sequence)?;
-        let CacheShape { kv_heads, head_dim, .. } = self.shape;
-        let [k, v] = self.formats();
         let needed = (sequence.len + tokens).div_ceil(PAGE_TOKENS);
         while sequence.blocks.len() < needed {
             self.book(Place::Device)?;
             sequence.blocks.push(self.blocks.add());
-            for layer in &mut sequence.layers {
-                layer.k.push(Page::new(k, kv_heads, head_dim));
-                layer.v.push(Page::new(v, kv_heads, head_dim));
-            }
         }
         Ok(())
-    }
-
-    /// Has a sequence begin with the first `shared` tokens of `donor`, a sequence of this lane: it holds the same pages.
-    /// Both must agree in the tokens that `sequence` has. Then it is given pages for `tokens` more.
-    ///
-    /// # Panics
-    /// When `shared` or the length of `sequence` is no whole number of pages, or `donor` has not so many tokens.
-    pub fn adopt(
-        &mut self,
-        sequence: &mut SequenceCache,
-        donor: &SequenceCache,
-        shared: usize,
-        tokens: usize,
-    ) -> Result<(), Full> {
-        let (from, to) = (sequence.len / PAGE_TOKENS, shared / PAGE_TOKENS);
-        assert!(
-            sequence.len.is_multiple_of(PAGE_TOKENS) && shared.is_multiple_of(PAGE_TOKENS),
-            "full pages are shared"
-        );
-        assert!(sequence.len <= shared && shared <= donor.len, "what is shared has been written");
-        self.trim(sequence);
-        let (device, host) = self.growth_sharing(sequence, Some((donor, shared)), tokens);
-        self.device.room(device)?;
-        self.host.room(host)?;
-        self.bring_back(sequence)?;
-        for index in from..to {
-            let id = donor.blocks[index];
-            if self.blocks.get(id).place == Place::Host {
-                self.relocate(id, Place::Device)?;
-            }
-            self.blocks.share(id);
-            sequence.blocks.push(id);
-            for (layer, from) in sequence.layers.iter_mut().zip(&donor.layers) {
-                layer.k.push(from.k[index].share());
-                layer.v.push(from.v[index].share());
-            }
-        }
-        for layer in &mut sequence.layers {
-            layer.sum_rows(sequence.len..shared, self.shape);
-        }
-        sequence.len = shared;
-        self.grow(sequence, tokens)
-    }
-
-    /// Moves what a sequence holds on the device to the host tier, as it is; [`LaneCache::grow`] brings it back. Pages
-    /// that a resident sequence shares stay.
-    pub fn set_aside(&mut self, sequence: &mut SequenceCache) -> Result<(), Full> {
-        if sequence.residence != Some(Place::Device) {
-            return Ok(());
-        }
-        let sole = |id: &&BlockId| self.blocks.get(**id).residents == 1;
-        let moving = sequence.blocks.iter().filter(sole).count() as u64;
-        let (resident, aside) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
-        self.host.room(self.sum_bytes() + moving * (aside.host() - resident.host()))?;
-        for &id in &sequence.blocks {
-            if self.blocks.set_resident(id, false) == 0 {
-                self.relocate(id, Place::Host)?;
-            }
-        }
-        self.device.give(Owner::Tail, self.sum_bytes());
-        self.host.take(Owner::Tail, self.sum_bytes())?;
-        sequence.residence = Some(Place::Host);
-        Ok(())
-    }
-
-    /// Makes a sequence resident. The room must have been checked.
-    fn bring_back(&mut self, sequence: &mut SequenceCache) -> Result<(), Full> {
-        if sequence.residence == Some(Place::Device) {
-            return Ok(());
-        }
-        self.device.take(Owner::Tail, self.sum_bytes())?;
-        match sequence.residence {
-            Some(_) => self.host.give(Owner::Tail, self.sum_bytes()),
-            None if self.keeps_sums() => {
-                let width = self.shape.kv_heads * self.shape.head_dim;
-                sequence.layers.iter_mut().for_each(|layer| layer.v_sum = vec![0.0; width]);
-            }
-            None => {}
-        }
-        for &id in &sequence.blocks {
-            if self.blocks.get(id).place == Place::Host {
-                self.relocate(id, Place::Device)?;
-            }
-            self.blocks.set_resident(id, true);
-        }
-        sequence.residence = Some(Place::Device);
-        Ok(())
-    }
-
-    fn book(&mut self, place: Place) -> Result<(), Full> {
-        let bytes = self.block_bytes(place);
-        self.device.take(Owner::K, bytes.device_k)?;
-        self.device.take(Owner::V, bytes.device_v)?;
-        self.host.take(Owner::K, bytes.host_k)?;
-        self.host.take(Owner::V, bytes.host_v)
-    }
-
-    fn give_back(&mut self, place: Place) {
-        let bytes = self.block_bytes(place);
-        self.device.give(Owner::K, bytes.device_k);
-        self.device.give(Owner::V, bytes.device_v);
-        self.host.give(Owner::K, bytes.host_k);
-        self.host.give(Owner::V, bytes.host_v);
-    }
-
-    /// Moves a block between the tiers. The room must have been checked.
-    fn relocate(&mut self, id: BlockId, to: Place) -> Result<(), Full> {
-        self.give_back(self.blocks.get(id).place);
-        self.blocks.moved(id, to);
-        self.book(to)
-    }
-
-    /// A sequence lets go of a block.
-    fn release(&mut self, id: BlockId, resident: bool) {
-        let left = self.blocks.release(id, resident);
-        if left.holders == 0 {
-            self.give_back(left.place);
-        } else if left.residents == 0 && left.place == Place::Device {
-            let (here, there) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
-            // Where the host has no room it stays, stranded, until its holders are freed.
-            if self.host.room(there.host() - here.host()).is_ok() {
-                self.relocate(id, Place::Host).expect("the room was checked");
-            }
-        }
     }
 
     /// Takes a sequence's pages back.
@@ -421,11 +264,12 @@ impl LaneCache {
     /// When it is not empty, or has not grown.
     pub fn copy(&self, sequence: &mut SequenceCache, of: &SequenceCache) {
         assert!(sequence.len == 0 && sequence.capacity() >= of.len, "a copy needs empty pages");
-        let same = self.formats()[1] == of.formats()[1];
+        let [k, v] = self.formats();
+        let same = v == of.formats()[1];
+        let pages = of.len.div_ceil(PAGE_TOKENS);
         for (to, from) in sequence.layers.iter_mut().zip(&of.layers) {
-            for (to, from) in to.k.iter_mut().zip(&from.k).chain(to.v.iter_mut().zip(&from.v)) {
-                to.copy_from(from);
-            }
+            to.k = from.k[..pages].iter().map(|page| Page::copy(k, page)).collect();
+            to.v = from.v[..pages].iter().map(|page| Page::copy(v, page)).collect();
             if same && to.v_sum.len() == from.v_sum.len() {
                 to.v_sum.copy_from_slice(&from.v_sum);
             } else {
@@ -434,109 +278,11 @@ impl LaneCache {
         }
         sequence.len = of.len;
     }
-
-    /// Changes the knobs of a `kcache` lane. Where `dense` changes, V pages of the layers concerned move between the
-    /// tiers, of all sequences (`sequences` are all of the lane's) or, when they do not fit, of none.
-    ///
-    /// # Panics
-    /// When the keys would have to be stored otherwise.
-    pub fn set_knobs<'a>(
-        &mut self,
-        knobs: Knobs,
-        sequences: impl Iterator<Item = &'a mut SequenceCache>,
-    ) -> Result<(), Full> {
-        self.knobs_fit(knobs)?;
-        let (up, down) = self.knobs_move(knobs);
-        self.device.give(Owner::V, down);
-        self.host.give(Owner::V, up);
-        self.device.take(Owner::V, up)?;
-        self.host.take(Owner::V, down)?;
-        self.policy = Policy::KCache(knobs);
-        for sequence in sequences {
-            sequence.device_v_layers = self.policy.device_v_layers(self.shape.layers);
-        }
-        Ok(())
-    }
-
-    /// Whether there is room for what moves when the knobs of a `kcache` lane change.
-    pub fn knobs_fit(&self, knobs: Knobs) -> Result<(), Full> {
-        let (up, down) = self.knobs_move(knobs);
-        self.device.room(up)?;
-        self.host.room(down)
-    }
-
-    /// Bytes of V that move to the device and to the host.
-    fn knobs_move(&self, knobs: Knobs) -> (u64, u64) {
-        let policy = Policy::KCache(knobs);
-        assert_eq!(self.formats(), policy.formats(), "pages keep their format");
-        let [_, v] = self.formats();
-        // What lies on the host lies there whole, whatever the policy says.
-        let layer = self.blocks.on_device() as u64 * self.shape.page_bytes(v);
-        let [old, new] = [self.policy, policy].map(|policy| policy.device_v_layers(self.shape.layers) as u64);
-        (new.saturating_sub(old) * layer, old.saturating_sub(new) * layer)
-    }
-
-    /// Counts every page that `sequences` (all of the lane's) hold, each once, and compares with the books; and who
-    /// holds what with the table of blocks.
-    pub fn check<'a>(&self, sequences: impl Iterator<Item = &'a SequenceCache>) -> Result<(), Unbalanced> {
-        let (mut device, mut host) = ([0; 3], [0; 3]);
-        let mut seen: BTreeMap<BlockId, (u32, u32, usize, &SequenceCache)> = BTreeMap::new();
-        for sequence in sequences {
-            let resident = u32::from(sequence.residence == Some(Place::Device));
-            let sums: u64 = sequence.layers.iter().map(|layer| size_of_val(layer.v_sum.as_slice()) as u64).sum();
-            match sequence.residence {
-                Some(Place::Device) => device[2] += sums,
-                _ => host[2] += sums,
-            }
-            for (index, &id) in sequence.blocks.iter().enumerate() {
-                let (holders, residents, at, first) = seen.entry(id).or_insert((0, 0, index, sequence));
-                let mut pages = sequence.layers.iter().zip(&first.layers);
-                if pages.all(|(a, b)| a.k[index].is(&b.k[*at]) && a.v[index].is(&b.v[*at])) {
-                    *holders += 1;
-                    *residents += resident;
-                }
-            }
-        }
-        for (&id, &(holders, residents, index, sequence)) in &seen {
-            let block = self.blocks.get(id);
-            for (counted, held) in [(block.holders, holders), (block.residents, residents)] {
-                if counted != held {
-                    return Err(Unbalanced::Holders { block: id, counted, held });
-                }
-            }
-            for (at, layer) in sequence.layers.iter().enumerate() {
-                let (k, v) = (layer.k[index].bytes(), layer.v[index].bytes());
-                let v_place = sequence.v_place(at);
-                match block.place {
-                    Place::Device => device[0] += k,
-                    Place::Host => host[0] += k,
-                }
-                match (block.place, v_place) {
-                    (Place::Device, Place::Device) => device[1] += v,
-                    _ => host[1] += v,
-                }
-            }
-        }
-        if self.blocks.held() != seen.len() {
-            let (counted, held) = (self.blocks.held() as u32, seen.len() as u32);
-            return Err(Unbalanced::Holders { block: u32::MAX, counted, held });
-        }
-        let owners = [(Owner::K, "K"), (Owner::V, "V"), (Owner::Tail, "tail")];
-        for (tier, counted) in [(&self.device, device), (&self.host, host)] {
-            for ((owner, name), held) in owners.into_iter().zip(counted) {
-                let booked = tier.held(owner);
-                if booked != held {
-                    return Err(Unbalanced::Bytes { place: tier.place(), owner: name, booked, held });
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 impl LayerCache {
     /// Adds rows to the running sum, in the order in which they were written.
-    fn sum_rows(&mut self, positions: Range<usize>, shape: CacheShape) {
+    pub(super) fn sum_rows(&mut self, positions: Range<usize>, shape: CacheShape) {
         if self.v_sum.is_empty() {
             return;
         }
@@ -632,5 +378,85 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn same_rows(a: &SequenceCache, b: &SequenceCache) {
+        assert_eq!(a.len(), b.len());
+        for layer in 0..SHAPE.layers {
+            for (a, b) in a.k(layer).iter().zip(b.k(layer)).chain(a.v(layer).iter().zip(b.v(layer))) {
+                assert_eq!(a.rows(1, 0, PAGE_TOKENS), b.rows(1, 0, PAGE_TOKENS));
+            }
+            assert_eq!(a.v_sum(layer), b.v_sum(layer));
+        }
+    }
+
+    #[test]
+    fn what_is_set_aside_is_booked_on_the_host_and_comes_back_as_it_was() {
+        for policy in ["kv", "kv-q8", "kcache:dense=1", "kcache:dense=0,k=q8"] {
+            let mut lane = lane(policy);
+            let mut sequence = filled(&mut lane, 100);
+            let (device, host) = (lane.device().used(), lane.host().used());
+            lane.set_aside(&mut sequence).unwrap();
+            assert_eq!((lane.device().used(), lane.host().used()), (0, device + host), "{policy}");
+            assert_eq!(lane.growth(&sequence, 0).0, device, "{policy}: the way back");
+            lane.check([&sequence].into_iter()).unwrap();
+            // A host without room takes nothing, and nothing changes.
+            lane.grow(&mut sequence, 0).unwrap();
+            assert_eq!((lane.device().used(), lane.host().used()), (device, host), "{policy}");
+            lane.host.set_cap(Some(host + device - 1));
+            lane.set_aside(&mut sequence).unwrap_err();
+            lane.check([&sequence].into_iter()).unwrap();
+            let written = filled(&mut super::tests::lane(policy), 100);
+            same_rows(&sequence, &written);
+            lane.close(sequence);
+            assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
+        }
+    }
+
+    #[test]
+    fn shared_pages_are_booked_once_and_stay_where_somebody_needs_them() {
+        for policy in ["kv", "kv-q8", "kcache:dense=1", "kcache:dense=0,k=q8"] {
+            let mut lane = lane(policy);
+            let mut first = filled(&mut lane, 150);
+            let one = lane.device().used();
+            let (block, _) = lane.resident_block();
+            let mut second = lane.open().unwrap();
+            lane.grow(&mut second, 150).unwrap();
+            lane.adopt(&mut second, &first, 128, 22).unwrap();
+            assert_eq!(lane.device().used(), one + lane.sum_bytes() + block, "{policy}: one page of its own");
+            same_rows(&second, &filled(&mut super::tests::lane(policy), 128));
+            lane.check([&first, &second].into_iter()).unwrap();
+
+            // Only what nobody else on the device has moves; the rest moves when the last has gone.
+            lane.set_aside(&mut first).unwrap();
+            assert_eq!(lane.device_blocks(), 3, "{policy}");
+            lane.set_aside(&mut second).unwrap();
+            assert_eq!((lane.device_blocks(), lane.device().used()), (0, 0), "{policy}");
+            lane.check([&first, &second].into_iter()).unwrap();
+            lane.grow(&mut second, 0).unwrap();
+            assert_eq!(lane.device_blocks(), 3, "{policy}");
+            lane.check([&first, &second].into_iter()).unwrap();
+
+            // The last on the device goes while the host has no room: its pages are stranded, and still in the books.
+            lane.host.set_cap(Some(0));
+            lane.close(second);
+            assert!(lane.any_stranded() && lane.device_blocks() == 2, "{policy}");
+            lane.check([&first].into_iter()).unwrap();
+            lane.vacate(&mut first);
+            assert!(!lane.any_stranded());
+            assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
+        }
+    }
+
+    #[test]
+    fn the_audit_finds_a_page_that_is_not_the_shared_one() {
+        let mut lane = lane("kv");
+        let first = filled(&mut lane, 64);
+        let mut second = lane.open().unwrap();
+        lane.adopt(&mut second, &first, 64, 0).unwrap();
+        second.layers[1].v[0] = Page::copy(Format::F16, &first.layers[1].v[0]);
+        let error = lane.check([&first, &second].into_iter()).unwrap_err();
+        assert!(error.to_string().contains("held by 2 sequences, 1 hold it"), "{error}");
+        assert!(lane.check([&first].into_iter()).is_err(), "a holder is missing");
     }
 }

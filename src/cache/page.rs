@@ -82,6 +82,32 @@ impl Page {
         Self { data, head_dim }
     }
 
+    /// A page of its own with the rows of another. Where the formats differ, its values are rounded once more.
+    pub fn copy(format: Format, other: &Self) -> Self {
+        if format != other.format() {
+            let kv_heads = other.values() / (PAGE_TOKENS * other.head_dim);
+            let mut copy = Self::new(format, kv_heads, other.head_dim);
+            let mut row = vec![0.0; other.head_dim];
+            for at in 0..kv_heads * PAGE_TOKENS {
+                other.read(at / PAGE_TOKENS, at % PAGE_TOKENS, &mut row);
+                copy.write(at / PAGE_TOKENS, at % PAGE_TOKENS, &row);
+            }
+            return copy;
+        }
+        let data = match &other.data {
+            Data::F16(values) => Data::F16(Arc::from(&values[..])),
+            Data::Q8 { values, scales } => Data::Q8 { values: Arc::from(&values[..]), scales: Arc::from(&scales[..]) },
+        };
+        Self { data, head_dim: other.head_dim }
+    }
+
+    fn values(&self) -> usize {
+        match &self.data {
+            Data::F16(values) => values.len(),
+            Data::Q8 { values, .. } => values.len(),
+        }
+    }
+
     /// The same page for another sequence. From now on it can be read, and written no more.
     pub fn share(&self) -> Self {
         Self { data: self.data.clone(), head_dim: self.head_dim }
@@ -160,32 +186,6 @@ impl Page {
             CachedRows::Q8(values) => q8::widen(values, self.head_dim, row),
         }
     }
-
-    /// Takes over the rows of a page of the same heads. Where the formats differ, its values are rounded once more.
-    ///
-    /// # Panics
-    /// When the page written to is shared.
-    pub fn copy_from(&mut self, other: &Self) {
-        match (&mut self.data, &other.data) {
-            (Data::F16(to), Data::F16(from)) => alone(to).copy_from_slice(from),
-            (Data::Q8 { values, scales }, Data::Q8 { values: from_values, scales: from_scales }) => {
-                alone(values).copy_from_slice(from_values);
-                alone(scales).copy_from_slice(from_scales);
-            }
-            (to, _) => {
-                let values = match to {
-                    Data::F16(values) => values.len(),
-                    Data::Q8 { values, .. } => values.len(),
-                };
-                let mut row = vec![0.0; self.head_dim];
-                for at in 0..values / self.head_dim {
-                    let (kv_head, slot) = (at / PAGE_TOKENS, at % PAGE_TOKENS);
-                    other.read(kv_head, slot, &mut row);
-                    self.write(kv_head, slot, &row);
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -209,8 +209,7 @@ mod tests {
             assert_eq!(back, vec![0.0; head_dim]);
 
             for into in [Format::F16, Format::Q8] {
-                let mut copy = Page::new(into, kv_heads, head_dim);
-                copy.copy_from(&page);
+                let copy = Page::copy(into, &page);
                 assert_eq!(copy.format(), into);
                 if into == format {
                     assert_eq!(copy.rows(1, 0, 64), page.rows(1, 0, 64));

@@ -18,7 +18,8 @@ pub struct SequenceCache {
     head_dim: usize,
 }
 
-/// One layer of it.
+/// One layer of it. Memory for a page is taken when its first row comes, so that a long prompt starts at once; booked it
+/// is when the sequence grows.
 #[derive(Debug)]
 pub(super) struct LayerCache {
     pub(super) k: Vec<Page>,
@@ -73,12 +74,12 @@ impl SequenceCache {
         self.residence
     }
 
-    /// The K pages of a layer.
+    /// The K pages of a layer that were written so far; those that it has grown by since come with their first row.
     pub fn k(&self, layer: usize) -> &[Page] {
         &self.layers[layer].k
     }
 
-    /// The V pages of a layer.
+    /// The V pages of a layer, likewise.
     pub fn v(&self, layer: usize) -> &[Page] {
         &self.layers[layer].v
     }
@@ -97,7 +98,12 @@ impl SequenceCache {
     /// before. The token counts as cached once every layer has it and [`SequenceCache::advance`] was called.
     pub fn write(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
         let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
-        let LayerCache { k: k_pages, v: v_pages, v_sum, .. } = &mut self.layers[layer];
+        assert!(page < self.blocks.len(), "pages were grown before the step");
+        let LayerCache { k: k_pages, v: v_pages, v_sum } = &mut self.layers[layer];
+        if page == k_pages.len() {
+            k_pages.push(Page::new(self.formats[0], self.kv_heads, self.head_dim));
+            v_pages.push(Page::new(self.formats[1], self.kv_heads, self.head_dim));
+        }
         for head in 0..self.kv_heads {
             let values = head * self.head_dim..(head + 1) * self.head_dim;
             k_pages[page].write(head, slot, &k[values.clone()]);

@@ -130,6 +130,11 @@ fn rows(runs: &[CapacityRun]) -> Vec<Vec<String>> {
     figure("  slowest round", "tok/s", 1, &|run| run.tok_s_min);
     figure("  fastest round", "tok/s", 1, &|run| run.tok_s_max);
     figure("step p50", "ms", 1, &|run| run.step_ms_p50);
+    figure("  linear", "ms", 1, &|run| run.linear_ms);
+    figure("  attention", "ms", 1, &|run| run.attention_ms);
+    figure("  output head", "ms", 1, &|run| run.head_ms);
+    figure("  sampling", "ms", 1, &|run| run.sampling_ms);
+    figure("  other", "ms", 1, &|run| run.other_ms);
     figure("TTFT p50, waiting included", "ms", 0, &|run| run.ttft_ms_p50);
     figure("TTFT p99", "ms", 0, &|run| run.ttft_ms_p99);
     figure("ITL p50", "ms", 1, &|run| run.itl_ms_p50);

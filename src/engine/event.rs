@@ -378,7 +378,7 @@ pub struct Queue {
     /// The most bytes ever held in the host tier.
     pub host_peak_bytes: u64,
     /// The longest that scheduling a step took since the lane's last `queue` event, in ms; copying prompts computed
-    /// before not counted.
+    /// before, and making the step's buffers larger, not counted.
     pub schedule_ms: f64,
 }
 

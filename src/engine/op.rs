@@ -46,6 +46,8 @@ pub enum Op {
         tokens: Vec<u32>,
         /// How to answer.
         turn: Turn,
+        /// Whether the session is closed once its answers have ended.
+        once: bool,
     },
     /// Stops the answer of one lane, or of all, keeping what was said so far. Also takes back a turn that still waits.
     Stop {

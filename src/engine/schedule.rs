@@ -37,7 +37,7 @@ impl Worker {
         self.split_prompts();
     }
 
-    /// Returns the time that went into copying prompts computed before.
+    /// Returns the time that went into copying prompts computed before, and into larger buffers.
     fn schedule_lane(&mut self, index: usize) -> Duration {
         self.end_full_contexts(index);
         // A budget that was lowered.
@@ -94,15 +94,14 @@ impl Worker {
         let mut copying = Duration::ZERO;
         while let Some((id, rank)) = self.next_to_start(lane) {
             let running = self.in_lane(lane).filter(|(_, sequence)| sequence.runs()).count();
-            if running == 0 {
-                self.book_rows(index, DECODE_ROWS);
-            }
             let demand = self.demand(index, id, running);
             // Idle sessions' pages go for it. When nobody runs, nobody will make room by and by.
             let reach = if running == 0 { Reach::After(rank) } else { Reach::Idle };
             match self.make_room(index, reach, Some(id), |worker| worker.fits(index, id, &demand)) {
                 Ok(()) => copying += self.start(index, id, &demand, running),
                 Err(_) if running > 0 => break,
+                // Buffers that were made for many are given back for the one.
+                Err(_) if self.lanes[index].rows > DECODE_ROWS => self.book_rows(index, DECODE_ROWS),
                 Err(full) => self.refuse_start(index, id, full),
             }
         }
@@ -172,21 +171,24 @@ impl Worker {
     }
 
     fn start(&mut self, index: usize, id: SessionId, demand: &Demand, running: usize) -> Duration {
+        let mut copying = Duration::ZERO;
         if running >= self.lanes[index].rows {
+            let started = Instant::now();
             self.book_rows(index, 2 * self.lanes[index].rows);
+            copying = started.elapsed();
         }
         self.take(index, id, demand);
         let state = &mut self.lanes[index];
         let session = self.sessions.get_mut(&id);
         let Some(sequence) = session.and_then(|session| session.sequence_mut(state.lane)) else {
-            return Duration::ZERO;
+            return copying;
         };
         let started = Instant::now();
         if let Some(prefilled) = sequence.answer.as_mut().and_then(|answer| answer.prefilled.take()) {
             state.cache.copy(&mut sequence.cache, prefilled.cache());
             sequence.copied(&prefilled);
         }
-        let copying = started.elapsed();
+        copying += started.elapsed();
         state.counts.recomputed_tokens += sequence.start() as u64;
         self.tell(index, id, Scheduling::Running);
         copying

@@ -4,6 +4,8 @@ use super::{Lane, Priority, sequence::Sequence};
 
 pub(super) struct Session {
     pub name: String,
+    /// Whether it is closed once its answers have ended.
+    pub once: bool,
     /// One per lane, in the order of the lanes' turns.
     pub sequences: Vec<Sequence>,
 }

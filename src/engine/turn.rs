@@ -38,7 +38,7 @@ impl Worker {
     }
 
     /// Has the lanes of a session go on from tokens.
-    pub(super) fn feed(&mut self, id: SessionId, prefilled: Option<Prefilled>, tokens: &[u32], turn: Turn) {
+    pub(super) fn feed(&mut self, id: SessionId, prefilled: Option<Prefilled>, tokens: &[u32], turn: Turn, once: bool) {
         let Some(session) = self.free_session(id) else { return };
         let empty = session.sequences.iter().all(|sequence| sequence.known() == 0);
         let mistake = match &prefilled {
@@ -60,7 +60,18 @@ impl Worker {
         }
         let text = format!("{} tokens", before + tokens.len());
         self.publisher.publish(EventKind::Said { session: id, document: None, text });
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.once = once;
+        }
         self.begin(id, None, &prompts, turn, prefilled);
+        self.close_if_done(id);
+    }
+
+    /// Closes a session that was only opened for answers that have ended.
+    fn close_if_done(&mut self, id: SessionId) {
+        if self.sessions.get(&id).is_some_and(|session| session.once && !session.is_answering()) {
+            self.close(id);
+        }
     }
 
     /// A session that is not answering; says so where there is none.
@@ -177,6 +188,7 @@ impl Worker {
             session.unshare();
             let step = self.steps(lane);
             self.publisher.publish(EventKind::Finished(Finished { lane, session: id, step, reason, usage }));
+            self.close_if_done(id);
         }
     }
 }

@@ -134,7 +134,7 @@ impl Worker {
                 None => self.unknown(session),
             },
             Op::Say { session, document, text, turn } => self.say(session, document, text, turn),
-            Op::Feed { session, prefilled, tokens, turn } => self.feed(session, prefilled, &tokens, turn),
+            Op::Feed { session, prefilled, tokens, turn, once } => self.feed(session, prefilled, &tokens, turn, once),
             Op::Stop { session, lane } => match self.sessions.get(&session) {
                 Some(known) => {
                     let lanes = known.lanes().into_iter().filter(|&each| lane.is_none_or(|lane| lane == each));
@@ -161,14 +161,15 @@ impl Worker {
         // It holds nothing before its first answer starts.
         let sequence = |state: &LaneState| Sequence::new(state.lane, state.cache.vacant(), system.as_deref());
         let states = self.lanes.iter().filter(|state| lanes.contains(&state.lane));
-        let opened = Session { name: name.clone(), sequences: states.map(sequence).collect() };
+        let opened = Session { name: name.clone(), once: false, sequences: states.map(sequence).collect() };
         let lanes = opened.lanes();
         self.sessions.insert(session, opened);
         self.publisher.publish(EventKind::Session { session, name, lanes });
     }
 
-    fn close(&mut self, session: SessionId) {
-        let Some(known) = self.sessions.get(&session) else { return self.unknown(session) };
+    pub(super) fn close(&mut self, session: SessionId) {
+        let Some(known) = self.sessions.get_mut(&session) else { return self.unknown(session) };
+        known.once = false;
         for lane in known.lanes() {
             self.finish(session, lane, FinishReason::Cancelled);
         }
@@ -236,6 +237,8 @@ impl Worker {
             self.forward = buffers(&self.model, self.chunk, rows);
         }
         let bytes = self.workspace(rows);
+        // Asked before the lane may grow so far, and better not in the middle of a step.
+        self.workspace(2 * rows);
         self.lanes[index].cache.device_mut().set_fixed(bytes);
     }
 
