@@ -229,6 +229,18 @@ fn bench_capacity_measures_what_a_budget_holds() {
 }
 
 #[test]
+fn bench_soak_leaves_nothing() {
+    let home = Home::new();
+    let report = home.json(&["bench", "soak", "--for", "1500ms"]);
+    let soak = &report["soak"];
+    assert!(figure(soak, "sessions") > 24.0, "{soak}");
+    let ended: f64 = soak["ended"].as_object().unwrap().values().filter_map(|count| count.as_f64()).sum();
+    assert_eq!(ended, 2.0 * figure(soak, "sessions"), "every session is answered in both lanes, or told why not");
+    assert!(soak["ended"].get("otherwise").is_none(), "{soak}");
+    assert_eq!(figure(soak, "left_bytes"), 0.0);
+}
+
+#[test]
 fn eval_in_f32_tells_rounding_from_policies() {
     let home = Home::new();
     let home = home.text("text.txt", 200, 0);

@@ -148,8 +148,10 @@ pub struct CapacityRun {
     pub host_peak_bytes: u64,
     /// Requests that were answered in full, in all rounds.
     pub completed: usize,
-    /// The longest that scheduling a step took, in ms.
-    pub schedule_ms_max: f64,
+    /// Scheduling a step, in ms: the longest within a tenth of a second, of those the median.
+    pub schedule_ms_p50: Option<f64>,
+    /// The longest of all: a step in which a lane is filled.
+    pub schedule_ms_max: Option<f64>,
 }
 
 /// What one round of one policy showed.
@@ -165,7 +167,7 @@ struct Round {
     device_peak: u64,
     host_peak: u64,
     completed: usize,
-    schedule_ms: f64,
+    schedule: Vec<f64>,
 }
 
 impl CapacityOptions {
@@ -392,7 +394,7 @@ impl Watch {
                 self.round.preemptions = queue.preemptions;
                 self.round.device_peak = queue.device_peak_bytes;
                 self.round.host_peak = queue.host_peak_bytes;
-                self.round.schedule_ms = self.round.schedule_ms.max(queue.schedule_ms);
+                self.round.schedule.push(queue.schedule_ms);
             }
             EventKind::Error { message, .. } => return refused(message),
             EventKind::Stopped { error: Some(message) } => return refused(message),
@@ -411,6 +413,7 @@ impl CapacityRun {
         let speed = Spread::of(speeds);
         let all = |of: fn(&Round) -> &Vec<f64>| sorted(rounds.iter().flat_map(of).copied());
         let (ttft, itl) = (all(|round| &round.ttft), all(|round| &round.itl));
+        let schedule = all(|round| &round.schedule);
         let steps = || rounds.iter().flat_map(|round| &round.steps);
         let step = |of: fn(&Step) -> f64| quantile(&sorted(steps().map(of)), 0.5);
         let attention = |step: &Step| step.stages.scores_ms + step.stages.select_ms + step.stages.gather_ms;
@@ -435,7 +438,8 @@ impl CapacityRun {
             device_peak_bytes: rounds.iter().map(|round| round.device_peak).max().unwrap_or(0),
             host_peak_bytes: rounds.iter().map(|round| round.host_peak).max().unwrap_or(0),
             completed: rounds.iter().map(|round| round.completed).sum(),
-            schedule_ms_max: rounds.iter().map(|round| round.schedule_ms).fold(0.0, f64::max),
+            schedule_ms_p50: quantile(&schedule, 0.5),
+            schedule_ms_max: schedule.last().copied(),
         }
     }
 }

@@ -11,9 +11,11 @@ mod capacity;
 mod measure;
 mod prompt;
 mod run;
+mod soak;
 mod statistics;
 
 pub use capacity::{CapacityError, CapacityOptions, CapacityRun, capacity};
 pub use measure::{BenchError, BenchOptions, Progress, bench};
 pub use run::Run;
+pub use soak::{Soak, SoakError, soak};
 pub use statistics::Spread;

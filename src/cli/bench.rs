@@ -11,6 +11,7 @@ use super::{
     capacity::{self, CapacityArgs},
     measuring::{Display, Machine, policies, table},
     output::{print, print_json},
+    soak::{self, SoakArgs},
 };
 use crate::{
     bench::{BenchError, BenchOptions, Run, bench},
@@ -48,6 +49,8 @@ pub struct BenchArgs {
 enum Other {
     /// Measures how many sequences a device budget holds, and their speed together, policy beside policy
     Capacity(CapacityArgs),
+    /// Has sessions of random lengths come and go while knobs turn, and tells what is left: for leaks
+    Soak(SoakArgs),
 }
 
 /// Sizes that memory or the model's context bound from above.
@@ -56,8 +59,10 @@ pub fn at_least_one() -> RangedI64ValueParser<u32> {
 }
 
 pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    if let Some(Other::Capacity(args)) = &args.other {
-        return capacity::run(args, config, json);
+    match &args.other {
+        Some(Other::Capacity(args)) => return capacity::run(args, config, json),
+        Some(Other::Soak(args)) => return soak::run(args, config, json),
+        None => {}
     }
     let sizes = |sizes: &[u32]| sizes.iter().map(|&size| size as usize).collect();
     let options = BenchOptions {

@@ -27,6 +27,7 @@ mod model;
 mod output;
 mod picture;
 mod shell;
+mod soak;
 
 pub use args::Cli;
 pub use failure::Failure;
