@@ -42,12 +42,11 @@ struct Sizes {
 impl Sizes {
     fn of(model: &Arc<LanguageModel>, policy: &str) -> Self {
         let (engine, events) = start(model, options(policy, None));
-        let workspace = loop {
-            match events.recv().expect("a ledger follows the start").kind {
-                EventKind::Ledger(ledger) => break ledger.device.workspace,
-                _ => {}
-            }
-        };
+        let mut ledgers = std::iter::from_fn(|| events.recv()).filter_map(|event| match event.kind {
+            EventKind::Ledger(ledger) => Some(ledger.device.workspace),
+            _ => None,
+        });
+        let workspace = ledgers.next().expect("a ledger follows the start");
         drop(engine);
         let policy: Policy = policy.parse().unwrap();
         let shape = model.cache_shape();

@@ -117,7 +117,9 @@ fn bench_measures_every_policy_at_every_size() {
 
     for (run, (policy, ctx, batch)) in runs.iter().zip(expected) {
         for name in FIGURES {
-            assert!(figure(run, name) > 0.0, "{name} in {run:#}");
+            // Where every row is read there is nothing to select.
+            let none = policy == "kv" && name == "select_ms";
+            assert!(figure(run, name) > 0.0 || none, "{name} in {run:#}");
         }
         for name in ["prefill_tok_s", "decode_tok_s", "step_ms_p50"] {
             let range = figure(run, &format!("{name}_min"))..=figure(run, &format!("{name}_max"));
@@ -155,7 +157,8 @@ fn bench_shows_a_table_with_units_and_ratios() {
     let line =
         |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}\n{text}"));
     let header = line("ctx 70, batch 2");
-    assert!(header.contains("kv  kcache:n=128,tail=mean,dense=1,select=head  ratio"), "{header}");
+    let columns: Vec<&str> = header.split_whitespace().collect();
+    assert_eq!(columns[4..], ["kv", "kcache:n=128,tail=mean,dense=1,select=head", "ratio"]);
     let words: Vec<&str> = line("device K+V (simulated)").split_whitespace().collect();
     // One of two layers is dense: three quarters of the pages, and the sums of V.
     assert_eq!(words[3..], ["MiB", "0.06", "0.05", "×0.76"]);
