@@ -11,6 +11,8 @@
 //! | [`engine`] | sessions, lanes and the step: requests go in as ops, everything that happens comes out as events |
 //! | [`quality`] | what a policy costs in quality: perplexity, KL divergence and agreement against full attention |
 //! | [`mod@bench`] | how fast a policy is: prefill and decoding by stage, policies in turns |
+//! | [`plan`] | what would fit on a device and how fast it would be, by arithmetic |
+//! | [`progress`] | how far a long piece of work is, told to whoever watches |
 //! | [`telemetry`] | series and percentiles, and the samplers of GPU (NVML) and host (sysinfo) |
 //! | [`config`] | `config.toml`, environment and flags as one checked structure |
 //! | [`demo`] | the sessions about documents that the program brings along |
@@ -28,6 +30,8 @@ pub mod demo;
 pub mod engine;
 pub mod kernels;
 pub mod model;
+pub mod plan;
+pub mod progress;
 pub mod quality;
 pub mod telemetry;
 pub mod tui;

@@ -206,6 +206,105 @@ fn doctor_names_what_is_missing_and_exits_1() {
 }
 
 #[test]
+fn a_machine_is_measured_for_machines_and_nothing_else_is_on_stdout() {
+    let home = Home::new();
+    let output = home.run(&["bench", "machine", "--json", "--threads", "2"]);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["machine"]["threads"], &report["rates"]["threads"]), (&2.into(), &2.into()));
+    for unit in [
+        "read_gb_s",
+        "gather_gb_s",
+        "weights_gb_s",
+        "keys_gb_s",
+        "fma_gflop_s",
+        "gemm_gflop_s",
+        "dot8_gop_s",
+        "linear_gop_s",
+        "region_us",
+        "joined_us",
+    ] {
+        for threads in ["one", "all"] {
+            assert!(report["rates"][unit][threads]["median"].as_f64().unwrap() > 0.0, "{unit} {threads}");
+        }
+    }
+    assert!(stderr(&output).contains("100 %"), "{}", stderr(&output));
+    let output = home.run(&["bench", "--ctx", "5", "machine"]);
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+/// A model that needs no file, and a device that needs no measurement.
+const LLAMA: [&str; 13] = [
+    "plan",
+    "--layers",
+    "32",
+    "--heads",
+    "32",
+    "--kv-heads",
+    "8",
+    "--head-dim",
+    "128",
+    "--params",
+    "8B",
+    "--weight-bits",
+    "4.5",
+];
+
+#[test]
+fn a_plan_needs_neither_file_nor_device() {
+    let home = Home::new();
+    let plan = |more: &[&str]| home.run(&[&LLAMA, more].concat());
+    let report: Value =
+        serde_json::from_str(&fine(&plan(&["--device", "rtx-4090", "--ctx", "4096", "--json"]))).unwrap();
+    assert_eq!(report["model"]["weight_bytes"], 4_500_000_000u64);
+    let runs = report["runs"].as_array().unwrap();
+    let policies: Vec<_> = runs.iter().map(|run| run["policy"].as_str().unwrap()).collect();
+    assert_eq!(policies, ["kv", "kv-q8", "kcache", "kcache:k=q8"]);
+    // 24 GiB · 0.9 less the weights, by 128 KiB a token: K and V, 32 layers, 8 heads of 128 in 16 bits.
+    let budget = (24.0 * f64::from(1 << 30) * 0.9) as u64 - 4_500_000_000;
+    assert_eq!(runs[0]["sessions"], budget / (4096 * (128 << 10)));
+    assert!(runs[2]["sessions"].as_u64() > runs[0]["sessions"].as_u64());
+    let text = fine(&plan(&["--memory", "24GiB", "--bandwidth", "936GB/s", "--link", "32GB/s", "--ctx", "4096"]));
+    assert!(text.contains("ctx 4096") && text.contains("a full lane under kcache is"), "{text}");
+
+    let measured = home.path().join("bench.json");
+    let run = r#"{"runs": [{"policy": "kcache:n=64", "ctx": 4096, "batch": 4, "decode_tok_s": 100.0}]}"#;
+    fs::write(&measured, run).unwrap();
+    let text = fine(&plan(&["--device", "l4", "--ctx", "4096", "--measured", "bench.json"]));
+    assert!(text.lines().last().is_some_and(|line| line.starts_with("kcache:n=64") && line.ends_with('%')), "{text}");
+    assert!(fine(&home.run(&["plan", "--help"])).contains("NVIDIA Ada whitepaper"));
+}
+
+#[test]
+fn a_plan_that_cannot_be_made_says_why() {
+    let home = Home::new();
+    fs::write(home.path().join("empty.json"), "{}").unwrap();
+    let llama = |more: &[&'static str]| [&LLAMA, more].concat();
+    for (arguments, reason) in [
+        (llama(&["--device", "abacus"]), "--device: `abacus` is not known; `this`, or one of rtx-3090"),
+        (llama(&["--memory", "24GiB"]), "a device without a name needs --memory, --bandwidth and --link"),
+        (llama(&["--device", "l4", "--bandwidth", "300GB"]), "`300GB` is not a bandwidth such as `936GB/s`"),
+        (llama(&["--device", "l4", "--ctx", "0"]), "0 is not in"),
+        (llama(&["--device", "l4", "--usable", "1.5"]), "it is a number above 0, at most 1"),
+        (llama(&["--device", "l4", "--policy", "kvq"]), "policy `kvq`: expected `kv`"),
+        (llama(&["--device", "l4", "--measured", "empty.json"]), "empty.json: it has no `runs`"),
+        (llama(&["--device", "l4", "--measured", "no.json"]), "no.json: cannot be read"),
+        (llama(&["--device", "l4", "--model", "some.gguf"]), "a model has a file or a description"),
+        (llama(&["--device", "l4", "--memory", "4GiB"]), "the weights take 4291 MiB, 3686 MiB of l4 can be used"),
+        (vec!["plan", "--device", "l4", "--layers", "32"], "a description needs --layers, --heads, --head-dim and"),
+        (
+            vec!["plan", "--layers", "2", "--heads", "9", "--kv-heads", "2", "--head-dim", "64", "--params", "1M"],
+            "9 query heads cannot share 2 KV heads evenly",
+        ),
+        (vec!["plan", "--device", "l4", "--model", "missing.gguf"], "there is no model file missing.gguf"),
+    ] {
+        let output = home.run(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(reason), "{arguments:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), "", "{arguments:?}");
+    }
+}
+
+#[test]
 fn models_are_listed_and_the_log_is_a_file() {
     let home = Home::new();
     let list: Value = serde_json::from_str(&fine(&home.run(&["model", "list", "--json"]))).unwrap();

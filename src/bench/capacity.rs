@@ -12,7 +12,6 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    Progress,
     prompt::Prompts,
     statistics::{Spread, quantile, sorted},
 };
@@ -25,6 +24,7 @@ use crate::{
     },
     kernels::Pool,
     model::{Forward, LanguageModel, LogitRows, Reading, Span},
+    progress::Progress,
 };
 
 /// Different contexts that the requests have, in turns.

@@ -14,6 +14,7 @@ use crate::{
     cache::{CacheShape, Full, LaneCache, Owner, Policy, SequenceCache, Unbalanced},
     kernels::{Linear, Pool},
     model::{Forward, LanguageModel, LogitRows, Reading, Span},
+    progress::Progress,
 };
 
 /// Short prompts are computed several times, until about so many tokens were measured.
@@ -116,17 +117,6 @@ pub enum BenchError {
     /// It was stopped.
     #[error("stopped")]
     Cancelled,
-}
-
-/// How far a measurement is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
-    /// What is being measured.
-    pub what: String,
-    /// Forward passes done.
-    pub done: usize,
-    /// Forward passes to do.
-    pub total: usize,
 }
 
 /// Measures every policy at every context and batch. Runs come in the order of `ctx`, `batch`, `policies`. `progress`

@@ -6,8 +6,11 @@
 //! skipped: prompts are prefilled for real, and each step is fed the likeliest token of the one before.
 //!
 //! How many sequences a budget holds, and what many at once are worth, is measured on the engine: see `capacity.rs`.
+//!
+//! [`machine()`] measures what bounds all of that: what memory and the arithmetic units of this machine can do.
 
 mod capacity;
+mod machine;
 mod measure;
 mod prompt;
 mod run;
@@ -15,7 +18,8 @@ mod soak;
 mod statistics;
 
 pub use capacity::{CapacityError, CapacityOptions, CapacityRun, capacity};
-pub use measure::{BenchError, BenchOptions, Progress, bench};
+pub use machine::{MachineError, MachineOptions, MachineRates, Rate, machine};
+pub use measure::{BenchError, BenchOptions, bench};
 pub use run::Run;
 pub use soak::{Soak, SoakError, soak};
 pub use statistics::Spread;

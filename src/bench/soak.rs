@@ -11,11 +11,12 @@ use std::{
 use serde::Serialize;
 use thiserror::Error;
 
-use super::{Progress, prompt::Prompts, prompt::SplitMix64};
+use super::prompt::{Prompts, SplitMix64};
 use crate::{
     cache::{Knobs, Policy, Select, Tail},
     engine::{Engine, EngineError, EngineOptions, EventKind, FinishReason, Lane, Ledger, Op, Queue, SessionId, Turn},
     model::LanguageModel,
+    progress::Progress,
     telemetry::HostSampler,
 };
 

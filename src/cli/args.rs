@@ -53,6 +53,8 @@ pub enum Command {
     Bench(super::bench::BenchArgs),
     /// Measures what policies cost in quality on a text, against full attention on the same tokens
     Eval(super::eval::EvalArgs),
+    /// Predicts how many sessions of which context fit on a device under each policy, and how fast they would be
+    Plan(Box<super::plan::PlanArgs>),
     /// Draws the screen at one moment of a recorded run, as SVG
     Picture(super::picture::PictureArgs),
     /// What this machine offers and what is missing, each with what to do about it

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{
     Failure,
     capacity::{self, CapacityArgs},
+    machine,
     measuring::{Display, Machine, policies, table},
     output::{print, print_json},
     soak::{self, SoakArgs},
@@ -16,6 +17,7 @@ use super::{
 use crate::{
     bench::{BenchError, BenchOptions, Run, bench},
     config::Config,
+    progress::Progress,
     telemetry::HostSampler,
 };
 
@@ -23,9 +25,27 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
-    /// Another measurement than that of speed
+    /// What to measure instead of policies
     #[command(subcommand)]
-    other: Option<Other>,
+    command: Option<BenchCommand>,
+    #[command(flatten)]
+    speed: SpeedArgs,
+}
+
+/// What else is measured.
+#[derive(Debug, Subcommand)]
+enum BenchCommand {
+    /// Measures what the units of this machine can do: memory, arithmetic, and the start of a parallel region
+    Machine,
+    /// Measures how many sequences a device budget holds, and their speed together, policy beside policy
+    Capacity(CapacityArgs),
+    /// Has sessions of random lengths come and go while knobs turn, and tells what is left: for leaks
+    Soak(SoakArgs),
+}
+
+/// The speed of policies.
+#[derive(Debug, Args)]
+struct SpeedArgs {
     /// A policy to measure, like `kv` or `kcache:n=128,tail=mean`; repeat it to compare. Without it, the two lanes'
     #[arg(long = "policy", value_name = "P")]
     policies: Vec<String>,
@@ -45,25 +65,21 @@ pub struct BenchArgs {
     rounds: u32,
 }
 
-#[derive(Debug, Subcommand)]
-enum Other {
-    /// Measures how many sequences a device budget holds, and their speed together, policy beside policy
-    Capacity(CapacityArgs),
-    /// Has sessions of random lengths come and go while knobs turn, and tells what is left: for leaks
-    Soak(SoakArgs),
-}
-
 /// Sizes that memory or the model's context bound from above.
 pub fn at_least_one() -> RangedI64ValueParser<u32> {
     value_parser!(u32).range(1..=1 << 24)
 }
 
 pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    match &args.other {
-        Some(Other::Capacity(args)) => return capacity::run(args, config, json),
-        Some(Other::Soak(args)) => return soak::run(args, config, json),
-        None => {}
+    match &args.command {
+        None => speed(&args.speed, config, json),
+        Some(BenchCommand::Machine) => machine::run(config, json),
+        Some(BenchCommand::Capacity(args)) => capacity::run(args, config, json),
+        Some(BenchCommand::Soak(args)) => soak::run(args, config, json),
     }
+}
+
+fn speed(args: &SpeedArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let sizes = |sizes: &[u32]| sizes.iter().map(|&size| size as usize).collect();
     let options = BenchOptions {
         policies: policies(&args.policies, config)?,
@@ -75,7 +91,7 @@ pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Fa
     };
     let machine = Machine::start(config)?;
     let mut display = Display::start()?;
-    let mut progress = |progress: crate::bench::Progress| display.show(&progress.what, progress.done, progress.total);
+    let mut progress = |progress: Progress| display.show(&progress.what, progress.done, progress.total);
     let runs = room(&options, &machine)
         .and_then(|()| bench(&machine.model, &machine.pool, &options, &mut progress).map_err(failure));
     display.end();

@@ -13,8 +13,9 @@ use super::{
     output::{print, print_json},
 };
 use crate::{
-    bench::{CapacityError, CapacityOptions, CapacityRun, Progress, capacity},
+    bench::{CapacityError, CapacityOptions, CapacityRun, capacity},
     config::{Budget, Config},
+    progress::Progress,
 };
 
 /// Sequences of `kv` that the budget holds where none is given.

@@ -15,9 +15,8 @@ use super::{
     headless::{self, HeadlessArgs},
 };
 use crate::{
-    config::{Config, Overrides},
+    config::{Config, Overrides, folders},
     engine::Event,
-    model::source,
     tui,
 };
 
@@ -83,7 +82,7 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     let options = tui::Options {
         demo,
         documents: args.files,
-        pictures: source::data_dir().map_or_else(|_| PathBuf::from("."), |dir| dir.join("../pictures")),
+        pictures: folders::pictures().unwrap_or_else(|| PathBuf::from(".")),
         config,
     };
     let exit = tui::run(options, ops, events).map_err(|error| match error {

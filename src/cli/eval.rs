@@ -18,6 +18,7 @@ use super::{
 use crate::{
     config::Config,
     model::Tokenizer,
+    progress::Progress,
     quality::{EvalError, EvalOptions, Evaluation, Score, evaluate},
 };
 
@@ -100,7 +101,7 @@ fn evaluate_all(
     let mut evaluations = Vec::new();
     for (index, (path, text)) in paths.iter().zip(texts).enumerate() {
         let text = tokens(&machine.model.tokenizer, text);
-        let mut progress = |progress: crate::quality::Progress| {
+        let mut progress = |progress: Progress| {
             let what = format!("{}: {}", path.display(), progress.what);
             display.show(&what, index * progress.total + progress.done, texts_total * progress.total)
         };

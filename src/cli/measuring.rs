@@ -55,28 +55,39 @@ impl Machine {
     /// What figures from this machine depend on.
     pub fn facts(&self) -> Value {
         let shape = &self.model.shape;
-        json!({
-            "version": env!("KCACHE_VERSION"),
-            "optimised": !cfg!(debug_assertions),
-            "cpu": cpu_name(),
-            "kernels": kernels(),
-            "threads": self.pool.threads(),
-            "device_simulated": true,
-            "model": {
-                "name": shape.name, "layers": shape.layers, "heads": shape.heads, "kv_heads": shape.kv_heads,
-                "head_dim": shape.head_dim, "context": self.model.context(),
-            },
-        })
+        let mut facts = machine_facts(&self.pool);
+        facts["device_simulated"] = true.into();
+        facts["model"] = json!({
+            "name": shape.name, "layers": shape.layers, "heads": shape.heads, "kv_heads": shape.kv_heads,
+            "head_dim": shape.head_dim, "context": self.model.context(),
+        });
+        facts
     }
 
     /// The same in one line, for people.
     pub fn headline(&self) -> String {
-        let threads = self.pool.threads();
-        let cpu = cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
-        let plural = if threads == 1 { "" } else { "s" };
-        let unoptimised = if cfg!(debug_assertions) { "; a debug build, slower than a release" } else { "" };
-        format!("{}, {threads} thread{plural} on {cpu} ({} kernels){unoptimised}\n", self.model.shape.name, kernels())
+        format!("{}, {}", self.model.shape.name, machine_headline(&self.pool))
     }
+}
+
+/// What figures depend on that come from this machine without a model.
+pub fn machine_facts(pool: &Pool) -> Value {
+    json!({
+        "version": env!("KCACHE_VERSION"),
+        "optimised": !cfg!(debug_assertions),
+        "cpu": cpu_name(),
+        "kernels": kernels(),
+        "threads": pool.threads(),
+    })
+}
+
+/// The same in one line, for people.
+pub fn machine_headline(pool: &Pool) -> String {
+    let threads = pool.threads();
+    let cpu = cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+    let plural = if threads == 1 { "" } else { "s" };
+    let unoptimised = if cfg!(debug_assertions) { "; a debug build, slower than a release" } else { "" };
+    format!("{threads} thread{plural} on {cpu} ({} kernels){unoptimised}\n", kernels())
 }
 
 fn kernels() -> &'static str {

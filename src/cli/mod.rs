@@ -22,10 +22,12 @@ mod headless;
 mod interrupt;
 mod load;
 mod log;
+mod machine;
 mod measuring;
 mod model;
 mod output;
 mod picture;
+mod plan;
 mod shell;
 mod soak;
 
@@ -74,6 +76,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Completions(args) => shell::completions(&args),
         Command::Man => shell::man(),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
+        Command::Plan(args) => {
+            let (config, _log) = start(&overrides)?;
+            plan::run(&args, &config, cli.global.json)
+        }
         Command::Picture(args) => {
             let (config, _log) = start(&overrides)?;
             picture::run(&args, &config)

@@ -13,8 +13,9 @@ use super::{
     output::{print, print_json},
 };
 use crate::{
-    bench::{Progress, Soak, soak},
+    bench::{Soak, soak},
     config::Config,
+    progress::Progress,
 };
 
 /// How long, and with what.

@@ -12,6 +12,11 @@ pub fn config_file() -> Option<PathBuf> {
     Some(Xdg::new().ok()?.config_dir().join(OURS).join("config.toml"))
 }
 
+/// The folder for pictures of the screen, `$XDG_DATA_HOME/kcache/pictures`. `None` where there is no home folder.
+pub fn pictures() -> Option<PathBuf> {
+    Some(Xdg::new().ok()?.data_dir().join(OURS).join("pictures"))
+}
+
 /// The log file where none is configured, `$XDG_STATE_HOME/kcache/kcache.log`. `None` where there is no home folder.
 pub fn log_file() -> Option<PathBuf> {
     Some(Xdg::new().ok()?.state_dir()?.join(OURS).join("kcache.log"))

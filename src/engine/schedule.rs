@@ -137,7 +137,7 @@ impl Worker {
         let growing = self.in_lane(lane).filter(|(_, sequence)| grows(sequence)).count() as u64;
         let (device, host) = self.lanes[index].cache.resident_block();
         let rows = self.lanes[index].rows;
-        let buffers = if running < rows { 0 } else { self.workspace(2 * rows) - self.workspace(rows) };
+        let buffers = if running < rows { 0 } else { self.workspace(rows + DECODE_ROWS) - self.workspace(rows) };
         Demand { total, donor, besides: (growing * device + buffers, growing * host) }
     }
 
@@ -174,7 +174,7 @@ impl Worker {
         let mut copying = Duration::ZERO;
         if running >= self.lanes[index].rows {
             let started = Instant::now();
-            self.book_rows(index, 2 * self.lanes[index].rows);
+            self.book_rows(index, self.lanes[index].rows + DECODE_ROWS);
             copying = started.elapsed();
         }
         self.take(index, id, demand);

@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// Rows beyond a prefill chunk that the buffers of an idle lane are made for: sequences that decode in the same step.
+/// For more sequences the buffers grow by as many.
 pub(super) const DECODE_ROWS: usize = 16;
 
 /// Everything the engine thread owns.
@@ -238,7 +239,7 @@ impl Worker {
         }
         let bytes = self.workspace(rows);
         // Asked before the lane may grow so far, and better not in the middle of a step.
-        self.workspace(2 * rows);
+        self.workspace(rows + DECODE_ROWS);
         self.lanes[index].cache.device_mut().set_fixed(bytes);
     }
 
@@ -257,11 +258,7 @@ impl Worker {
 
 /// Bytes of the step's buffers that a lane books when so many sequences run in it.
 pub fn workspace_bytes(model: &LanguageModel, prefill_chunk: usize, sequences: usize) -> u64 {
-    let mut rows = DECODE_ROWS;
-    while rows < sequences {
-        rows *= 2;
-    }
-    buffers(model, prefill_chunk, rows).bytes()
+    buffers(model, prefill_chunk, sequences.max(1).next_multiple_of(DECODE_ROWS)).bytes()
 }
 
 /// New buffers, exactly as large as they have to be.

@@ -8,6 +8,7 @@
 //! | [`rows`], [`mod@rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
 //! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |
 //! | [`q8`], [`q8_scores`], [`q8_weighted_sum`] | the same loops on 8-bit rows of the cache |
+//! | [`probe`] | loops that keep one unit of the machine busy, to measure what it can do |
 //! | [`mod@reference`] | linear layers once more, in the plainest way, to compare with |
 //!
 //! Which twin runs is decided at run time, by what the CPU can do.
@@ -23,6 +24,7 @@ pub mod linear;
 pub(crate) mod map;
 pub mod pick;
 pub mod pool;
+pub mod probe;
 mod q4_1;
 pub mod q8;
 mod q8_0;

@@ -2,13 +2,11 @@
 
 mod card;
 mod chat;
-mod checksum;
 mod clock;
 mod error;
 mod forward;
 mod gguf;
 mod header;
-mod hub;
 mod language_model;
 mod shape;
 pub mod source;
@@ -16,7 +14,6 @@ mod span;
 mod stream;
 mod tokenizer;
 mod weights;
-mod wheel;
 
 pub use card::{ModelCard, TypeShare};
 pub use chat::{ChatTemplate, Message, Role};
@@ -33,4 +30,4 @@ pub use weights::{LayerWeights, Weights};
 
 #[cfg(test)]
 #[path = "../../tests/support/tiny.rs"]
-mod tiny;
+pub(crate) mod tiny;

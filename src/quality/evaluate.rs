@@ -15,6 +15,7 @@ use crate::{
     cache::{Full, LaneCache, Policy, SequenceCache},
     kernels::Pool,
     model::{Forward, LanguageModel, LogitRows, Reading, Span},
+    progress::Progress,
 };
 
 /// Prompt tokens per pass.
@@ -68,17 +69,6 @@ pub enum EvalError {
     /// It was stopped.
     #[error("stopped")]
     Cancelled,
-}
-
-/// How far an evaluation is.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Progress {
-    /// What is being computed: `prefill`, `full attention`, or a policy.
-    pub what: String,
-    /// Tokens computed, over the whole evaluation.
-    pub done: usize,
-    /// Tokens to compute, over the whole evaluation.
-    pub total: usize,
 }
 
 /// The whole result.

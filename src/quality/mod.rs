@@ -5,4 +5,4 @@ mod evaluate;
 mod pooled;
 
 pub use distribution::{Distribution, kl_divergence};
-pub use evaluate::{EvalError, EvalOptions, Evaluation, Progress, ROUNDED, Score, evaluate};
+pub use evaluate::{EvalError, EvalOptions, Evaluation, ROUNDED, Score, evaluate};

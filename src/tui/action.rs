@@ -148,6 +148,13 @@ actions! {
     /// Switches between rows chosen per query head and per KV head
     SelectCycle = "select-cycle", "select", Knobs, Always, ["s", "alt-s"];
 
+    /// Lowers the device budget by an eighth, from none to what is held: of the focused transcript's lane, else of both
+    BudgetDown = "budget-down", "budget−", Knobs, Always, ["b", "f7"];
+    /// Raises the device budget by an eighth: of the focused transcript's lane, else of both
+    BudgetUp = "budget-up", "budget+", Knobs, Always, ["B", "f8"];
+    /// Takes the device budget away: from the focused transcript's lane, else from both
+    BudgetNone = "budget-none", "no budget", Knobs, Always, ["u", "alt-u"];
+
     /// Freezes charts and figures while collecting goes on
     Freeze = "freeze", "freeze", Charts, Always, ["space", "f6", "alt-f"];
     /// Moves the cursor over all charts back in time
@@ -191,6 +198,8 @@ actions! {
     Help = "help", "help", Screen, Always, ["?", "f1", "alt-h"];
     /// Stops the answers of this session; once more, or with nothing to stop, quits
     Interrupt = "interrupt", "stop, quit", Screen, Always, ["ctrl-c"];
+    /// Suspends the program, as a shell's job; fg brings it back
+    Suspend = "suspend", "suspend", Screen, Always, ["ctrl-z"];
     /// Quits
     Quit = "quit", "quit", Screen, Always, ["q", "ctrl-q"];
 }

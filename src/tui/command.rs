@@ -18,6 +18,8 @@ pub enum Command {
     },
     /// Write a picture of the screen and answer with [`super::message::Message::PictureWritten`].
     WritePicture,
+    /// Give the terminal back and stop, until somebody lets the program go on.
+    Suspend,
     /// Leave.
     Quit,
 }

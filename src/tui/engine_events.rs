@@ -49,7 +49,13 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
             }
         }
         EventKind::Step(step) => state.metrics.step(t_ms, &step),
-        EventKind::Ledger(ledger) => state.metrics.lanes[ledger.lane as usize].ledger(t_ms, &ledger),
+        EventKind::Ledger(ledger) => {
+            let wanted = &mut state.wanted_budgets[ledger.lane as usize];
+            if *wanted == Some(ledger.budget_bytes) {
+                *wanted = None;
+            }
+            state.metrics.lanes[ledger.lane as usize].ledger(t_ms, &ledger);
+        }
         EventKind::Queue(_) | EventKind::Scheduled { .. } => {}
         EventKind::Hits(hits) => state.metrics.lanes[hits.lane as usize].hits(t_ms, hits),
         EventKind::Knob { lane, change, policy, .. } => {
@@ -82,6 +88,7 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
 pub(super) fn ended(state: &mut State, error: Option<String>) {
     state.sessions.iter_mut().for_each(|session| session.failed(None, "the engine has ended"));
     state.wanted = None;
+    state.wanted_budgets = [None; 2];
     state.stopped.get_or_insert(error);
 }
 

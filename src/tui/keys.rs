@@ -107,6 +107,7 @@ pub fn act(state: &mut State, action: Action) -> Vec<Command> {
         | Action::DenseUp
         | Action::DenseDown
         | Action::SelectCycle => return knobs::turn(state, action),
+        Action::BudgetDown | Action::BudgetUp | Action::BudgetNone => return knobs::budget(state, action),
         Action::Freeze => {
             let now = state.engine_ms;
             state.frozen = match state.frozen {
@@ -148,6 +149,7 @@ pub fn act(state: &mut State, action: Action) -> Vec<Command> {
         Action::Dump => return vec![Command::WritePicture],
         Action::Help => state.overlay = Overlay::Help { query: String::new(), selected: 0 },
         Action::Interrupt => return interrupt(state),
+        Action::Suspend => return vec![Command::Suspend],
         Action::Quit => return vec![Command::Quit],
     }
     Vec::new()

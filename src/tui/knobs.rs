@@ -5,7 +5,15 @@ use crate::{
     engine::{Lane, Op},
 };
 
-use super::{action::Action, command::Command, state::State};
+use super::{
+    action::Action,
+    command::Command,
+    state::{Focus, State},
+    widgets::Unit,
+};
+
+/// Budgets are turned in whole steps of this.
+const MIB: u64 = 1 << 20;
 
 /// Turns the knob that an action is for. Several presses in a row build on each other, confirmed or not.
 pub fn turn(state: &mut State, action: Action) -> Vec<Command> {
@@ -58,4 +66,67 @@ pub fn set(state: &mut State, knobs: Knobs) -> Vec<Command> {
     }
     state.wanted = Some(policy);
     vec![Command::Engine(Op::SetPolicy { lane: Lane::KCache, policy })]
+}
+
+/// Turns device budgets: that of the lane whose transcript is focused, else those of both.
+pub fn budget(state: &mut State, action: Action) -> Vec<Command> {
+    if state.stopped.is_some() {
+        state.toast("the engine has ended; its knobs turn nothing", true);
+        return Vec::new();
+    }
+    let lanes = match state.focus {
+        Focus::Transcript(lane) => vec![lane],
+        _ => Lane::ALL.to_vec(),
+    };
+    let mut commands = Vec::new();
+    let mut said = Vec::new();
+    for lane in lanes {
+        let now = state.budget(lane);
+        let ledger = state.metrics.lanes[lane as usize].ledger_at(f64::INFINITY);
+        let held = ledger.map_or(0, |ledger| ledger.device.cache());
+        let turned = turned(action, now, held);
+        said.push(match turned {
+            Some(bytes) => format!("{} {}", state.lane_name(lane), Unit::Bytes.text(Some(bytes as f64))),
+            None => format!("{} none", state.lane_name(lane)),
+        });
+        if turned != now {
+            state.wanted_budgets[lane as usize] = Some(turned);
+            commands.push(Command::Engine(Op::SetBudget { lane, bytes: turned }));
+        }
+    }
+    let simulated = if state.simulated() { ", simulated" } else { "" };
+    state.toast(format!("device budget{simulated}: {}", said.join(", ")), false);
+    commands
+}
+
+/// The budget after a turn, in whole MiB.
+fn turned(action: Action, now: Option<u64>, held: u64) -> Option<u64> {
+    match (action, now) {
+        // The first cap is what is there: the next page is one too many.
+        (Action::BudgetDown, None) => Some(held.div_ceil(MIB).max(1) * MIB),
+        (Action::BudgetDown, Some(bytes)) => Some((bytes.div_ceil(MIB) - bytes.div_ceil(MIB).div_ceil(8)).max(1) * MIB),
+        (Action::BudgetUp, Some(bytes)) => Some((bytes / MIB + (bytes / MIB).div_ceil(8).max(1)) * MIB),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_move_by_eighths_of_whole_mebibytes() {
+        let mib = |count| Some(count * MIB);
+        assert_eq!(turned(Action::BudgetDown, mib(64), 0), mib(56));
+        assert_eq!(turned(Action::BudgetDown, mib(3), 0), mib(2));
+        assert_eq!(turned(Action::BudgetDown, mib(1), 0), mib(1));
+        assert_eq!(turned(Action::BudgetDown, Some(64 * MIB - 5), 0), mib(56));
+        assert_eq!(turned(Action::BudgetUp, mib(64), 0), mib(72));
+        assert_eq!(turned(Action::BudgetUp, mib(1), 0), mib(2));
+        assert_eq!(turned(Action::BudgetUp, Some(5), 0), mib(1));
+        assert_eq!(turned(Action::BudgetUp, None, 9 * MIB), None);
+        assert_eq!(turned(Action::BudgetDown, None, 9 * MIB + 1), mib(10));
+        assert_eq!(turned(Action::BudgetDown, None, 0), mib(1));
+        assert_eq!(turned(Action::BudgetNone, mib(64), 0), None);
+    }
 }

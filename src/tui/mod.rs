@@ -22,11 +22,10 @@ pub mod metrics;
 mod mouse;
 pub mod observer;
 pub mod picture;
-#[cfg(test)]
-mod pty_tests;
 mod replay;
 mod run;
 pub mod session;
+mod signals;
 mod slash;
 pub mod state;
 mod terminal;

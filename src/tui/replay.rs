@@ -1,18 +1,22 @@
 //! A recorded run in the same screen: its events go through the same `update` and `view` as live ones.
 
+use std::collections::BTreeSet;
+
 use crossterm::event::KeyEvent;
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer};
 
 use crate::{
     config::{Config, ThemeName},
-    engine::Event,
+    demo::scripts,
+    engine::{Event, EventKind},
 };
 
 use super::{
     demo::Demo,
-    keymap::{Key, Keymap, KeymapError},
+    keymap::{Key, Keymap},
     message::Message,
     picture::{self, Palette},
+    run::RunError,
     state::State,
     theme::{ColorDepth, TerminalEnv, Theme},
     update::update,
@@ -27,6 +31,8 @@ const TICK_MS: f64 = 100.0;
 pub struct Replay {
     state: State,
     ticked_ms: f64,
+    /// What the program asks by itself. A recording does not say who asked.
+    demo: BTreeSet<String>,
 }
 
 impl Replay {
@@ -34,17 +40,27 @@ impl Replay {
     ///
     /// # Errors
     ///
-    /// Key bindings in the configuration that cannot be used.
-    pub fn new(config: &Config, (columns, rows): (u16, u16)) -> Result<Self, KeymapError> {
+    /// Key bindings in the configuration that cannot be used, or a demo that cannot be read.
+    pub fn new(config: &Config, (columns, rows): (u16, u16)) -> Result<Self, RunError> {
         let mut state = State::new(config, Keymap::new(&config.keys)?, Demo::default());
         state.recorded = true;
         update(&mut state, Message::Resized(columns, rows));
-        Ok(Self { state, ticked_ms: f64::NEG_INFINITY })
+        let demo = scripts()?.into_iter().flat_map(|script| script.questions).collect();
+        Ok(Self { state, ticked_ms: f64::NEG_INFINITY, demo })
     }
 
     /// Takes in the next event. What it would ask of an engine is left: the recording has the answer.
     pub fn event(&mut self, event: Event) {
+        let asked = match &event.kind {
+            EventKind::Said { session, text, .. } => Some((*session, self.demo.contains(text))),
+            _ => None,
+        };
         update(&mut self.state, Message::Engine(event));
+        if let Some((session, demo)) = asked
+            && let Some(session) = self.state.by_id(session)
+        {
+            session.demo = demo;
+        }
         if self.state.engine_ms - self.ticked_ms >= TICK_MS {
             self.tick();
         }

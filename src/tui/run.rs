@@ -15,13 +15,9 @@ use std::{
 
 use crossterm::event::{Event as TerminalEvent, EventStream};
 use futures_util::StreamExt;
+use signal_hook::{consts::SIGTSTP, low_level::emulate_default_handler};
 use thiserror::Error;
-use tokio::{
-    select,
-    signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
-    time::sleep,
-};
+use tokio::{select, sync::mpsc, time::sleep};
 
 use crate::{
     config::{Config, ThemeName},
@@ -35,6 +31,7 @@ use super::{
     keymap::{Keymap, KeymapError},
     message::Message,
     picture::{self, Palette},
+    signals::{HANGUP, Heard, Signals},
     state::State,
     terminal::{self, Screen},
     theme::{TerminalEnv, Theme},
@@ -138,6 +135,7 @@ struct Dashboard {
     frame: Duration,
     began: Instant,
     picture_wanted: bool,
+    suspend: bool,
     quit: bool,
 }
 
@@ -158,6 +156,7 @@ impl Dashboard {
             frame: Duration::from_secs(1) / options.config.screen.fps.clamp(1, 120),
             began: Instant::now(),
             picture_wanted: false,
+            suspend: false,
             quit: false,
         })
     }
@@ -190,10 +189,14 @@ impl Dashboard {
                     }
                     urgent = true;
                 }
-                number = signals.next() => {
-                    code = 128 + number;
-                    self.take(Message::Terminated);
-                }
+                heard = signals.next() => match heard {
+                    Heard::End(number) => {
+                        code = 128 + number;
+                        self.take(Message::Terminated);
+                    }
+                    Heard::Stop => self.suspend = true,
+                    Heard::Continue => self.resume()?,
+                },
                 event = events.recv(), if listening => match event {
                     Some(event) => {
                         self.take(Message::Engine(event));
@@ -213,6 +216,12 @@ impl Dashboard {
                 () = sleep(pause.saturating_sub(ticked.elapsed())) => {}
             }
             self.send_waiting();
+            if std::mem::take(&mut self.suspend) {
+                terminal::restore();
+                // All threads stop here, the engine's too, until somebody says to go on.
+                emulate_default_handler(SIGTSTP)?;
+                self.resume()?;
+            }
             if ticked.elapsed() >= if urgent { SHORTEST_FRAME } else { self.frame } {
                 (ticked, urgent) = (Instant::now(), false);
                 let now_ms = self.began.elapsed().as_secs_f64() * 1_000.0;
@@ -239,6 +248,14 @@ impl Dashboard {
         }
     }
 
+    /// Goes on where the program was stopped: the terminal has been somebody else's, and may have another size.
+    fn resume(&mut self) -> io::Result<()> {
+        self.screen.enter_again()?;
+        let size = self.screen.terminal.size()?;
+        self.take(Message::Resized(size.width, size.height));
+        self.draw()
+    }
+
     fn take(&mut self, message: Message) {
         log(&message);
         for command in update(&mut self.state, message) {
@@ -257,6 +274,7 @@ impl Dashboard {
                 });
             }
             Command::WritePicture => self.picture_wanted = true,
+            Command::Suspend => self.suspend = true,
             Command::Quit => self.quit = true,
         }
     }
@@ -328,34 +346,4 @@ fn write_picture(folder: &Path, svg: &str) -> Result<PathBuf, String> {
         .and_then(|()| fs::write(&path, svg))
         .map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(path)
-}
-
-const HANGUP: u8 = 1;
-const INTERRUPT: u8 = 2;
-const TERMINATE: u8 = 15;
-
-/// The signals that end the dashboard.
-struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
-        select! {
-            _ = self.terminate.recv() => TERMINATE,
-            _ = self.interrupt.recv() => INTERRUPT,
-            _ = self.hangup.recv() => HANGUP,
-        }
-    }
 }

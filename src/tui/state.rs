@@ -47,6 +47,8 @@ pub struct State {
     pub axes: Axes,
     /// The policy asked for last, while the engine has not confirmed it.
     pub wanted: Option<Policy>,
+    /// Device budgets that were asked for and not yet confirmed, lane by lane.
+    pub wanted_budgets: [Option<Option<u64>>; 2],
     /// The pane that hears the keys.
     pub focus: Focus,
     /// Whether the input had the focus before a preset without one was shown.
@@ -215,6 +217,7 @@ impl State {
             metrics: Metrics::default(),
             axes: Axes::default(),
             wanted: None,
+            wanted_budgets: [None; 2],
             focus: Focus::Input,
             was_writing: false,
             preset: Preset::Both,
@@ -273,6 +276,20 @@ impl State {
     /// The KCache lane's policy as it was asked for last.
     pub fn policy(&self) -> Option<Policy> {
         self.wanted.or(self.metrics.lanes[Lane::KCache as usize].policy)
+    }
+
+    /// How a lane is called on the screen.
+    pub fn lane_name(&self, lane: Lane) -> String {
+        match (lane, self.metrics.lanes[lane as usize].policy) {
+            (Lane::KCache, None | Some(Policy::KCache(_))) => "KCache".into(),
+            (Lane::Kv, None | Some(Policy::Kv)) => "KV".into(),
+            (_, Some(policy)) => policy.to_string(),
+        }
+    }
+
+    /// A lane's device budget as it was asked for last.
+    pub fn budget(&self, lane: Lane) -> Option<u64> {
+        self.wanted_budgets[lane as usize].unwrap_or(self.metrics.lanes[lane as usize].budget_bytes)
     }
 
     /// Whether the device tier is only an account.

@@ -1,4 +1,5 @@
-//! The terminal: entered once, and restored exactly once, whichever way the program ends.
+//! The terminal: entered once, and restored exactly once, whichever way the program ends; in between it is given away
+//! while the program is suspended.
 //!
 //! Exit, error, signal and a panic of the thread that draws all come through [`restore`]. A panic in another thread
 //! (the engine's) leaves the screen alone: its text is kept, logged, and printed after the screen has gone.
@@ -19,7 +20,7 @@ use crossterm::{
     cursor::{Hide, Show},
     event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
     execute,
-    terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+    terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 use ratatui::{Terminal, backend::CrosstermBackend};
 
@@ -38,6 +39,7 @@ pub struct Screen {
     /// To draw on.
     pub terminal: Terminal<CrosstermBackend<Counted>>,
     bytes: Rc<Cell<u64>>,
+    mouse: bool,
 }
 
 impl Screen {
@@ -48,24 +50,27 @@ impl Screen {
     /// When the terminal does not do what it is told; then it is as before.
     pub fn enter(mouse: bool) -> io::Result<Self> {
         watch().drawing = Some(thread::current().id());
-        ENTERED.store(true, Ordering::SeqCst);
         let bytes = Rc::new(Cell::new(0));
-        let entered = || {
-            enable_raw_mode()?;
-            execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)?;
-            if mouse {
-                execute!(io::stdout(), EnableMouseCapture)?;
-            }
-            let writer = Counted { inner: BufWriter::with_capacity(1 << 16, io::stdout()), bytes: Rc::clone(&bytes) };
-            Terminal::new(CrosstermBackend::new(writer))
-        };
-        match entered() {
-            Ok(terminal) => Ok(Self { terminal, bytes }),
+        match take(mouse).and_then(|()| fresh(&bytes)) {
+            Ok(terminal) => Ok(Self { terminal, bytes, mouse }),
             Err(error) => {
                 restore();
                 Err(error)
             }
         }
+    }
+
+    /// Takes the terminal again, after somebody else has had it: nothing of what it shows is known any more.
+    ///
+    /// # Errors
+    ///
+    /// When the terminal does not do what it is told.
+    pub fn enter_again(&mut self) -> io::Result<()> {
+        take(self.mouse)?;
+        execute!(io::stdout(), Clear(ClearType::All))?;
+        // `Terminal::clear` asks where the cursor is, and the answer would have to come past the reader of keys.
+        self.terminal = fresh(&self.bytes)?;
+        Ok(())
     }
 
     /// Bytes written to the terminal since this was asked last.
@@ -78,6 +83,22 @@ impl Drop for Screen {
     fn drop(&mut self) {
         restore();
     }
+}
+
+/// A terminal of which nothing is drawn yet.
+fn fresh(bytes: &Rc<Cell<u64>>) -> io::Result<Terminal<CrosstermBackend<Counted>>> {
+    let writer = Counted { inner: BufWriter::with_capacity(1 << 16, io::stdout()), bytes: Rc::clone(bytes) };
+    Terminal::new(CrosstermBackend::new(writer))
+}
+
+fn take(mouse: bool) -> io::Result<()> {
+    ENTERED.store(true, Ordering::SeqCst);
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)?;
+    if mouse {
+        execute!(io::stdout(), EnableMouseCapture)?;
+    }
+    Ok(())
 }
 
 /// Gives the terminal back. Whoever comes first does it; nobody does it twice.

@@ -21,6 +21,8 @@ use crate::{
     telemetry::GpuSample,
 };
 
+mod keys;
+
 fn draw(state: &State, theme: &Theme) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(state.size.0, state.size.1)).unwrap();
     terminal.draw(|frame| view(state, theme, frame)).unwrap();
@@ -109,84 +111,16 @@ fn without_colour_the_screen_says_the_same() {
 }
 
 #[test]
-fn a_typed_message_goes_to_the_engine_and_shows_at_once() {
-    let mut state = fixture::empty(100, 30);
-    typed(&mut state, "Hello there");
-    assert!(text(&state).contains("Hello there"));
-    let commands = press(&mut state, &["enter"]);
-    let [Op::Open { session, name, lanes, .. }, Op::Say { session: asked, text: said, turn, .. }] = ops(&commands)[..]
-    else {
-        panic!("{commands:?}")
-    };
-    assert_eq!((session, name.as_str(), lanes.len()), (asked, "Hello there", 2));
-    assert_eq!((said.as_str(), turn.priority), ("Hello there", Priority::Typed));
+fn what_must_be_seen_is_seen_on_a_small_screen() {
+    let mut state = fixture::state(80, 24);
     let screen = text(&state);
-    assert_eq!(screen.matches("❯ Hello there").count(), 2, "{screen}");
-
-    // The engine's confirmation does not show it twice.
-    let kind = EventKind::Said { session: SessionId(1), document: None, text: "Hello there".into() };
-    update(&mut state, Message::Engine(Event { t_ms: 5.0, kind }));
-    assert_eq!(state.sessions[0].turns.len(), 1);
-}
-
-#[test]
-fn a_message_waits_for_the_answer_before_it() {
-    let mut state = fixture::state(100, 30);
-    let commands = typed(&mut state, "And then?").into_iter().chain(press(&mut state, &["enter"])).collect::<Vec<_>>();
-    assert!(commands.is_empty(), "{commands:?}");
-    assert!(state.sessions[0].queued.is_some());
-    let commands: Vec<Command> = fixture::finished(SessionId(1), 22)
-        .into_iter()
-        .flat_map(|event| update(&mut state, Message::Engine(event)))
-        .collect();
-    assert!(matches!(&ops(&commands)[..], [Op::Say { text, .. }] if text == "And then?"), "{commands:?}");
-}
-
-#[test]
-fn knobs_build_on_each_other_before_the_engine_confirms() {
-    let mut state = fixture::state(100, 30);
-    let before = state.policy();
-    assert_eq!(before, Some(Policy::KCache(Knobs { n: 256, ..Knobs::default() })));
-    let commands = press(&mut state, &["alt-up", "alt-up", "alt-t"]);
-    let wanted = Policy::KCache(Knobs { n: 1024, tail: Tail::None, ..Knobs::default() });
-    assert_eq!(ops(&commands).last(), Some(&&Op::SetPolicy { lane: Lane::KCache, policy: wanted }));
-    assert!(text(&state).contains("n=1024"));
-    // Letters turn knobs only outside of the input.
-    assert!(press(&mut state, &["t", "d", "]"]).is_empty());
-    assert_eq!(press(&mut state, &["esc", "]"]).len(), 1);
-    let kind =
-        EventKind::Knob { lane: Lane::KCache, step: 9, change: "n=2048".into(), policy: state.policy().unwrap() };
-    let t_ms = state.engine_ms;
-    update(&mut state, Message::Engine(Event { t_ms, kind }));
-    assert_eq!((state.wanted, state.metrics.marks.last().unwrap().label.as_str()), (None, "n=2048"));
-}
-
-#[test]
-fn ctrl_c_stops_first_and_quits_then() {
-    let mut state = fixture::state(100, 30);
-    let commands = press(&mut state, &["ctrl-c"]);
-    assert!(matches!(ops(&commands)[..], [Op::Stop { session: SessionId(1), lane: None }]), "{commands:?}");
-    assert_eq!(press(&mut state, &["ctrl-c"]), [Command::Quit]);
-
-    let mut idle = fixture::empty(100, 30);
-    assert_eq!(press(&mut idle, &["ctrl-c"]), [Command::Quit]);
-    assert!(typed(&mut idle, "q").is_empty());
-    assert_eq!(press(&mut idle, &["esc", "q"]), [Command::Quit]);
-}
-
-#[test]
-fn closing_asks_once_where_something_was_said() {
-    let mut state = fixture::state(100, 30);
-    assert!(press(&mut state, &["alt-x"]).is_empty());
-    assert!(text(&state).contains("y / n"));
-    assert!(press(&mut state, &["n"]).is_empty());
-    let commands = press(&mut state, &["alt-x", "y"]);
-    assert!(matches!(ops(&commands)[..], [Op::Close { session: SessionId(1) }]));
-    assert_eq!(state.sessions.len(), 2);
-    // A late word of the closed session does not bring it back.
-    let kind = EventKind::Session { session: SessionId(1), name: "back".into(), lanes: vec![] };
-    update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
-    assert_eq!(state.sessions.len(), 2);
+    let device: String = screen.lines().nth(22).unwrap().chars().take(27).collect();
+    assert!(device.contains('●') && device.contains('○') && device.contains("MiB"), "both lanes: {device}");
+    state.recorded = true;
+    update(&mut state, Message::Resized(60, 20));
+    let screen = text(&state);
+    let header = screen.lines().next().unwrap();
+    assert!(header.contains("simulated") && header.contains("recorded") && header.contains("n=256"), "{header}");
 }
 
 #[test]
@@ -231,44 +165,6 @@ fn a_stopped_engine_leaves_a_screen_to_read() {
     typed(&mut state, "hello");
     assert!(press(&mut state, &["enter"]).is_empty());
     assert_eq!(press(&mut state, &["esc", "q"]), [Command::Quit]);
-}
-
-#[test]
-fn files_are_asked_for_and_attached() {
-    let mut state = fixture::empty(100, 30);
-    let commands =
-        typed(&mut state, "/file notes.md").into_iter().chain(press(&mut state, &["enter"])).collect::<Vec<_>>();
-    let [Command::ReadFile { purpose, .. }] = &commands[..] else { panic!("{commands:?}") };
-    let document = crate::engine::Document { name: "notes.md".into(), text: "Something.".into() };
-    let read = Message::FileRead { purpose: purpose.clone(), result: Ok(document) };
-    assert!(matches!(ops(&update(&mut state, read))[..], [Op::Open { .. }]));
-    assert!(text(&state).contains("notes.md attached"));
-    typed(&mut state, "What?");
-    let commands = press(&mut state, &["enter"]);
-    assert!(matches!(ops(&commands)[..], [Op::Say { document: Some(_), .. }]), "{commands:?}");
-
-    let failed = Message::FileRead { purpose: purpose.clone(), result: Err("notes.md: no such file".into()) };
-    update(&mut state, failed);
-    assert!(text(&state).contains("no such file"));
-}
-
-#[test]
-fn the_demo_opens_its_sessions_and_yields_to_the_user() {
-    let mut state = fixture::empty(120, 40);
-    state.demo = super::demo::Demo::bundled().unwrap();
-    let Event { kind, .. } = fixture::events().remove(0);
-    update(&mut state, Message::Engine(Event { t_ms: 0.0, kind }));
-    let commands = update(&mut state, Message::Tick(1.0));
-    let count = state.sessions.len();
-    assert!(count >= 3);
-    assert_eq!(ops(&commands).iter().filter(|op| matches!(op, Op::Open { .. })).count(), count);
-    let background = |op: &&&Op| matches!(op, Op::Say { turn, .. } if turn.priority == Priority::Background);
-    assert_eq!(ops(&commands).iter().filter(background).count(), 1);
-    assert!(text(&state).contains("demo"));
-    typed(&mut state, "Mine");
-    let commands = press(&mut state, &["enter"]);
-    assert!(matches!(ops(&commands)[..], [Op::Stop { .. }]), "{commands:?}");
-    assert!(!state.sessions[0].demo && state.sessions[1].demo);
 }
 
 #[test]

@@ -92,8 +92,12 @@ impl<'a> Drawing<'a> {
         }
         let chart = self.both(self.time_in(panel, &self.state.axes.device), self.series(|lane| &lane.device));
         let ours = &lanes[Lane::KCache as usize];
-        let budget = ours.budget_bytes.or(lanes[Lane::Kv as usize].budget_bytes).map(|bytes| bytes as f64);
-        let chart = chart.line("as KV", &ours.ghost, self.theme.ghost).budget(budget, "budget");
+        let [budget, other] = Lane::ALL.map(|lane| self.state.budget(lane).map(|bytes| bytes as f64));
+        let chart = chart.line("as KV", &ours.ghost, self.theme.ghost);
+        let chart = match budget == other {
+            true => chart.budget(budget, "budget"),
+            false => chart.budget(budget, "● budget").budget(other, "○ budget"),
+        };
         chart.render(self.area, buf);
         if let Some(ledger) = ours.ledger_at(self.state.at_ms()) {
             let weights = Unit::Bytes.text(Some(ledger.device.weights as f64));

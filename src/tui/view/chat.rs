@@ -8,7 +8,7 @@ use ratatui::{
     widgets::Widget,
 };
 
-use super::{header, layout, rows, text};
+use super::{layout, rows, text};
 use crate::{
     engine::{FinishReason, Lane},
     tui::{
@@ -41,7 +41,7 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
         return;
     }
     let look = theme.lane(lane);
-    let name = header::lane_name(state, lane);
+    let name = state.lane_name(lane);
     let title = format!("{} {name}", look.symbol);
     let legend: Vec<_> = state.session().and_then(|session| agreement(theme, session, lane)).into_iter().collect();
     let panel = Panel::new(theme, &title).focused(state.focus == Focus::Transcript(lane));

@@ -5,7 +5,6 @@ use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 use super::{right_spans, spans};
 use crate::{
     cache::{Format, Policy},
-    engine::Lane,
     tui::{action::Action, state::State, theme::Theme, widgets::Unit},
 };
 
@@ -26,36 +25,49 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     // What the screen costs gives way to the policy.
     let cost = first + 11 + all.iter().map(Span::width).sum::<usize>() < usize::from(area.width);
     let taken = right_spans(buf, area, if cost { all } else { status(state, theme, false) });
-    let mut left = vec![Span::styled(" kcache ", theme.title)];
     let room = usize::from(area.width.saturating_sub(taken + 1));
-    let mut used = 8;
-    // The most important first; after the first that does not fit nothing follows.
-    let mut full = false;
-    let mut add = |pieces: Vec<Span<'static>>| {
-        used += pieces.iter().map(Span::width).sum::<usize>();
-        full |= used > room;
-        if !full {
-            left.extend(pieces);
-        }
-    };
-    // Knob by knob, N first.
-    policy.chunks(2).for_each(|knob| add(knob.to_vec()));
-    if state.simulated() {
-        add(vec![Span::styled("  simulated", theme.mark)]);
-    }
-    match &state.started {
-        Some(started) => {
-            add(vec![Span::styled("  ", theme.dim), Span::styled(started.model.clone(), theme.text)]);
-            let heads = format!("  {} layers, {}/{} heads", started.layers, started.heads, started.kv_heads);
-            add(vec![Span::styled(heads, theme.dim)]);
-            let weights = Unit::Bytes.text(Some(started.weight_bytes as f64));
-            add(vec![Span::styled(format!("  weights {weights}, shared"), theme.dim)]);
-            add(vec![Span::styled(format!("  {} threads", started.threads), theme.dim)]);
-            add(vec![Span::styled(format!("  context {}", started.context), theme.dim)]);
-        }
-        None => add(vec![Span::styled("  loading the model…", theme.warn)]),
+    // The most important first; knob by knob, N first. The word that must not be missed has its room before them.
+    let simulated = state.simulated().then(|| Span::styled("  simulated", theme.mark));
+    let mut used = 8 + simulated.as_ref().map_or(0, Span::width);
+    let knobs = policy.chunks(2).map(<[Span]>::to_vec);
+    let (mut left, full) = fitting(knobs, &mut used, room);
+    left.insert(0, Span::styled(" kcache ", theme.title));
+    left.extend(simulated);
+    if !full {
+        left.extend(fitting(machine(state, theme).into_iter(), &mut used, room).0);
     }
     spans(buf, Rect { width: area.width.saturating_sub(taken), ..area }, left);
+}
+
+/// The first of these that have room, and whether one had none: after it nothing follows.
+fn fitting(
+    parts: impl Iterator<Item = Vec<Span<'static>>>,
+    used: &mut usize,
+    room: usize,
+) -> (Vec<Span<'static>>, bool) {
+    let mut fit = Vec::new();
+    for part in parts {
+        *used += part.iter().map(Span::width).sum::<usize>();
+        if *used > room {
+            return (fit, true);
+        }
+        fit.extend(part);
+    }
+    (fit, false)
+}
+
+/// What runs, part by part.
+fn machine(state: &State, theme: &Theme) -> Vec<Vec<Span<'static>>> {
+    let Some(started) = &state.started else { return vec![vec![Span::styled("  loading the model…", theme.warn)]] };
+    let weights = Unit::Bytes.text(Some(started.weight_bytes as f64));
+    let dim = |text: String| vec![Span::styled(text, theme.dim)];
+    vec![
+        vec![Span::styled("  ", theme.dim), Span::styled(started.model.clone(), theme.text)],
+        dim(format!("  {} layers, {}/{} heads", started.layers, started.heads, started.kv_heads)),
+        dim(format!("  weights {weights}, shared")),
+        dim(format!("  {} threads", started.threads)),
+        dim(format!("  context {}", started.context)),
+    ]
 }
 
 /// The knobs of the KCache lane; `…` while the engine has yet to confirm them.
@@ -99,13 +111,4 @@ fn status(state: &State, theme: &Theme, cost: bool) -> Vec<Span<'static>> {
         pieces.push(Span::styled(" of a core ", theme.dim));
     }
     pieces
-}
-
-/// How a lane is called on the screen.
-pub(super) fn lane_name(state: &State, lane: Lane) -> String {
-    match (lane, state.metrics.lanes[lane as usize].policy) {
-        (Lane::KCache, None | Some(Policy::KCache(_))) => "KCache".into(),
-        (Lane::Kv, None | Some(Policy::Kv)) => "KV".into(),
-        (_, Some(policy)) => policy.to_string(),
-    }
 }

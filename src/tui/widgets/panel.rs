@@ -105,11 +105,19 @@ impl<'a> Panel<'a> {
         self.draw_title(upper, buf, 1, note > 0);
         let all = legend.len();
         let above = [true, false].into_iter().find(|&named| fits(title + note, all, named));
-        let below = (1..=all).rev().flat_map(|count| [(count, true), (count, false)]);
+        // A legend that has the lower edge to itself may take all of it.
+        let whole = Rect { x: area.x + 1, width: area.width - 2, ..lower };
+        let below =
+            (1..=all).rev().flat_map(|count| [(count, true, lower), (count, false, lower), (count, false, whole)]);
+        let fits_below = |count: usize, named: bool, row: Rect| {
+            if row == whole { legend_width(&legend[..count], false) + 2 <= row.width } else { fits(0, count, named) }
+        };
         if let Some(named) = above {
             self.draw_legend(upper, buf, legend, named, 1);
-        } else if let Some((count, named)) = below.into_iter().find(|&(count, named)| fits(0, count, named)) {
-            self.draw_legend(lower, buf, &legend[..count], named, 1);
+        } else if let Some((count, named, row)) =
+            below.into_iter().find(|&(count, named, row)| fits_below(count, named, row))
+        {
+            self.draw_legend(row, buf, &legend[..count], named, 1);
         }
         Rect { x: area.x + 1, y: area.y + 1, width: area.width - 2, height: area.height - 2 }
     }

@@ -38,7 +38,7 @@ pub struct TimeChart<'a> {
     axis: &'a Axis,
     span: Span,
     lines: Vec<Line<'a>>,
-    budget: Option<(f64, &'a str)>,
+    budgets: Vec<(f64, &'a str)>,
     marks: Option<&'a Marks>,
     cursor_ms: Option<f64>,
     bare: bool,
@@ -47,7 +47,7 @@ pub struct TimeChart<'a> {
 impl<'a> TimeChart<'a> {
     /// An empty chart. `axis` is kept by the caller, who has it follow the values on show.
     pub fn new(panel: Panel<'a>, axis: &'a Axis, span: Span) -> Self {
-        Self { panel, axis, span, lines: Vec::new(), budget: None, marks: None, cursor_ms: None, bare: false }
+        Self { panel, axis, span, lines: Vec::new(), budgets: Vec::new(), marks: None, cursor_ms: None, bare: false }
     }
 
     /// Adds a series.
@@ -57,8 +57,9 @@ impl<'a> TimeChart<'a> {
     }
 
     /// A limit, drawn across the chart. Above the axis it is named at the top.
-    pub fn budget(self, value: Option<f64>, label: &'a str) -> Self {
-        Self { budget: value.map(|value| (value, label)), ..self }
+    pub fn budget(mut self, value: Option<f64>, label: &'a str) -> Self {
+        self.budgets.extend(value.map(|value| (value, label)));
+        self
     }
 
     /// Moments to mark.
@@ -156,13 +157,16 @@ impl<'a> TimeChart<'a> {
     fn draw_mark_labels(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
         let Some(marks) = self.marks else { return };
         let style = self.panel.theme().mark;
+        // A sign of a series is drawn later; a label in its way would lose a letter.
+        let signs: Vec<u16> = self.signs(plot, time).filter(|(_, y, _)| *y == plot.y).map(|(x, ..)| x).collect();
+        let clear = |start: u16, width: u16| !signs.iter().any(|x| (start..start + width).contains(x));
         let mut free_until = plot.right();
         for mark in marks.window(time.start_ms(), time.end_ms()).rev() {
             let (x, width) = (time.cell(mark.t_ms, plot), paint::width(&mark.label));
             let gap = u16::from(free_until < plot.right());
-            let start = if x + 1 + width + gap <= free_until {
+            let start = if x + 1 + width + gap <= free_until && clear(x + 1, width) {
                 Some(x + 1)
-            } else if x >= plot.x + width && x < free_until {
+            } else if x >= plot.x + width && x < free_until && clear(x - width, width) {
                 Some(x - width)
             } else {
                 None
@@ -175,16 +179,16 @@ impl<'a> TimeChart<'a> {
     }
 
     fn draw_budget_line(&self, plot: Rect, buf: &mut Buffer) {
-        let Some((value, _)) = self.budget.filter(|&(value, _)| value <= self.axis.top()) else { return };
-        let y = plot.y + (self.height(value, plot) / 4) as u16;
-        for x in plot.left()..plot.right() {
-            paint::cell(buf, plot, x, y, "╌", self.panel.theme().budget);
+        for &(value, _) in self.budgets.iter().filter(|(value, _)| *value <= self.axis.top()) {
+            let y = plot.y + (self.height(value, plot) / 4) as u16;
+            for x in plot.left()..plot.right() {
+                paint::cell(buf, plot, x, y, "╌", self.panel.theme().budget);
+            }
         }
     }
 
     /// Names the budget beside its line, where no series is in the way.
-    fn draw_budget_label(&self, plot: Rect, buf: &mut Buffer) {
-        let Some((value, label)) = self.budget else { return };
+    fn draw_budget_label(&self, plot: Rect, buf: &mut Buffer, (value, label): (f64, &str)) {
         let theme = self.panel.theme();
         let text = format!("{label} {}", self.axis.unit().text(Some(value)));
         let (text, rows) = if value > self.axis.top() {
@@ -245,13 +249,19 @@ impl<'a> TimeChart<'a> {
 
     /// The sign of each series at the end of its line, or where the cursor crosses it.
     fn draw_signs(&self, plot: Rect, buf: &mut Buffer, time: &Columns) {
-        for line in self.lines.iter().rev() {
-            let t_ms = self.cursor_ms.unwrap_or(self.span.to_ms);
-            let Some(value) = line.series.at(t_ms) else { continue };
-            let x = time.cell(t_ms, plot);
-            let y = plot.y + (self.height(value, plot) / 4) as u16;
-            paint::cell(buf, plot, x, y, line.look.symbol, line.look.style);
+        for (x, y, look) in self.signs(plot, time) {
+            paint::cell(buf, plot, x, y, look.symbol, look.style);
         }
+    }
+
+    /// Where the signs are, the ones below first.
+    fn signs(&self, plot: Rect, time: &Columns) -> impl Iterator<Item = (u16, u16, SeriesLook)> {
+        let t_ms = self.cursor_ms.unwrap_or(self.span.to_ms);
+        let x = time.cell(t_ms, plot);
+        self.lines.iter().rev().filter_map(move |line| {
+            let value = line.series.at(t_ms)?;
+            Some((x, plot.y + (self.height(value, plot) / 4) as u16, line.look))
+        })
     }
 }
 
@@ -275,7 +285,9 @@ impl Widget for &TimeChart<'_> {
         }
         self.draw_cursor(plot, row, buf, &time);
         self.draw_mark_labels(plot, buf, &time);
-        self.draw_budget_label(plot, buf);
+        for &budget in &self.budgets {
+            self.draw_budget_label(plot, buf, budget);
+        }
         self.draw_signs(plot, buf, &time);
     }
 }
@@ -353,6 +365,25 @@ mod tests {
                 (from..to).map(|x| buf[(x, y)].symbol().to_owned()).collect::<Vec<_>>()
             };
             assert_eq!(row(&before, 12, 56), row(&after, 11, 55), "row {y}");
+        }
+    }
+
+    /// Wherever a knob is turned: what is named is named whole, and the sign of the line is seen.
+    #[test]
+    fn a_sign_does_not_cover_the_name_of_a_mark() {
+        let theme = Theme::mono();
+        let mut series = Series::new(100);
+        (0..=60).for_each(|at| series.push(f64::from(at) * 1000.0, 100.0));
+        let axis = Axis::nice(Unit::Ms, 100.0);
+        let span = Span { to_ms: 60_000.0, length_ms: 60_000.0, now_ms: 60_000.0 };
+        for second in 2..=60 {
+            let mut marks = Marks::new(4);
+            marks.push(f64::from(second) * 1000.0, "n=256");
+            let chart =
+                TimeChart::new(Panel::new(&theme, "x"), &axis, span).line("kv", &series, theme.kv).marks(&marks);
+            let screen = samples::text(&samples::drawn(&chart, 60, 14));
+            let top = screen.lines().nth(1).unwrap();
+            assert!(top.contains("n=256") && top.contains('○'), "{second} s: {top}");
         }
     }
 

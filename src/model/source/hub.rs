@@ -1,7 +1,6 @@
 //! A model as a file on the Hugging Face hub.
 
 use std::{
-    fs::File,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -21,10 +20,7 @@ use hf_hub::{
     },
 };
 
-use super::{
-    checksum::copy_hashed,
-    source::{Delivery, FetchError, KnownModel, Progress, Source, Stage, at},
-};
+use super::{Delivery, FetchError, KnownModel, Progress, Source, Stage, error::at, fetch::hash_file};
 
 /// A file on the Hugging Face hub, at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,9 +56,7 @@ impl Source for HubFile {
         cancel: &AtomicBool,
     ) -> Result<Delivery, FetchError> {
         let path = self.download(known, work, progress, cancel)?;
-        let mut file = File::open(&path).map_err(|source| at(&path, source))?;
-        let mut seen = |done| progress(Progress { stage: Stage::Verifying, done, total: known.bytes });
-        let passed = copy_hashed(&mut file, &mut io::sink(), &mut seen, cancel).map_err(|source| at(&path, source))?;
+        let (file, passed) = hash_file(&path, known, progress, cancel)?;
         file.sync_all().map_err(|source| at(&path, source))?;
         Ok(Delivery { path, passed })
     }

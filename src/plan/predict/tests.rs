@@ -1,0 +1,218 @@
+//! Predictions against cases computed by hand, against the ledger, and in what must hold for any machine.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::cache::{LaneCache, Owner};
+
+fn model() -> PlanModel {
+    PlanModel {
+        name: "two layers".into(),
+        layers: 2,
+        heads: 4,
+        kv_heads: 2,
+        head_dim: 64,
+        weight_bytes: 1_000_000,
+        step_bytes: 1_000_000,
+        multiplied: 500_000,
+        context: Some(8192),
+    }
+}
+
+fn device() -> Device {
+    Device {
+        name: "slow".into(),
+        memory_bytes: 20_000_000,
+        host_bytes: None,
+        bandwidth: 1e9,
+        weight_bandwidth: 1e9,
+        link: 1e8,
+        linear_flops: Some(1e10),
+        attention_flops: Some(1e10),
+        one_memory: false,
+    }
+}
+
+fn planner() -> Planner {
+    Planner::new(model(), device(), Room::Share(0.9)).unwrap()
+}
+
+fn policy(text: &str) -> Policy {
+    text.parse().unwrap()
+}
+
+#[track_caller]
+fn close(found: f64, expected: f64) {
+    assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+}
+
+#[test]
+fn a_step_is_the_one_computed_by_hand() {
+    // K and V: 2 layers · 2 heads · 1000 rows · 128 bytes · 2 = 1,024,000 bytes a session.
+    let kv = planner().step(&Policy::Kv, 1000, 2);
+    close(kv.linear, 0.001);
+    close(kv.attention, 0.002_048);
+    assert_eq!((kv.link, kv.bound), (0.0, Bound::Cache));
+    close(planner().tok_s(&Policy::Kv, 1000, 2), 2.0 / 0.003_048);
+
+    // K of both layers, V of one, and 4 · 1000 scores of 12 bytes; 4 · 100 rows of 128 bytes over the link.
+    let kcache = planner().step(&policy("kcache:n=100,dense=1"), 1000, 1);
+    close(kcache.attention, 0.000_816);
+    close(kcache.link, 0.000_512);
+    close(kcache.total(), 0.002_328);
+    assert_eq!(kcache.bound, Bound::Weights);
+    let group = planner().step(&policy("kcache:n=100,dense=1,select=group"), 1000, 1);
+    close(group.link, 0.000_256);
+    // A head cannot choose more than there is: 2 · 1000 rows and not 4 · 600; with N ≥ S no score is stored.
+    close(planner().step(&policy("kcache:n=600,dense=1"), 1000, 1).link, 0.002_56);
+    let whole = planner().step(&policy("kcache:n=1000,dense=1"), 1000, 1);
+    close(whole.link, 0.002_56);
+    close(whole.attention, 0.000_768);
+    assert_eq!(whole.bound, Bound::Link);
+
+    // 8-bit rows are 64 + 2 · 2 bytes.
+    close(planner().step(&Policy::KvQ8, 1000, 1).attention, 8000.0 * 68.0 / 1e9);
+    // 2 · 500,000 operations a session: 100 of them take longer than the weights.
+    let many = planner().step(&Policy::Kv, 1, 100);
+    close(many.linear, 0.01);
+    assert_eq!(many.bound, Bound::Arithmetic);
+}
+
+#[test]
+fn sessions_are_whole_and_in_whole_pages() {
+    let planner = planner();
+    assert_eq!(planner.budget(), 17_000_000);
+    // 16 pages of 16,384 bytes for each of K and V in 2 layers.
+    assert_eq!(planner.session_bytes(&Policy::Kv, 1000), (1_048_576, 0));
+    assert_eq!(planner.session_bytes(&policy("kcache:dense=1"), 1000), (524_288 + 262_144 + 1024, 262_144));
+    assert_eq!((planner.sessions(&Policy::Kv, 1000), planner.sessions(&Policy::Kv, 1025)), (16, 15));
+    assert_eq!(planner.sessions(&policy("kcache:dense=1"), 1000), 21);
+    assert_eq!(planner.sessions(&Policy::Kv, 1 << 20), 0);
+
+    let host = Device { host_bytes: Some(1_000_000), ..device() };
+    let bounded = Planner::new(model(), host, Room::Share(0.9)).unwrap();
+    assert_eq!((bounded.sessions(&policy("kcache:dense=1"), 1000), bounded.sessions(&Policy::Kv, 1000)), (3, 16));
+    // Where device and host are one memory, nothing is won; with a budget the split is an account.
+    let one = Device { one_memory: true, ..device() };
+    let shared = Planner::new(model(), one.clone(), Room::Share(0.9)).unwrap();
+    assert_eq!(shared.sessions(&policy("kcache:dense=1"), 1000), shared.sessions(&Policy::Kv, 1000));
+    let account = Planner::new(model(), one, Room::Budget(17_000_000)).unwrap();
+    assert_eq!(account.sessions(&policy("kcache:dense=1"), 1000), 21);
+    let small = Planner::new(model(), Device { memory_bytes: 1_000_000, ..device() }, Room::Share(0.9));
+    assert!(small.unwrap_err().to_string().starts_with("the weights take 0 MiB"));
+}
+
+#[test]
+fn a_saturated_lane_is_its_full_step() {
+    let planner = planner();
+    let kcache = planner.predict(&policy("kcache:n=100,dense=1"), 1000);
+    assert_eq!(kcache.sessions, 21);
+    close(kcache.step_ms.unwrap(), 1e3 * (0.0021 + 21.0 * (0.000_816 + 0.000_512)));
+    close(kcache.tok_s.unwrap(), 21e3 / kcache.step_ms.unwrap());
+    // Everything but the link takes longer than the link.
+    close(kcache.tok_s_overlapped.unwrap(), 21.0 / (0.0021 + 21.0 * 0.000_816));
+    let kv = planner.predict(&Policy::Kv, 1000);
+    assert_eq!((kv.tok_s_overlapped, kv.host_bytes), (None, 0));
+    let none = planner.predict(&Policy::Kv, 1 << 20);
+    assert_eq!((none.sessions, none.tok_s, none.step_ms, none.bound), (0, None, None, None));
+}
+
+/// A link as fast as the memory: what is not read is won. And one so slow that nothing is.
+#[test]
+fn the_link_decides_who_wins() {
+    let kcache = policy("kcache:n=64,dense=0");
+    let with_link = |link| Planner::new(model(), Device { link, ..device() }, Room::Share(0.9)).unwrap();
+    let fast = with_link(1e9);
+    assert_eq!(fast.wins_from_sessions(&kcache, &Policy::Kv, 4096), Some(1));
+    // At short contexts every row is chosen, which costs the same here, and twice the sessions fit.
+    let from = fast.wins_from_ctx(&kcache, &Policy::Kv).unwrap();
+    assert!((64..1024).contains(&from), "{from}");
+    let slow = with_link(1e5);
+    assert_eq!(slow.wins_from_sessions(&kcache, &Policy::Kv, 4096), None);
+    assert_eq!(slow.wins_from_ctx(&kcache, &Policy::Kv), None);
+    assert_eq!(fast.wins_from_sessions(&kcache, &kcache, 4096), None);
+    // Where not even one session of the baseline fits, one of the other is enough.
+    assert_eq!(fast.sessions(&Policy::Kv, 20_000), 0);
+    assert_eq!(fast.wins_from_sessions(&kcache, &Policy::Kv, 20_000), Some(1));
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    prop_oneof![
+        Just(Policy::Kv),
+        Just(Policy::KvQ8),
+        (1usize..600, 0usize..6, any::<bool>(), any::<bool>()).prop_map(|(n, dense, group, q8)| {
+            let select = if group { "group" } else { "head" };
+            policy(&format!("kcache:n={n},dense={dense},select={select},k={}", if q8 { "q8" } else { "f16" }))
+        }),
+    ]
+}
+
+prop_compose! {
+    fn planners()(
+        layers in 1usize..6, kv_heads in 1usize..4, group in 1usize..5, head_dim in (1usize..5).prop_map(|x| 32 * x),
+        weights in 1u64..5_000_000, memory in 6_000_000u64..60_000_000, host in any::<bool>(), one_memory in any::<bool>(),
+        bandwidth in 1e8..1e11, link in 1e7..1e11, flops in proptest::option::of(1e9..1e13),
+    ) -> Planner {
+        let model = PlanModel {
+            layers, heads: kv_heads * group, kv_heads, head_dim,
+            weight_bytes: weights, step_bytes: weights, multiplied: 2 * weights, ..model()
+        };
+        let device = Device {
+            memory_bytes: memory, host_bytes: host.then_some(memory), bandwidth, weight_bandwidth: bandwidth, link,
+            linear_flops: flops, attention_flops: flops, one_memory, ..device()
+        };
+        Planner::new(model, device, Room::Share(0.9)).unwrap()
+    }
+}
+
+proptest! {
+    #[test]
+    fn bytes_are_those_of_the_ledger(planner in planners(), policy in policies(), ctx in 1usize..700) {
+        let mut lane = LaneCache::new(planner.model().cache(), policy, None, None);
+        let mut sequence = lane.open().unwrap();
+        lane.grow(&mut sequence, ctx).unwrap();
+        let held = |tier: &crate::cache::Tier| [Owner::K, Owner::V, Owner::Tail].map(|owner| tier.held(owner)).iter().sum::<u64>();
+        prop_assert_eq!(planner.session_bytes(&policy, ctx), (held(lane.device()), held(lane.host())));
+    }
+
+    #[test]
+    fn more_of_anything_is_never_worse(
+        planner in planners(), policy in policies(), ctx in 1usize..5000, factor in 1.0..8.0f64, sessions in 1usize..40,
+    ) {
+        let rate = |planner: &Planner| planner.predict(&policy, ctx).tok_s.unwrap_or(0.0) * (1.0 + 1e-9);
+        let base = planner.predict(&policy, ctx);
+        let more = Planner { budget: (planner.budget as f64 * factor) as u64, ..planner.clone() };
+        prop_assert!(more.sessions(&policy, ctx) >= base.sessions && rate(&more) >= base.tok_s.unwrap_or(0.0));
+        prop_assert!(planner.sessions(&policy, ctx + 500) <= base.sessions);
+        let device = planner.device.clone();
+        for faster in [
+            Device { bandwidth: device.bandwidth * factor, ..device.clone() },
+            Device { weight_bandwidth: device.weight_bandwidth * factor, ..device.clone() },
+            Device { link: device.link * factor, ..device.clone() },
+            Device { linear_flops: None, ..device.clone() },
+            Device { attention_flops: None, ..device.clone() },
+        ] {
+            let faster = Planner { device: faster, ..planner.clone() };
+            prop_assert!(rate(&faster) >= base.tok_s.unwrap_or(0.0));
+        }
+        let one = planner.step(&policy, ctx, sessions).total();
+        prop_assert!(planner.step(&policy, ctx + 100, sessions).total() >= one || policy.knobs().is_some());
+        prop_assert!(planner.tok_s(&policy, ctx, sessions + 1) * (1.0 + 1e-9) >= planner.tok_s(&policy, ctx, sessions));
+        if let (Some(overlapped), Some(serial)) = (base.tok_s_overlapped, base.tok_s) {
+            prop_assert!(overlapped >= serial);
+        }
+    }
+
+    #[test]
+    fn a_search_finds_what_looking_at_each_finds(
+        planner in planners(), policy in policies(), baseline in policies(), ctx in 1usize..3000,
+    ) {
+        let fits = [&policy, &baseline].map(|policy| planner.sessions(policy, ctx));
+        let wins = |asked: usize| {
+            faster(planner.tok_s(&policy, ctx, asked.min(fits[0])), planner.tok_s(&baseline, ctx, asked.min(fits[1])))
+        };
+        let last = fits[0].max(fits[1]).max(1);
+        let from = (1..=last).rev().take_while(|&asked| wins(asked)).last();
+        prop_assert_eq!(planner.wins_from_sessions(&policy, &baseline, ctx), from);
+    }
+}

@@ -1,0 +1,148 @@
+//! What keys and typed words ask of the engine.
+
+use super::*;
+
+#[test]
+fn a_typed_message_goes_to_the_engine_and_shows_at_once() {
+    let mut state = fixture::empty(100, 30);
+    typed(&mut state, "Hello there");
+    assert!(text(&state).contains("Hello there"));
+    let commands = press(&mut state, &["enter"]);
+    let [Op::Open { session, name, lanes, .. }, Op::Say { session: asked, text: said, turn, .. }] = ops(&commands)[..]
+    else {
+        panic!("{commands:?}")
+    };
+    assert_eq!((session, name.as_str(), lanes.len()), (asked, "Hello there", 2));
+    assert_eq!((said.as_str(), turn.priority), ("Hello there", Priority::Typed));
+    let screen = text(&state);
+    assert_eq!(screen.matches("❯ Hello there").count(), 2, "{screen}");
+
+    // The engine's confirmation does not show it twice.
+    let kind = EventKind::Said { session: SessionId(1), document: None, text: "Hello there".into() };
+    update(&mut state, Message::Engine(Event { t_ms: 5.0, kind }));
+    assert_eq!(state.sessions[0].turns.len(), 1);
+}
+
+#[test]
+fn a_message_waits_for_the_answer_before_it() {
+    let mut state = fixture::state(100, 30);
+    let commands = typed(&mut state, "And then?").into_iter().chain(press(&mut state, &["enter"])).collect::<Vec<_>>();
+    assert!(commands.is_empty(), "{commands:?}");
+    assert!(state.sessions[0].queued.is_some());
+    let commands: Vec<Command> = fixture::finished(SessionId(1), 22)
+        .into_iter()
+        .flat_map(|event| update(&mut state, Message::Engine(event)))
+        .collect();
+    assert!(matches!(&ops(&commands)[..], [Op::Say { text, .. }] if text == "And then?"), "{commands:?}");
+}
+
+#[test]
+fn knobs_build_on_each_other_before_the_engine_confirms() {
+    let mut state = fixture::state(100, 30);
+    let before = state.policy();
+    assert_eq!(before, Some(Policy::KCache(Knobs { n: 256, ..Knobs::default() })));
+    let commands = press(&mut state, &["alt-up", "alt-up", "alt-t"]);
+    let wanted = Policy::KCache(Knobs { n: 1024, tail: Tail::None, ..Knobs::default() });
+    assert_eq!(ops(&commands).last(), Some(&&Op::SetPolicy { lane: Lane::KCache, policy: wanted }));
+    assert!(text(&state).contains("n=1024"));
+    // Letters turn knobs only outside of the input.
+    assert!(press(&mut state, &["t", "d", "]"]).is_empty());
+    assert_eq!(press(&mut state, &["esc", "]"]).len(), 1);
+    let kind =
+        EventKind::Knob { lane: Lane::KCache, step: 9, change: "n=2048".into(), policy: state.policy().unwrap() };
+    let t_ms = state.engine_ms;
+    update(&mut state, Message::Engine(Event { t_ms, kind }));
+    assert_eq!((state.wanted, state.metrics.marks.last().unwrap().label.as_str()), (None, "n=2048"));
+}
+
+#[test]
+fn budgets_turn_in_the_focused_lane_or_in_both() {
+    let mut state = fixture::state(120, 40);
+    const MIB: u64 = 1 << 20;
+    let commands = press(&mut state, &["esc", "b"]);
+    let budget = |lane, mib| Op::SetBudget { lane, bytes: Some(mib * MIB) };
+    assert_eq!(ops(&commands), [&budget(Lane::KCache, 56), &budget(Lane::Kv, 56)]);
+    let screen = text(&state);
+    assert!(screen.contains("device budget, simulated: KCache 56.0 MiB, KV 56.0 MiB"), "{screen}");
+    state.focus = Focus::Transcript(Lane::Kv);
+    assert_eq!(ops(&press(&mut state, &["B"])), [&budget(Lane::Kv, 63)]);
+    assert_eq!(ops(&press(&mut state, &["b"])), [&budget(Lane::Kv, 55)], "it builds on what is not confirmed yet");
+    assert_eq!(ops(&press(&mut state, &["u"])), [&Op::SetBudget { lane: Lane::Kv, bytes: None }]);
+    assert_eq!((state.budget(Lane::KCache), state.budget(Lane::Kv)), (Some(56 * MIB), None));
+    // What the ledger says next is what holds.
+    let ledger = |mib: u64| {
+        let mut ledger = *fixture::state(120, 40).metrics.lanes[0].ledger_at(f64::INFINITY).unwrap();
+        ledger.budget_bytes = Some(mib * MIB);
+        Message::Engine(Event { t_ms: 1e6, kind: EventKind::Ledger(ledger) })
+    };
+    update(&mut state, ledger(64));
+    assert_eq!(state.budget(Lane::KCache), Some(56 * MIB), "an account from before the turn");
+    update(&mut state, ledger(56));
+    assert_eq!(state.wanted_budgets, [None, Some(None)]);
+}
+
+#[test]
+fn ctrl_c_stops_first_and_quits_then() {
+    let mut state = fixture::state(100, 30);
+    let commands = press(&mut state, &["ctrl-c"]);
+    assert!(matches!(ops(&commands)[..], [Op::Stop { session: SessionId(1), lane: None }]), "{commands:?}");
+    assert_eq!(press(&mut state, &["ctrl-c"]), [Command::Quit]);
+
+    let mut idle = fixture::empty(100, 30);
+    assert_eq!(press(&mut idle, &["ctrl-c"]), [Command::Quit]);
+    assert!(typed(&mut idle, "q").is_empty());
+    assert_eq!(press(&mut idle, &["esc", "q"]), [Command::Quit]);
+}
+
+#[test]
+fn closing_asks_once_where_something_was_said() {
+    let mut state = fixture::state(100, 30);
+    assert!(press(&mut state, &["alt-x"]).is_empty());
+    assert!(text(&state).contains("y / n"));
+    assert!(press(&mut state, &["n"]).is_empty());
+    let commands = press(&mut state, &["alt-x", "y"]);
+    assert!(matches!(ops(&commands)[..], [Op::Close { session: SessionId(1) }]));
+    assert_eq!(state.sessions.len(), 2);
+    // A late word of the closed session does not bring it back.
+    let kind = EventKind::Session { session: SessionId(1), name: "back".into(), lanes: vec![] };
+    update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
+    assert_eq!(state.sessions.len(), 2);
+}
+
+#[test]
+fn files_are_asked_for_and_attached() {
+    let mut state = fixture::empty(100, 30);
+    let commands =
+        typed(&mut state, "/file notes.md").into_iter().chain(press(&mut state, &["enter"])).collect::<Vec<_>>();
+    let [Command::ReadFile { purpose, .. }] = &commands[..] else { panic!("{commands:?}") };
+    let document = crate::engine::Document { name: "notes.md".into(), text: "Something.".into() };
+    let read = Message::FileRead { purpose: purpose.clone(), result: Ok(document) };
+    assert!(matches!(ops(&update(&mut state, read))[..], [Op::Open { .. }]));
+    assert!(text(&state).contains("notes.md attached"));
+    typed(&mut state, "What?");
+    let commands = press(&mut state, &["enter"]);
+    assert!(matches!(ops(&commands)[..], [Op::Say { document: Some(_), .. }]), "{commands:?}");
+
+    let failed = Message::FileRead { purpose: purpose.clone(), result: Err("notes.md: no such file".into()) };
+    update(&mut state, failed);
+    assert!(text(&state).contains("no such file"));
+}
+
+#[test]
+fn the_demo_opens_its_sessions_and_yields_to_the_user() {
+    let mut state = fixture::empty(120, 40);
+    state.demo = crate::tui::demo::Demo::bundled().unwrap();
+    let Event { kind, .. } = fixture::events().remove(0);
+    update(&mut state, Message::Engine(Event { t_ms: 0.0, kind }));
+    let commands = update(&mut state, Message::Tick(1.0));
+    let count = state.sessions.len();
+    assert!(count >= 3);
+    assert_eq!(ops(&commands).iter().filter(|op| matches!(op, Op::Open { .. })).count(), count);
+    let background = |op: &&&Op| matches!(op, Op::Say { turn, .. } if turn.priority == Priority::Background);
+    assert_eq!(ops(&commands).iter().filter(background).count(), 1);
+    assert!(text(&state).contains("demo"));
+    typed(&mut state, "Mine");
+    let commands = press(&mut state, &["enter"]);
+    assert!(matches!(ops(&commands)[..], [Op::Stop { .. }]), "{commands:?}");
+    assert!(!state.sessions[0].demo && state.sessions[1].demo);
+}
