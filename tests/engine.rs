@@ -40,7 +40,8 @@ fn both_q8_lanes() -> Vec<LaneOptions> {
 }
 
 fn start(model: &Arc<LanguageModel>, lanes: Vec<LaneOptions>) -> (Engine, Events) {
-    Engine::start(Arc::clone(model), EngineOptions { threads: 2, prefill_chunk: 32, lanes }).unwrap()
+    Engine::start(Arc::clone(model), EngineOptions { threads: 2, prefill_chunk: 32, lanes, ..EngineOptions::default() })
+        .unwrap()
 }
 
 fn open(session: u32) -> Op {

@@ -5,15 +5,21 @@
 //! turn, decoding goes round by round in turn, and every round starts from the same prompts. Nothing is replayed or
 //! skipped: prompts are prefilled for real, and each step is fed the likeliest token of the one before.
 //!
+//! How many sequences a budget holds, and what many at once are worth, is measured on the engine: see `capacity.rs`.
+//!
 //! [`machine()`] measures what bounds all of that: what memory and the arithmetic units of this machine can do.
 
+mod capacity;
 mod machine;
 mod measure;
 mod prompt;
 mod run;
+mod soak;
 mod statistics;
 
+pub use capacity::{CapacityError, CapacityOptions, CapacityRun, capacity};
 pub use machine::{MachineError, MachineOptions, MachineRates, Rate, machine};
 pub use measure::{BenchError, BenchOptions, bench};
 pub use run::Run;
+pub use soak::{Soak, SoakError, soak};
 pub use statistics::Spread;

@@ -1,7 +1,10 @@
 //! The cache of one lane: its two tiers, and the sequences' pages taken from them by the lane's policy.
 
+use std::ops::Range;
+
 use super::{
-    Format, Full, Knobs, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
+    Format, Full, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
+    blocks::{BlockId, Blocks},
     sequence::{LayerCache, add_row},
     tier::Owner,
 };
@@ -38,20 +41,30 @@ impl CacheShape {
 /// Two tiers and the policy that says what goes where.
 #[derive(Debug)]
 pub struct LaneCache {
-    shape: CacheShape,
-    policy: Policy,
-    device: Tier,
-    host: Tier,
+    pub(super) shape: CacheShape,
+    pub(super) policy: Policy,
+    pub(super) device: Tier,
+    pub(super) host: Tier,
+    pub(super) blocks: Blocks,
 }
 
-/// The books of a lane do not agree with the pages its sequences hold. Always a bug.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the ledger says {booked} bytes of {owner} on the {place:?} tier, the sequences hold {held}")]
-pub struct Unbalanced {
-    place: Place,
-    owner: &'static str,
-    booked: u64,
-    held: u64,
+/// Bytes of a block on each tier, by owner.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockBytes {
+    pub device_k: u64,
+    pub device_v: u64,
+    pub host_k: u64,
+    pub host_v: u64,
+}
+
+impl BlockBytes {
+    pub fn device(self) -> u64 {
+        self.device_k + self.device_v
+    }
+
+    pub fn host(self) -> u64 {
+        self.host_k + self.host_v
+    }
 }
 
 impl LaneCache {
@@ -62,6 +75,7 @@ impl LaneCache {
             policy,
             device: Tier::new(Place::Device, device_budget),
             host: Tier::new(Place::Host, host_budget),
+            blocks: Blocks::default(),
         }
     }
 
@@ -95,196 +109,184 @@ impl LaneCache {
         &self.host
     }
 
+    /// Blocks of 64 tokens on the device, each counted once.
+    pub fn device_blocks(&self) -> usize {
+        self.blocks.on_device()
+    }
+
+    /// Whether pages lie on the device that only sequences set aside hold, because the host had no room for them.
+    pub fn any_stranded(&self) -> bool {
+        self.blocks.any_stranded()
+    }
+
     /// Whether the running sums of V are kept: always under `kcache`, so that `tail=mean` can be turned on at any time.
     pub(super) fn keeps_sums(&self) -> bool {
         matches!(self.policy, Policy::KCache(_))
     }
 
-    /// Where the policy wants a layer's V.
-    pub(super) fn v_place(&self, layer: usize) -> Place {
-        if layer < self.policy.device_v_layers(self.shape.layers) { Place::Device } else { Place::Host }
+    pub(super) fn sum_bytes(&self) -> u64 {
+        if self.keeps_sums() { self.shape.sum_bytes() } else { 0 }
     }
 
-    /// A sequence without tokens.
-    pub fn open(&mut self) -> Result<SequenceCache, Full> {
-        if self.keeps_sums() {
-            self.device.take(Owner::Tail, self.shape.sum_bytes())?;
-        }
-        Ok(SequenceCache::empty(self))
-    }
-
-    /// Bytes that growing a sequence by `tokens` takes on the device and on the host.
-    pub fn growth(&self, sequence: &SequenceCache, tokens: usize) -> (u64, u64) {
-        let pages = self.pages_missing(sequence, tokens) as u64;
-        let [k, v] = self.formats().map(|format| pages * self.shape.page_bytes(format));
-        let device_v = self.policy.device_v_layers(self.shape.layers) as u64;
+    /// A block at a place: on the device V lies as the policy says, on the host everything is there.
+    pub(super) fn block_bytes(&self, place: Place) -> BlockBytes {
         let layers = self.shape.layers as u64;
-        (layers * k + device_v * v, (layers - device_v) * v)
+        let device_v = self.policy.device_v_layers(self.shape.layers) as u64;
+        let [k, v] = self.formats().map(|format| self.shape.page_bytes(format));
+        match place {
+            Place::Device => {
+                BlockBytes { device_k: layers * k, device_v: device_v * v, host_k: 0, host_v: (layers - device_v) * v }
+            }
+            Place::Host => BlockBytes { device_k: 0, device_v: 0, host_k: layers * k, host_v: layers * v },
+        }
     }
 
-    fn pages_missing(&self, sequence: &SequenceCache, tokens: usize) -> usize {
-        (sequence.len + tokens).div_ceil(PAGE_TOKENS).saturating_sub(sequence.capacity() / PAGE_TOKENS)
+    /// Bytes of one block of 64 tokens on the device and on the host, for a sequence that is resident.
+    pub fn resident_block(&self) -> (u64, u64) {
+        let bytes = self.block_bytes(Place::Device);
+        (bytes.device(), bytes.host())
     }
 
-    /// Gives a sequence the pages for `tokens` more, in every layer or in none.
+    /// The most tokens that one sequence could hold if it were alone, with `workspace` bytes for the step; `None`
+    /// without a limit.
+    pub fn most_tokens(&self, workspace: u64) -> Option<usize> {
+        let (device, host) = self.resident_block();
+        let blocks = |tier: &Tier, bytes: u64, fixed: u64| match tier.cap() {
+            Some(cap) if bytes > 0 => Some(cap.saturating_sub(fixed) / bytes),
+            _ => None,
+        };
+        let device = blocks(&self.device, device, workspace + self.sum_bytes());
+        let host = blocks(&self.host, host, 0);
+        let least = device.into_iter().chain(host).min()?;
+        Some(usize::try_from(least).unwrap_or(usize::MAX).saturating_mul(PAGE_TOKENS))
+    }
+
+    /// A sequence without tokens, ready to grow.
+    pub fn open(&mut self) -> Result<SequenceCache, Full> {
+        let mut sequence = self.vacant();
+        self.grow(&mut sequence, 0)?;
+        Ok(sequence)
+    }
+
+    /// A sequence that holds nothing yet, not even a running sum.
+    pub fn vacant(&self) -> SequenceCache {
+        SequenceCache::vacant(self)
+    }
+
+    /// Bytes that growing a sequence by `tokens` takes on the device and on the host; what was set aside comes back
+    /// for it, and is counted.
+    pub fn growth(&self, sequence: &SequenceCache, tokens: usize) -> (u64, u64) {
+        self.growth_sharing(sequence, None, tokens)
+    }
+
+    /// The same where the sequence first adopts the first tokens of another, as [`LaneCache::adopt`] does.
+    pub fn growth_sharing(
+        &self,
+        sequence: &SequenceCache,
+        donor: Option<(&SequenceCache, usize)>,
+        tokens: usize,
+    ) -> (u64, u64) {
+        let len = donor.map_or(sequence.len, |(_, shared)| shared);
+        let adopted =
+            donor.map_or(&[][..], |(donor, shared)| &donor.blocks[sequence.len / PAGE_TOKENS..shared / PAGE_TOKENS]);
+        // A sequence that adopts gives up the pages it has not written.
+        let kept = if donor.is_some() { sequence.len / PAGE_TOKENS } else { sequence.blocks.len() };
+        let needed = (len + tokens).div_ceil(PAGE_TOKENS);
+        let new = needed.saturating_sub(kept + adopted.len()) as u64;
+        let own = if sequence.residence == Some(Place::Device) { &[][..] } else { &sequence.blocks[..kept] };
+        let on_host = |id: &&BlockId| self.blocks.get(**id).place == Place::Host;
+        let returning = own.iter().chain(adopted).filter(on_host).count() as u64;
+        let sums = if sequence.residence == Some(Place::Device) { 0 } else { self.sum_bytes() };
+        let (resident, aside) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
+        let device = sums + (new + returning) * resident.device();
+        let host = (new * resident.host()).saturating_sub(returning * (aside.host() - resident.host()));
+        (device, host)
+    }
+
+    /// Makes a sequence resident and gives it the pages for `tokens` more, in every layer or in none.
     pub fn grow(&mut self, sequence: &mut SequenceCache, tokens: usize) -> Result<(), Full> {
-        let missing = self.pages_missing(sequence, tokens);
         let (device, host) = self.growth(sequence, tokens);
         self.device.room(device)?;
         self.host.room(host)?;
-        let CacheShape { kv_heads, head_dim, .. } = self.shape;
-        let [k, v] = self.formats();
-        let [k_bytes, v_bytes] = [k, v].map(|format| self.shape.page_bytes(format));
-        for layer in &mut sequence.layers {
-            for _ in 0..missing {
-                self.device.take(Owner::K, k_bytes)?;
-                layer.k.push(Page::new(k, kv_heads, head_dim));
-                self.tier(layer.v_place).take(Owner::V, v_bytes)?;
-                layer.v.push(Page::new(v, kv_heads, head_dim));
-            }
+        self.bring_back(sequence)?;
+        let needed = (sequence.len + tokens).div_ceil(PAGE_TOKENS);
+        while sequence.blocks.len() < needed {
+            self.book(Place::Device)?;
+            sequence.blocks.push(self.blocks.add());
         }
         Ok(())
     }
 
     /// Takes a sequence's pages back.
-    pub fn close(&mut self, sequence: SequenceCache) {
-        for LayerCache { k, v, v_place, .. } in sequence.layers {
-            self.device.give_pages(Owner::K, k);
-            self.tier(v_place).give_pages(Owner::V, v);
-        }
-        if self.keeps_sums() {
-            self.device.give(Owner::Tail, self.shape.sum_bytes());
-        }
+    pub fn close(&mut self, mut sequence: SequenceCache) {
+        self.vacate(&mut sequence);
     }
 
-    /// Takes back everything that a sequence holds; it goes on as a new one.
-    pub fn empty(&mut self, sequence: &mut SequenceCache) {
+    /// Takes back everything that a sequence holds, its running sums too.
+    pub fn vacate(&mut self, sequence: &mut SequenceCache) {
         sequence.len = 0;
         self.trim(sequence);
-        for layer in &mut sequence.layers {
-            layer.v_sum.fill(0.0);
+        match sequence.residence.take() {
+            Some(Place::Device) => self.device.give(Owner::Tail, self.sum_bytes()),
+            Some(Place::Host) => self.host.give(Owner::Tail, self.sum_bytes()),
+            None => {}
         }
+        sequence.layers.iter_mut().for_each(|layer| layer.v_sum = Vec::new());
     }
 
     /// Takes back the pages that a sequence holds beyond its tokens.
     pub fn trim(&mut self, sequence: &mut SequenceCache) {
         let needed = sequence.len.div_ceil(PAGE_TOKENS);
         for layer in &mut sequence.layers {
-            let spare = needed.min(layer.k.len());
-            self.device.give_pages(Owner::K, layer.k.split_off(spare));
-            let spare = layer.v.split_off(spare);
-            match layer.v_place {
-                Place::Device => self.device.give_pages(Owner::V, spare),
-                Place::Host => self.host.give_pages(Owner::V, spare),
+            layer.k.truncate(needed);
+            layer.v.truncate(needed);
+        }
+        let resident = sequence.residence == Some(Place::Device);
+        while sequence.blocks.len() > needed {
+            if let Some(id) = sequence.blocks.pop() {
+                self.release(id, resident);
             }
         }
     }
 
     /// A copy of a sequence of any lane, with pages of its own in this lane. Where the lanes store differently, rows are
-    /// rounded once more. The running sums are made from the rows.
+    /// rounded once more.
     pub fn fork(&mut self, of: &SequenceCache) -> Result<SequenceCache, Full> {
-        let mut copy = self.open()?;
-        if let Err(full) = self.grow(&mut copy, of.len) {
-            self.close(copy);
-            return Err(full);
-        }
-        for (to, from) in copy.layers.iter_mut().zip(&of.layers) {
-            for (to, from) in to.k.iter_mut().zip(&from.k).chain(to.v.iter_mut().zip(&from.v)) {
-                to.copy_from(from);
-            }
-            to.sum_rows(of.len, self.shape);
-        }
-        copy.len = of.len;
+        let mut copy = self.vacant();
+        self.grow(&mut copy, of.len)?;
+        self.copy(&mut copy, of);
         Ok(copy)
     }
 
-    /// Changes the knobs of a `kcache` lane. Where `dense` changes, V pages of the layers concerned move between the
-    /// tiers, of all sequences or, when they do not fit, of none.
+    /// Copies the tokens of a sequence of any lane into an empty one that has grown to hold them.
     ///
     /// # Panics
-    /// When a sequence of another lane is among `sequences`, or the keys would have to be stored otherwise.
-    pub fn set_knobs<'a>(
-        &mut self,
-        knobs: Knobs,
-        sequences: impl Iterator<Item = &'a mut SequenceCache>,
-    ) -> Result<(), Full> {
-        assert_eq!(self.formats(), Policy::KCache(knobs).formats(), "pages keep their format");
-        let mut moving: Vec<&mut LayerCache> = Vec::new();
-        let device_layers = Policy::KCache(knobs).device_v_layers(self.shape.layers);
-        for sequence in sequences {
-            for (index, layer) in sequence.layers.iter_mut().enumerate() {
-                let wanted = if index < device_layers { Place::Device } else { Place::Host };
-                if layer.v_place != wanted {
-                    moving.push(layer);
-                }
+    /// When it is not empty, or has not grown.
+    pub fn copy(&self, sequence: &mut SequenceCache, of: &SequenceCache) {
+        assert!(sequence.len == 0 && sequence.capacity() >= of.len, "a copy needs empty pages");
+        let [k, v] = self.formats();
+        let same = v == of.formats()[1];
+        let pages = of.len.div_ceil(PAGE_TOKENS);
+        for (to, from) in sequence.layers.iter_mut().zip(&of.layers) {
+            to.k = from.k[..pages].iter().map(|page| Page::copy(k, page)).collect();
+            to.v = from.v[..pages].iter().map(|page| Page::copy(v, page)).collect();
+            if same && to.v_sum.len() == from.v_sum.len() {
+                to.v_sum.copy_from_slice(&from.v_sum);
+            } else {
+                to.sum_rows(0..of.len, self.shape);
             }
         }
-        // All of them move in the same direction, so what has to fit is their sum.
-        let bytes = |layer: &LayerCache| layer.v.iter().map(Page::bytes).sum::<u64>();
-        let total: u64 = moving.iter().map(|layer| bytes(layer)).sum();
-        if let Some(first) = moving.first() {
-            match first.v_place {
-                Place::Device => self.host.room(total)?,
-                Place::Host => self.device.room(total)?,
-            }
-        }
-        for layer in moving {
-            let (from, to) = match layer.v_place {
-                Place::Device => (&mut self.device, &mut self.host),
-                Place::Host => (&mut self.host, &mut self.device),
-            };
-            from.give(Owner::V, bytes(layer));
-            to.take(Owner::V, bytes(layer))?;
-            layer.v_place = to.place();
-        }
-        self.policy = Policy::KCache(knobs);
-        Ok(())
-    }
-
-    /// Counts every page that `sequences` (all of the lane's) hold and compares with the books.
-    pub fn check<'a>(&self, sequences: impl Iterator<Item = &'a SequenceCache>) -> Result<(), Unbalanced> {
-        let (mut k, mut device_v, mut host_v, mut tail) = (0, 0, 0, 0);
-        for layer in sequences.flat_map(|sequence| &sequence.layers) {
-            let v: u64 = layer.v.iter().map(Page::bytes).sum();
-            match layer.v_place {
-                Place::Device => device_v += v,
-                Place::Host => host_v += v,
-            }
-            k += layer.k.iter().map(Page::bytes).sum::<u64>();
-            tail += size_of_val(layer.v_sum.as_slice()) as u64;
-        }
-        for (tier, owner, name, held) in [
-            (&self.device, Owner::K, "K", k),
-            (&self.device, Owner::V, "V", device_v),
-            (&self.device, Owner::Tail, "tail", tail),
-            (&self.host, Owner::K, "K", 0),
-            (&self.host, Owner::V, "V", host_v),
-            (&self.host, Owner::Tail, "tail", 0),
-        ] {
-            let booked = tier.held(owner);
-            if booked != held {
-                return Err(Unbalanced { place: tier.place(), owner: name, booked, held });
-            }
-        }
-        Ok(())
-    }
-
-    fn tier(&mut self, place: Place) -> &mut Tier {
-        match place {
-            Place::Device => &mut self.device,
-            Place::Host => &mut self.host,
-        }
+        sequence.len = of.len;
     }
 }
 
 impl LayerCache {
-    /// Makes the running sum again from the first `len` rows, in the order in which they were written.
-    fn sum_rows(&mut self, len: usize, shape: CacheShape) {
+    /// Adds rows to the running sum, in the order in which they were written.
+    pub(super) fn sum_rows(&mut self, positions: Range<usize>, shape: CacheShape) {
         if self.v_sum.is_empty() {
             return;
         }
-        self.v_sum.fill(0.0);
-        for position in 0..len {
+        for position in positions {
             let page = &self.v[position / PAGE_TOKENS];
             for (head, sums) in self.v_sum.chunks_exact_mut(shape.head_dim).enumerate() {
                 add_row(page, head, position % PAGE_TOKENS, sums);
@@ -376,5 +378,85 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn same_rows(a: &SequenceCache, b: &SequenceCache) {
+        assert_eq!(a.len(), b.len());
+        for layer in 0..SHAPE.layers {
+            for (a, b) in a.k(layer).iter().zip(b.k(layer)).chain(a.v(layer).iter().zip(b.v(layer))) {
+                assert_eq!(a.rows(1, 0, PAGE_TOKENS), b.rows(1, 0, PAGE_TOKENS));
+            }
+            assert_eq!(a.v_sum(layer), b.v_sum(layer));
+        }
+    }
+
+    #[test]
+    fn what_is_set_aside_is_booked_on_the_host_and_comes_back_as_it_was() {
+        for policy in ["kv", "kv-q8", "kcache:dense=1", "kcache:dense=0,k=q8"] {
+            let mut lane = lane(policy);
+            let mut sequence = filled(&mut lane, 100);
+            let (device, host) = (lane.device().used(), lane.host().used());
+            lane.set_aside(&mut sequence).unwrap();
+            assert_eq!((lane.device().used(), lane.host().used()), (0, device + host), "{policy}");
+            assert_eq!(lane.growth(&sequence, 0).0, device, "{policy}: the way back");
+            lane.check([&sequence].into_iter()).unwrap();
+            // A host without room takes nothing, and nothing changes.
+            lane.grow(&mut sequence, 0).unwrap();
+            assert_eq!((lane.device().used(), lane.host().used()), (device, host), "{policy}");
+            lane.host.set_cap(Some(host + device - 1));
+            lane.set_aside(&mut sequence).unwrap_err();
+            lane.check([&sequence].into_iter()).unwrap();
+            let written = filled(&mut super::tests::lane(policy), 100);
+            same_rows(&sequence, &written);
+            lane.close(sequence);
+            assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
+        }
+    }
+
+    #[test]
+    fn shared_pages_are_booked_once_and_stay_where_somebody_needs_them() {
+        for policy in ["kv", "kv-q8", "kcache:dense=1", "kcache:dense=0,k=q8"] {
+            let mut lane = lane(policy);
+            let mut first = filled(&mut lane, 150);
+            let one = lane.device().used();
+            let (block, _) = lane.resident_block();
+            let mut second = lane.open().unwrap();
+            lane.grow(&mut second, 150).unwrap();
+            lane.adopt(&mut second, &first, 128, 22).unwrap();
+            assert_eq!(lane.device().used(), one + lane.sum_bytes() + block, "{policy}: one page of its own");
+            same_rows(&second, &filled(&mut super::tests::lane(policy), 128));
+            lane.check([&first, &second].into_iter()).unwrap();
+
+            // Only what nobody else on the device has moves; the rest moves when the last has gone.
+            lane.set_aside(&mut first).unwrap();
+            assert_eq!(lane.device_blocks(), 3, "{policy}");
+            lane.set_aside(&mut second).unwrap();
+            assert_eq!((lane.device_blocks(), lane.device().used()), (0, 0), "{policy}");
+            lane.check([&first, &second].into_iter()).unwrap();
+            lane.grow(&mut second, 0).unwrap();
+            assert_eq!(lane.device_blocks(), 3, "{policy}");
+            lane.check([&first, &second].into_iter()).unwrap();
+
+            // The last on the device goes while the host has no room: its pages are stranded, and still in the books.
+            lane.host.set_cap(Some(0));
+            lane.close(second);
+            assert!(lane.any_stranded() && lane.device_blocks() == 2, "{policy}");
+            lane.check([&first].into_iter()).unwrap();
+            lane.vacate(&mut first);
+            assert!(!lane.any_stranded());
+            assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
+        }
+    }
+
+    #[test]
+    fn the_audit_finds_a_page_that_is_not_the_shared_one() {
+        let mut lane = lane("kv");
+        let first = filled(&mut lane, 64);
+        let mut second = lane.open().unwrap();
+        lane.adopt(&mut second, &first, 64, 0).unwrap();
+        second.layers[1].v[0] = Page::copy(Format::F16, &first.layers[1].v[0]);
+        let error = lane.check([&first, &second].into_iter()).unwrap_err();
+        assert!(error.to_string().contains("held by 2 sequences, 1 hold it"), "{error}");
+        assert!(lane.check([&first].into_iter()).is_err(), "a holder is missing");
     }
 }

@@ -1,12 +1,16 @@
 //! Where keys and values live: policies, pages, the two tiers, and the account of every byte.
 
+mod audit;
+mod blocks;
 mod lane;
+mod moves;
 mod page;
 mod policy;
 mod sequence;
 mod tier;
 
-pub use lane::{CacheShape, LaneCache, Unbalanced};
+pub use audit::Unbalanced;
+pub use lane::{CacheShape, LaneCache};
 pub use page::{CachedRows, Format, PAGE_TOKENS, Page};
 pub use policy::{Knobs, Policy, PolicyError, Select, Tail};
 pub use sequence::SequenceCache;

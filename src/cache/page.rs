@@ -4,7 +4,7 @@
 //! its keys reads one run of memory, and a row (one V vector of one KV head) is one slice. The scales of 8-bit rows lie
 //! apart in the same order, `[kv_head][slot][head_dim / 32]`, rounded up: see [`q8`].
 
-use std::fmt;
+use std::{fmt, iter, sync::Arc};
 
 use half::{f16, slice::HalfFloatSliceExt};
 
@@ -50,17 +50,22 @@ pub enum CachedRows<'a> {
     Q8(Q8Rows<'a>),
 }
 
-/// 64 tokens of one layer's K or V.
+/// 64 tokens of one layer's K or V. Several sequences may hold the same page: see [`Page::share`].
 #[derive(Debug)]
 pub struct Page {
     data: Data,
     head_dim: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Data {
-    F16(Box<[f16]>),
-    Q8 { values: Box<[i8]>, scales: Box<[f16]> },
+    F16(Arc<[f16]>),
+    Q8 { values: Arc<[i8]>, scales: Arc<[f16]> },
+}
+
+/// The values of a page that nobody else holds.
+fn alone<T>(values: &mut Arc<[T]>) -> &mut [T] {
+    Arc::get_mut(values).expect("only full pages are shared, and full pages are never written")
 }
 
 impl Page {
@@ -68,13 +73,53 @@ impl Page {
     pub fn new(format: Format, kv_heads: usize, head_dim: usize) -> Self {
         let rows = kv_heads * PAGE_TOKENS;
         let data = match format {
-            Format::F16 => Data::F16(vec![f16::ZERO; rows * head_dim].into_boxed_slice()),
+            Format::F16 => Data::F16(iter::repeat_n(f16::ZERO, rows * head_dim).collect()),
             Format::Q8 => Data::Q8 {
-                values: vec![0; rows * head_dim].into_boxed_slice(),
-                scales: vec![f16::ZERO; rows * q8::blocks(head_dim)].into_boxed_slice(),
+                values: iter::repeat_n(0, rows * head_dim).collect(),
+                scales: iter::repeat_n(f16::ZERO, rows * q8::blocks(head_dim)).collect(),
             },
         };
         Self { data, head_dim }
+    }
+
+    /// A page of its own with the rows of another. Where the formats differ, its values are rounded once more.
+    pub fn copy(format: Format, other: &Self) -> Self {
+        if format != other.format() {
+            let kv_heads = other.values() / (PAGE_TOKENS * other.head_dim);
+            let mut copy = Self::new(format, kv_heads, other.head_dim);
+            let mut row = vec![0.0; other.head_dim];
+            for at in 0..kv_heads * PAGE_TOKENS {
+                other.read(at / PAGE_TOKENS, at % PAGE_TOKENS, &mut row);
+                copy.write(at / PAGE_TOKENS, at % PAGE_TOKENS, &row);
+            }
+            return copy;
+        }
+        let data = match &other.data {
+            Data::F16(values) => Data::F16(Arc::from(&values[..])),
+            Data::Q8 { values, scales } => Data::Q8 { values: Arc::from(&values[..]), scales: Arc::from(&scales[..]) },
+        };
+        Self { data, head_dim: other.head_dim }
+    }
+
+    fn values(&self) -> usize {
+        match &self.data {
+            Data::F16(values) => values.len(),
+            Data::Q8 { values, .. } => values.len(),
+        }
+    }
+
+    /// The same page for another sequence. From now on it can be read, and written no more.
+    pub fn share(&self) -> Self {
+        Self { data: self.data.clone(), head_dim: self.head_dim }
+    }
+
+    /// Whether both are the same page, not only equal ones.
+    pub fn is(&self, other: &Self) -> bool {
+        match (&self.data, &other.data) {
+            (Data::F16(one), Data::F16(other)) => Arc::ptr_eq(one, other),
+            (Data::Q8 { values: one, .. }, Data::Q8 { values: other, .. }) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
     }
 
     /// Bytes one page of this shape takes.
@@ -120,13 +165,16 @@ impl Page {
     }
 
     /// Writes one row, `[head_dim]`, rounded to the page's format.
+    ///
+    /// # Panics
+    /// When the page is shared.
     pub fn write(&mut self, kv_head: usize, slot: usize, row: &[f32]) {
         let (at, dim) = (kv_head * PAGE_TOKENS + slot, self.head_dim);
         match &mut self.data {
-            Data::F16(data) => data[at * dim..][..dim].convert_from_f32_slice(row),
+            Data::F16(data) => alone(data)[at * dim..][..dim].convert_from_f32_slice(row),
             Data::Q8 { values, scales } => {
                 let blocks = q8::blocks(dim);
-                q8::quantise(row, &mut values[at * dim..][..dim], &mut scales[at * blocks..][..blocks]);
+                q8::quantise(row, &mut alone(values)[at * dim..][..dim], &mut alone(scales)[at * blocks..][..blocks]);
             }
         }
     }
@@ -136,29 +184,6 @@ impl Page {
         match self.rows(kv_head, slot, 1) {
             CachedRows::F16(values) => values.convert_to_f32_slice(row),
             CachedRows::Q8(values) => q8::widen(values, self.head_dim, row),
-        }
-    }
-
-    /// Takes over the rows of a page of the same heads. Where the formats differ, its values are rounded once more.
-    pub fn copy_from(&mut self, other: &Self) {
-        match (&mut self.data, &other.data) {
-            (Data::F16(to), Data::F16(from)) => to.copy_from_slice(from),
-            (Data::Q8 { values, scales }, Data::Q8 { values: from_values, scales: from_scales }) => {
-                values.copy_from_slice(from_values);
-                scales.copy_from_slice(from_scales);
-            }
-            (to, _) => {
-                let values = match to {
-                    Data::F16(values) => values.len(),
-                    Data::Q8 { values, .. } => values.len(),
-                };
-                let mut row = vec![0.0; self.head_dim];
-                for at in 0..values / self.head_dim {
-                    let (kv_head, slot) = (at / PAGE_TOKENS, at % PAGE_TOKENS);
-                    other.read(kv_head, slot, &mut row);
-                    self.write(kv_head, slot, &row);
-                }
-            }
         }
     }
 }
@@ -184,8 +209,7 @@ mod tests {
             assert_eq!(back, vec![0.0; head_dim]);
 
             for into in [Format::F16, Format::Q8] {
-                let mut copy = Page::new(into, kv_heads, head_dim);
-                copy.copy_from(&page);
+                let copy = Page::copy(into, &page);
                 assert_eq!(copy.format(), into);
                 if into == format {
                     assert_eq!(copy.rows(1, 0, 64), page.rows(1, 0, 64));
@@ -194,5 +218,16 @@ mod tests {
                 assert!(row.iter().zip(&back).all(|(row, back)| (row - back).abs() < 2.0 * bound.max(0.004)));
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "full pages are never written")]
+    fn a_shared_page_is_the_same_page_and_is_not_written() {
+        let mut page = Page::new(Format::Q8, 2, 32);
+        page.write(0, 0, &[1.0; 32]);
+        let other = page.share();
+        assert!(page.is(&other) && !page.is(&Page::new(Format::Q8, 2, 32)));
+        assert_eq!(page.rows(0, 0, 64), other.rows(0, 0, 64));
+        page.write(0, 1, &[1.0; 32]);
     }
 }

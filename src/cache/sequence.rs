@@ -1,40 +1,43 @@
 //! The cached keys and values of one sequence: a list of pages per layer for K and for V, and V's running sums.
 
-use super::{CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place};
+use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place, blocks::BlockId};
 use crate::kernels::q8::BLOCK;
 
 /// Keys and values of one sequence in one lane. Made, grown and given back by the lane's [`LaneCache`].
 #[derive(Debug)]
 pub struct SequenceCache {
     pub(super) layers: Vec<LayerCache>,
+    /// The blocks that the pages belong to, of 64 tokens each.
+    pub(super) blocks: Vec<BlockId>,
     pub(super) len: usize,
+    pub(super) residence: Option<Place>,
+    /// The first so many layers keep V on the device.
+    pub(super) device_v_layers: usize,
     formats: [Format; 2],
     kv_heads: usize,
     head_dim: usize,
 }
 
-/// One layer of it.
+/// One layer of it. Memory for a page is taken when its first row comes, so that a long prompt starts at once; booked it
+/// is when the sequence grows.
 #[derive(Debug)]
 pub(super) struct LayerCache {
     pub(super) k: Vec<Page>,
     pub(super) v: Vec<Page>,
-    pub(super) v_place: Place,
-    /// Sum of all V rows, `[kv_heads, head_dim]`; empty in a lane that never needs it.
+    /// Sum of all V rows, `[kv_heads, head_dim]`; empty in a lane that never needs it, and where nothing is held.
     pub(super) v_sum: Vec<f32>,
 }
 
 impl SequenceCache {
-    pub(super) fn empty(lane: &LaneCache) -> Self {
+    pub(super) fn vacant(lane: &LaneCache) -> Self {
         let shape = lane.shape();
-        let layer = |index| LayerCache {
-            k: Vec::new(),
-            v: Vec::new(),
-            v_place: lane.v_place(index),
-            v_sum: vec![0.0; if lane.keeps_sums() { shape.kv_heads * shape.head_dim } else { 0 }],
-        };
+        let layer = |_| LayerCache { k: Vec::new(), v: Vec::new(), v_sum: Vec::new() };
         Self {
             layers: (0..shape.layers).map(layer).collect(),
+            blocks: Vec::new(),
             len: 0,
+            residence: None,
+            device_v_layers: lane.policy().device_v_layers(shape.layers),
             formats: lane.formats(),
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
@@ -56,24 +59,34 @@ impl SequenceCache {
         self.formats
     }
 
-    /// Tokens the pages can hold.
-    pub fn capacity(&self) -> usize {
-        self.layers.first().map_or(0, |layer| layer.k.len() * PAGE_TOKENS)
+    /// The sizes of its pages.
+    pub fn shape(&self) -> CacheShape {
+        CacheShape { layers: self.layers.len(), kv_heads: self.kv_heads, head_dim: self.head_dim }
     }
 
-    /// The K pages of a layer.
+    /// Tokens the pages can hold.
+    pub fn capacity(&self) -> usize {
+        self.blocks.len() * PAGE_TOKENS
+    }
+
+    /// Where it lives: on the device, as every sequence that runs; set aside on the host; or nowhere, holding nothing.
+    pub fn residence(&self) -> Option<Place> {
+        self.residence
+    }
+
+    /// The K pages of a layer that were written so far; those that it has grown by since come with their first row.
     pub fn k(&self, layer: usize) -> &[Page] {
         &self.layers[layer].k
     }
 
-    /// The V pages of a layer.
+    /// The V pages of a layer, likewise.
     pub fn v(&self, layer: usize) -> &[Page] {
         &self.layers[layer].v
     }
 
-    /// Where a layer's V pages are.
+    /// Where a layer's V pages are while the sequence is resident.
     pub fn v_place(&self, layer: usize) -> Place {
-        self.layers[layer].v_place
+        if layer < self.device_v_layers { Place::Device } else { Place::Host }
     }
 
     /// The sum of a layer's V rows, `[kv_heads, head_dim]`; empty in a lane that reads every row.
@@ -85,7 +98,12 @@ impl SequenceCache {
     /// before. The token counts as cached once every layer has it and [`SequenceCache::advance`] was called.
     pub fn write(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
         let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
-        let LayerCache { k: k_pages, v: v_pages, v_sum, .. } = &mut self.layers[layer];
+        assert!(page < self.blocks.len(), "pages were grown before the step");
+        let LayerCache { k: k_pages, v: v_pages, v_sum } = &mut self.layers[layer];
+        if page == k_pages.len() {
+            k_pages.push(Page::new(self.formats[0], self.kv_heads, self.head_dim));
+            v_pages.push(Page::new(self.formats[1], self.kv_heads, self.head_dim));
+        }
         for head in 0..self.kv_heads {
             let values = head * self.head_dim..(head + 1) * self.head_dim;
             k_pages[page].write(head, slot, &k[values.clone()]);

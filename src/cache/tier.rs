@@ -2,12 +2,12 @@
 //!
 //! With a GPU the device tier is its memory and the host tier pinned host memory. On the CPU both are the same DRAM
 //! and a tier is an account with a cap: every byte is counted as if it lay on a device, and is called simulated.
-//! Pages are handed out only against the account, so the account cannot miss one; [`Tier::check`] proves it.
+//! Pages are handed out only against the account, so the account cannot miss one; [`LaneCache::check`] proves it.
+//!
+//! [`LaneCache::check`]: super::LaneCache::check
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-
-use super::Page;
 
 /// The two places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -76,6 +76,14 @@ impl Tier {
         self.cap
     }
 
+    /// Bytes held beyond a cap that was lowered; nothing where that is not so.
+    pub fn fits(&self) -> Result<(), Full> {
+        match self.cap {
+            Some(cap) if self.used() > cap => Err(Full { place: self.place, need: self.used() - cap, free: 0, cap }),
+            _ => Ok(()),
+        }
+    }
+
     /// Changes the cap. What is held stays, also above a lower cap.
     pub fn set_cap(&mut self, cap: Option<u64>) {
         self.cap = cap;
@@ -139,11 +147,6 @@ impl Tier {
     pub fn give(&mut self, owner: Owner, bytes: u64) {
         let account = self.account(owner);
         *account = account.checked_sub(bytes).expect("a tier gets back no more than it gave");
-    }
-
-    /// Gives pages of `owner` back.
-    pub fn give_pages(&mut self, owner: Owner, pages: Vec<Page>) {
-        self.give(owner, pages.iter().map(Page::bytes).sum());
     }
 
     fn account(&mut self, owner: Owner) -> &mut u64 {

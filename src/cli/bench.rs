@@ -7,9 +7,12 @@ use color_eyre::eyre::Report;
 use serde_json::json;
 
 use super::{
-    Failure, machine,
+    Failure,
+    capacity::{self, CapacityArgs},
+    machine,
     measuring::{Display, Machine, policies, table},
     output::{print, print_json},
+    soak::{self, SoakArgs},
 };
 use crate::{
     bench::{BenchError, BenchOptions, Run, bench},
@@ -34,6 +37,10 @@ pub struct BenchArgs {
 enum BenchCommand {
     /// Measures what the units of this machine can do: memory, arithmetic, and the start of a parallel region
     Machine,
+    /// Measures how many sequences a device budget holds, and their speed together, policy beside policy
+    Capacity(CapacityArgs),
+    /// Has sessions of random lengths come and go while knobs turn, and tells what is left: for leaks
+    Soak(SoakArgs),
 }
 
 /// The speed of policies.
@@ -59,14 +66,16 @@ struct SpeedArgs {
 }
 
 /// Sizes that memory or the model's context bound from above.
-fn at_least_one() -> RangedI64ValueParser<u32> {
+pub fn at_least_one() -> RangedI64ValueParser<u32> {
     value_parser!(u32).range(1..=1 << 24)
 }
 
 pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    match args.command {
+    match &args.command {
         None => speed(&args.speed, config, json),
         Some(BenchCommand::Machine) => machine::run(config, json),
+        Some(BenchCommand::Capacity(args)) => capacity::run(args, config, json),
+        Some(BenchCommand::Soak(args)) => soak::run(args, config, json),
     }
 }
 
@@ -108,12 +117,16 @@ fn room(options: &BenchOptions, machine: &Machine) -> Result<(), Failure> {
     if options.ctx.iter().any(|&ctx| ctx + options.steps > machine.model.context()) {
         return Ok(());
     }
-    let needed = options.cache_bytes(machine.model.cache_shape());
+    enough_memory(options.cache_bytes(machine.model.cache_shape()), "take a smaller --ctx or --batch")
+}
+
+/// Refuses what needs more memory than is free, where the system tells.
+pub fn enough_memory(needed: u64, advice: &str) -> Result<(), Failure> {
     let sample = HostSampler::new().map(|mut host| host.sample());
     let memory = sample.and_then(|sample| sample.memory_total_bytes.zip(sample.memory_used_bytes));
     match memory.map(|(total, used)| total.saturating_sub(used)) {
         Some(free) if needed > free => Err(Failure::misuse(format!(
-            "the caches would take {} MiB, {} MiB of memory are free: take a smaller --ctx or --batch",
+            "the caches would take {} MiB, {} MiB of memory are free: {advice}",
             mib(needed),
             mib(free)
         ))),

@@ -113,8 +113,9 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
     let lane = if policy.knobs().is_some() { Lane::KCache } else { Lane::Kv };
     let signal = interrupt::signal().wrap_err("cannot watch for Ctrl-C")?;
     let model = engine::open_model(config)?;
-    let device_budget = config.lanes.get(lane).budget.0;
-    let options = LaneOptions { lane, policy, device_budget, host_budget: None };
+    let configured = config.lanes.get(lane);
+    let (device_budget, host_budget) = (configured.budget.0, configured.host_budget.0);
+    let options = LaneOptions { lane, policy, device_budget, host_budget };
     let running = engine::start(model, config, vec![options])?;
     let ops = running.engine.ops();
     let turn = Turn { sampling: config.sampling.sampling(), max_tokens: config.sampling.max_tokens, ..Turn::default() };

@@ -6,7 +6,7 @@ use color_eyre::eyre::WrapErr;
 
 use super::{Failure, fetch};
 use crate::{
-    config::Config,
+    config::{Config, EngineConfig},
     engine::{Engine, EngineOptions, Events, Lane, LaneOptions},
     model::LanguageModel,
     telemetry::{Sampler, SamplerHandle, default_threads},
@@ -45,15 +45,25 @@ pub fn threads(config: &Config) -> usize {
 pub fn lanes(config: &Config) -> Vec<LaneOptions> {
     let lane = |lane| {
         let configured = config.lanes.get(lane);
-        LaneOptions { lane, policy: configured.policy, device_budget: configured.budget.0, host_budget: None }
+        LaneOptions {
+            lane,
+            policy: configured.policy,
+            device_budget: configured.budget.0,
+            host_budget: configured.host_budget.0,
+        }
     };
     Lane::ALL.into_iter().map(lane).collect()
 }
 
+/// The configured options of an engine with these lanes.
+pub fn options(config: &Config, lanes: Vec<LaneOptions>) -> EngineOptions {
+    let EngineConfig { prefill_chunk, queue, share_prefixes, .. } = config.engine;
+    EngineOptions { threads: threads(config), prefill_chunk, lanes, queue, share_prefixes }
+}
+
 /// Starts an engine on `model` and the samplers that write to its stream of events.
 pub fn start(model: Arc<LanguageModel>, config: &Config, lanes: Vec<LaneOptions>) -> Result<Running, Failure> {
-    let options = EngineOptions { threads: threads(config), prefill_chunk: config.engine.prefill_chunk, lanes };
-    let (engine, events) = Engine::start(model, options).map_err(Failure::failed)?;
+    let (engine, events) = Engine::start(model, options(config, lanes)).map_err(Failure::failed)?;
     let publisher = engine.publisher();
     let sampler = Sampler::spawn(SAMPLE_EVERY, move |kind| publisher.publish(kind));
     let sampler = sampler.wrap_err("the sampling thread could not be started")?;

@@ -231,7 +231,7 @@ impl Run {
 }
 
 /// A time as people write it: `500ms`, `30s`, `2m`, `1h`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(at);
     let seconds = match unit {

@@ -9,6 +9,7 @@ use clap::Parser;
 
 mod args;
 mod bench;
+mod capacity;
 mod chat;
 mod config;
 mod dashboard;
@@ -28,6 +29,7 @@ mod output;
 mod picture;
 mod plan;
 mod shell;
+mod soak;
 
 pub use args::Cli;
 pub use failure::Failure;

@@ -34,7 +34,7 @@ const MIN_BUDGET: u64 = 1 << 20;
 const BUDGET: &str = "`none` or a size of at least 1MiB, such as `512MiB` or `1.5GiB`";
 
 /// Every key but those of `[keys]`, whose names are the dashboard's actions. In the order of `config.toml`.
-pub const KEYS: [Key; 21] = [
+pub const KEYS: [Key; 25] = [
     Key {
         path: "model.path",
         form: Form::Path,
@@ -60,6 +60,13 @@ pub const KEYS: [Key; 21] = [
         check: |c| (16..=2048).contains(&c.engine.prefill_chunk),
     },
     Key {
+        path: "engine.queue",
+        form: Form::Plain,
+        allowed: "a whole number of answers from 1 to 1000000",
+        check: |c| (1..=1_000_000).contains(&c.engine.queue),
+    },
+    Key { path: "engine.share_prefixes", form: Form::Plain, allowed: "`true` or `false`", check: |_| true },
+    Key {
         path: "lanes.kcache.policy",
         form: Form::Text,
         allowed: "a `kcache` policy, such as `kcache:n=128,tail=mean,dense=1,select=head`",
@@ -72,6 +79,12 @@ pub const KEYS: [Key; 21] = [
         check: |c| c.lanes.kcache.budget.0.is_none_or(|bytes| bytes >= MIN_BUDGET),
     },
     Key {
+        path: "lanes.kcache.host_budget",
+        form: Form::Text,
+        allowed: BUDGET,
+        check: |c| c.lanes.kcache.host_budget.0.is_none_or(|bytes| bytes >= MIN_BUDGET),
+    },
+    Key {
         path: "lanes.kv.policy",
         form: Form::Text,
         allowed: "a policy that reads every row: `kv` or `kv-q8`",
@@ -82,6 +95,12 @@ pub const KEYS: [Key; 21] = [
         form: Form::Text,
         allowed: BUDGET,
         check: |c| c.lanes.kv.budget.0.is_none_or(|bytes| bytes >= MIN_BUDGET),
+    },
+    Key {
+        path: "lanes.kv.host_budget",
+        form: Form::Text,
+        allowed: BUDGET,
+        check: |c| c.lanes.kv.host_budget.0.is_none_or(|bytes| bytes >= MIN_BUDGET),
     },
     Key {
         path: "sampling.temperature",

@@ -63,6 +63,10 @@ pub struct EngineConfig {
     pub context: Option<usize>,
     /// Prompt tokens computed in one step.
     pub prefill_chunk: usize,
+    /// Answers that may wait in a lane before messages are refused.
+    pub queue: usize,
+    /// Whether sessions that begin with the same tokens hold the same pages.
+    pub share_prefixes: bool,
 }
 
 /// `[lanes.kcache]` and `[lanes.kv]`
@@ -83,6 +87,8 @@ pub struct LaneConfig {
     pub policy: Policy,
     /// Its device budget (`"512MiB"`, bytes as a number, `"none"`).
     pub budget: Budget,
+    /// What it may hold in host memory, likewise.
+    pub host_budget: Budget,
 }
 
 /// Lanes as a file may write them: what is left out is that lane's default, and the two lanes' defaults differ.
@@ -98,6 +104,7 @@ struct LanesFile {
 struct LaneFile {
     policy: Option<Policy>,
     budget: Option<Budget>,
+    host_budget: Option<Budget>,
 }
 
 impl From<LanesFile> for LanesConfig {
@@ -105,6 +112,7 @@ impl From<LanesFile> for LanesConfig {
         let fill = |lane: LaneFile, default: LaneConfig| LaneConfig {
             policy: lane.policy.unwrap_or(default.policy),
             budget: lane.budget.unwrap_or(default.budget),
+            host_budget: lane.host_budget.unwrap_or(default.host_budget),
         };
         let default = Self::default();
         Self { kcache: fill(file.kcache, default.kcache), kv: fill(file.kv, default.kv) }
@@ -189,7 +197,7 @@ impl Default for Config {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { threads: None, context: None, prefill_chunk: 128 }
+        Self { threads: None, context: None, prefill_chunk: 128, queue: 256, share_prefixes: true }
     }
 }
 
@@ -197,8 +205,8 @@ impl Default for LanesConfig {
     fn default() -> Self {
         let budget = Budget(Some(512 << 20));
         Self {
-            kcache: LaneConfig { policy: Policy::KCache(Knobs::default()), budget },
-            kv: LaneConfig { policy: Policy::Kv, budget },
+            kcache: LaneConfig { policy: Policy::KCache(Knobs::default()), budget, host_budget: Budget(None) },
+            kv: LaneConfig { policy: Policy::Kv, budget, host_budget: Budget(None) },
         }
     }
 }

@@ -107,6 +107,19 @@ pub enum EventKind {
     Step(Step),
     /// The account of a lane's bytes.
     Ledger(Ledger),
+    /// Who runs and who waits in a lane.
+    Queue(Queue),
+    /// An answer begins to wait, starts, is set back or goes on.
+    Scheduled {
+        /// In which lane.
+        lane: Lane,
+        /// In which session.
+        session: SessionId,
+        /// The lane's next step.
+        step: u64,
+        /// What it does from now on.
+        state: Scheduling,
+    },
     /// Where the selected rows lay, summed since the lane's last `hits` event.
     Hits(Hits),
     /// A lane's policy or budget was changed; acts from this step on.
@@ -282,9 +295,9 @@ pub struct Ledger {
     pub host: TierBytes,
     /// The lane's device budget: bounds K + V + tail + workspace, not the weights.
     pub budget_bytes: Option<u64>,
-    /// What an ordinary KV cache would hold on the device for the same sequences, in bytes: pages of K and of V.
+    /// What an ordinary KV cache would hold for the same pages on the device, in bytes: K and V.
     pub ghost_kv_bytes: u64,
-    /// Tokens cached over all sequences.
+    /// Tokens of all sequences whose pages are in one of the tiers; shared ones count for each.
     pub tokens: usize,
     /// Sequences that hold pages.
     pub sequences: usize,
@@ -315,6 +328,58 @@ impl TierBytes {
     pub fn cache(&self) -> u64 {
         self.k + self.v + self.tail + self.workspace
     }
+}
+
+/// What an answer does in a lane. How far one that runs is, its `prefill` and `token` events say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheduling {
+    /// It waits until its prompt fits.
+    Waiting,
+    /// It has its pages, and takes part in the lane's steps.
+    Running,
+    /// It was set back: its pages wait in the host tier.
+    Preempted,
+    /// It was set back and its pages given up, because the host tier was full too: its tokens will be computed again.
+    Freed,
+}
+
+/// Who runs and who waits in a lane, and what scheduling did so far.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Which lane.
+    pub lane: Lane,
+    /// After which step of the lane.
+    pub step: u64,
+    /// Answers that take part in the lane's steps.
+    pub running: usize,
+    /// Answers that have not started.
+    pub waiting: usize,
+    /// Answers that were set back and will go on.
+    pub preempted: usize,
+    /// The most answers that may wait.
+    pub bound: usize,
+    /// Sessions without an answer that keep pages as a cache, in either tier.
+    pub idle: usize,
+    /// How often an answer was set back, since the start.
+    pub preemptions: u64,
+    /// How often the pages of a sequence were given up, idle ones included.
+    pub freed: u64,
+    /// Tokens that were computed again because of it.
+    pub recomputed_tokens: u64,
+    /// Tokens that were not computed because another sequence had them.
+    pub prefix_hit_tokens: u64,
+    /// Messages that were refused: because the queue was full, or because they can never fit.
+    pub refused: u64,
+    /// Tokens until a tier that takes new pages is full; `None` without a budget.
+    pub tokens_until_full: Option<u64>,
+    /// The most bytes ever held on the device, workspace included, weights not.
+    pub device_peak_bytes: u64,
+    /// The most bytes ever held in the host tier.
+    pub host_peak_bytes: u64,
+    /// The longest that scheduling a step took since the lane's last `queue` event, in ms; copying prompts computed
+    /// before, and making the step's buffers larger, not counted.
+    pub schedule_ms: f64,
 }
 
 /// Where the selected rows lay.

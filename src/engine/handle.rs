@@ -26,6 +26,17 @@ pub struct EngineOptions {
     pub prefill_chunk: usize,
     /// The lanes, in the order in which they take turns; each at most once.
     pub lanes: Vec<LaneOptions>,
+    /// Answers that may wait in a lane before messages are refused; at least 1.
+    pub queue: usize,
+    /// Whether sequences that begin with the same tokens hold the same pages.
+    pub share_prefixes: bool,
+}
+
+impl Default for EngineOptions {
+    /// One thread, and no lane yet.
+    fn default() -> Self {
+        Self { threads: 1, prefill_chunk: 128, lanes: Vec::new(), queue: 256, share_prefixes: true }
+    }
 }
 
 /// One lane.
@@ -37,7 +48,7 @@ pub struct LaneOptions {
     pub policy: Policy,
     /// Bytes of K, V, tail and workspace it may hold on the device; `None` for no limit.
     pub device_budget: Option<u64>,
-    /// Bytes of V it may hold in host memory; `None` for no limit.
+    /// Bytes it may hold in host memory, V and what was set aside; `None` for no limit.
     pub host_budget: Option<u64>,
 }
 
@@ -70,7 +81,8 @@ impl Engine {
         if lanes.is_empty() || lanes.iter().enumerate().any(|(index, lane)| lanes[..index].contains(lane)) {
             return Err(EngineError::Lanes(lanes));
         }
-        for (name, count) in [("threads", options.threads), ("prefill_chunk", options.prefill_chunk)] {
+        let counts = [("threads", options.threads), ("prefill_chunk", options.prefill_chunk), ("queue", options.queue)];
+        for (name, count) in counts {
             if count == 0 {
                 return Err(EngineError::Zero(name));
             }

@@ -1,12 +1,20 @@
 //! Knobs: policies and budgets that change while tokens stream.
 
-use super::{EventKind, Lane, worker::Worker};
+use super::{EventKind, Lane, reclaim::Reach, worker::Worker};
 use crate::cache::{Knobs, Policy};
 
 impl Worker {
     /// Turns a lane's policy, from its next step on.
     pub(super) fn set_policy(&mut self, lane: Lane, policy: Policy) {
-        let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) else { return };
+        let Some(index) = self.lanes.iter().position(|state| state.lane == lane) else { return };
+        if let (Policy::KCache(old), Policy::KCache(new)) = (self.lanes[index].cache.policy(), policy)
+            && old.k == new.k
+        {
+            let fits = |worker: &Self| worker.lanes[index].cache.knobs_fit(new);
+            // Where it does not fit after all, turning it says so.
+            let _ = self.make_room(index, Reach::Everybody, None, fits);
+        }
+        let state = &mut self.lanes[index];
         let step = state.steps + 1;
         let sequences = self.sessions.values_mut().filter_map(|session| session.sequence_mut(lane));
         let change = match (state.cache.policy(), policy) {
@@ -25,7 +33,7 @@ impl Worker {
         self.publisher.publish(EventKind::Knob { lane, step, change, policy });
     }
 
-    /// Changes what a lane may hold on the device. What it holds already stays.
+    /// Changes what a lane may hold on the device. Before its next step the lane makes that true.
     pub(super) fn set_budget(&mut self, lane: Lane, bytes: Option<u64>) {
         let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) else { return };
         if state.cache.device().cap() == bytes {

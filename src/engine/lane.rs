@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::{EventKind, Hits, Lane, LaneOptions, Ledger, TierBytes};
+use super::{
+    EventKind, Hits, Lane, LaneOptions, Ledger, Queue, TierBytes,
+    sequence::{Sequence, Stage},
+};
 use crate::{
     attention::HitCounts,
-    cache::{CacheShape, LaneCache, Owner, SequenceCache, Tier},
+    cache::{CacheShape, LaneCache, Owner, PAGE_TOKENS, SequenceCache, Tier},
 };
 
 /// The least time between two reports of the same kind from one lane: faster than a reader can see helps nobody.
@@ -17,8 +20,26 @@ pub(super) struct LaneState {
     /// Steps taken.
     pub steps: u64,
     pub hits: HitCounts,
+    /// Sequences for which the buffers of the step are booked.
+    pub rows: usize,
+    /// What scheduling did so far.
+    pub counts: Counts,
+    /// The time that scheduling the next step took.
+    pub scheduling: Duration,
     ledger_reported: Option<Instant>,
     hits_reported: Option<Instant>,
+    queue_reported: Option<Instant>,
+    longest_scheduling: Duration,
+}
+
+/// What scheduling did since the start: see [`Queue`].
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub preemptions: u64,
+    pub freed: u64,
+    pub recomputed_tokens: u64,
+    pub prefix_hit_tokens: u64,
+    pub refused: u64,
 }
 
 impl LaneState {
@@ -28,9 +49,64 @@ impl LaneState {
             cache: LaneCache::new(shape, options.policy, options.device_budget, options.host_budget),
             steps: 0,
             hits: HitCounts::new(shape.layers),
+            rows: 0,
+            counts: Counts::default(),
+            scheduling: Duration::ZERO,
             ledger_reported: None,
             hits_reported: None,
+            queue_reported: None,
+            longest_scheduling: Duration::ZERO,
         }
+    }
+
+    /// Notes how long the next step's scheduling took.
+    pub fn scheduled(&mut self, took: Duration) {
+        self.scheduling = took;
+        self.longest_scheduling = self.longest_scheduling.max(took);
+    }
+
+    /// Who runs and who waits among the lane's sequences, where it is time to say or `now` is wanted.
+    pub fn queue<'a>(
+        &mut self,
+        bound: usize,
+        sequences: impl Iterator<Item = &'a Sequence>,
+        now: bool,
+    ) -> Option<EventKind> {
+        if !due(&mut self.queue_reported, now) {
+            return None;
+        }
+        let (mut running, mut waiting, mut preempted, mut idle) = (0, 0, 0, 0);
+        for sequence in sequences {
+            match sequence.stage() {
+                Some(Stage::Running) => running += 1,
+                Some(Stage::Waiting) => waiting += 1,
+                Some(Stage::Preempted) => preempted += 1,
+                None => idle += usize::from(sequence.cache.capacity() > 0),
+            }
+        }
+        let (device, host) = self.cache.resident_block();
+        let blocks = |tier: &Tier, bytes: u64| tier.free().filter(|_| bytes > 0).map(|free| free / bytes);
+        let free = blocks(self.cache.device(), device).into_iter().chain(blocks(self.cache.host(), host)).min();
+        let Counts { preemptions, freed, recomputed_tokens, prefix_hit_tokens, refused } = self.counts;
+        let longest = std::mem::take(&mut self.longest_scheduling);
+        Some(EventKind::Queue(Queue {
+            lane: self.lane,
+            step: self.steps,
+            running,
+            waiting,
+            preempted,
+            bound,
+            idle,
+            preemptions,
+            freed,
+            recomputed_tokens,
+            prefix_hit_tokens,
+            refused,
+            tokens_until_full: free.map(|blocks| blocks * PAGE_TOKENS as u64),
+            device_peak_bytes: self.cache.device().peak(),
+            host_peak_bytes: self.cache.host().peak(),
+            schedule_ms: longest.as_secs_f64() * 1e3,
+        }))
     }
 
     /// The account of the lane's bytes, where it is time for one or `now` is wanted.
@@ -43,12 +119,12 @@ impl LaneState {
         if !due(&mut self.ledger_reported, now) {
             return None;
         }
-        let (mut tokens, mut count, mut ghost) = (0, 0, 0);
+        let (mut tokens, mut count) = (0, 0);
         for sequence in sequences.filter(|sequence| sequence.capacity() > 0) {
             tokens += sequence.len();
-            ghost += self.cache.shape().kv_bytes(sequence.capacity());
             count += 1;
         }
+        let ghost = self.cache.shape().kv_bytes(self.cache.device_blocks() * PAGE_TOKENS);
         let device = TierBytes { weights, ..bytes(self.cache.device()) };
         Some(EventKind::Ledger(Ledger {
             lane: self.lane,

@@ -1,7 +1,7 @@
 //! The engine: sessions and lanes over one set of weights.
 //!
 //! Requests go in as [`Op`]s, everything that happens comes out as [`Event`]s. One OS thread owns the tiers and the
-//! lanes; a step is schedule → forward pass → choice of tokens → events, see `step.rs`.
+//! lanes; a step is schedule → forward pass → choice of tokens → events, see `schedule.rs` and `step.rs`.
 
 mod event;
 #[cfg(debug_assertions)]
@@ -10,7 +10,10 @@ mod handle;
 mod knobs;
 mod lane;
 mod op;
+mod prefilled;
+mod reclaim;
 mod sampler;
+mod schedule;
 mod sequence;
 mod session;
 mod step;
@@ -24,5 +27,7 @@ pub use event::*;
 pub use fault::FAULT_VARIABLE;
 pub use handle::{Engine, EngineError, EngineOptions, LaneOptions};
 pub use op::{Document, Op, Priority, Sampling, Turn};
+pub use prefilled::Prefilled;
 pub use sampler::Sampler;
 pub use stream::{Events, Publisher, TELEMETRY_BOUND, stream};
+pub use worker::workspace_bytes;

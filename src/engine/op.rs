@@ -1,9 +1,7 @@
 //! What can be asked of the engine. Ops go in through a bounded channel and are carried out between steps.
 
-use crate::{
-    cache::Policy,
-    engine::{Lane, SessionId},
-};
+use super::{Lane, Prefilled, SessionId};
+use crate::cache::Policy;
 
 /// One request to the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,6 +35,20 @@ pub enum Op {
         /// How to answer.
         turn: Turn,
     },
+    /// The same with tokens instead of a message, outside of any chat template: for benchmarks and for load.
+    Feed {
+        /// Which session; it must not be answering.
+        session: SessionId,
+        /// A prompt computed before, which is copied into every lane when the answer starts there; then nothing may have
+        /// been said yet, and `tokens` are read by policy, as if they had been generated.
+        prefilled: Option<Prefilled>,
+        /// The tokens that follow; at least one.
+        tokens: Vec<u32>,
+        /// How to answer.
+        turn: Turn,
+        /// Whether the session is closed once its answers have ended.
+        once: bool,
+    },
     /// Stops the answer of one lane, or of all, keeping what was said so far. Also takes back a turn that still waits.
     Stop {
         /// Which session.
@@ -49,7 +61,8 @@ pub enum Op {
         /// Which session.
         session: SessionId,
     },
-    /// Turns a lane's policy; acts from the lane's next step. A change of `dense` moves V pages between the tiers.
+    /// Turns a lane's policy; acts from the lane's next step. A change of `dense` moves V pages between the tiers;
+    /// where they do not fit, answers are set back for them.
     /// A lane keeps its kind of cache: `kv` stays `kv`, `kcache` stays `kcache` with the same `k`.
     SetPolicy {
         /// Which lane.
@@ -57,7 +70,8 @@ pub enum Op {
         /// What it shall be from now on.
         policy: Policy,
     },
-    /// Sets a lane's device budget in bytes; `None` lifts it. What is held already stays.
+    /// Sets a lane's device budget in bytes; `None` lifts it. Where more is held, idle sessions' pages are moved away and
+    /// answers are set back until it fits, before the lane's next step.
     SetBudget {
         /// Which lane.
         lane: Lane,

@@ -1,8 +1,8 @@
 //! A sequence: one session in one lane, with its cached tokens, its side of the conversation and the running answer.
 
-use std::time::Instant;
+use std::{cmp::Reverse, time::Instant};
 
-use super::{FinishReason, Lane, Turn, Usage, sampler::Sampler};
+use super::{FinishReason, Lane, Prefilled, Priority, Turn, Usage, sampler::Sampler};
 use crate::{
     cache::SequenceCache,
     model::{LanguageModel, Message, Role, TextStream},
@@ -18,7 +18,27 @@ pub(super) struct Sequence {
     pub tokens: Vec<u32>,
     /// Tokens that come next and are not in the cache: the rest of a prompt, or the token chosen last.
     pub pending: Vec<u32>,
+    /// The first so many tokens in the cache were computed by exact attention: whoever begins with them may share them.
+    pub exact: usize,
+    /// Tokens that were in the cache when it was given up, and have to be computed again.
+    pub lost: usize,
+    /// The order of its last turn.
+    pub last_turn: u64,
     pub answer: Option<Answer>,
+}
+
+/// Who goes first: what was typed, then what was asked earlier. The smaller goes first.
+pub(super) type Rank = (Reverse<Priority>, u64);
+
+/// Where an answer stands in its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// It has not started.
+    Waiting,
+    /// It holds the pages it needs and takes part in the steps.
+    Running,
+    /// It was set back.
+    Preempted,
 }
 
 /// An answer in the making.
@@ -26,13 +46,23 @@ pub(super) struct Answer {
     pub turn: Turn,
     /// Earlier turns go first among equals.
     pub order: u64,
+    pub stage: Stage,
     /// Whether one computation of the prompt serves this lane and others.
     pub shared: bool,
-    pub reused: usize,
-    /// Prompt tokens to compute for this turn.
-    pub prompt: usize,
-    /// How many of them were left over from the turn before.
-    left_over: usize,
+    /// A prompt to copy when the answer starts.
+    pub prefilled: Option<Prefilled>,
+    /// Whether the prompt is read by policy, as if it had been generated.
+    by_policy: bool,
+    /// Tokens that were cached when the answer started.
+    reused: usize,
+    /// Tokens of the prompt to compute for this turn.
+    prompt: usize,
+    /// Tokens to compute before the next can be chosen, as of the last start.
+    goal: usize,
+    /// Tokens known before this turn.
+    before: usize,
+    /// Whether a message stands for this turn in the conversation.
+    said: bool,
     pub generated: usize,
     started: Instant,
     first_token: Option<Instant>,
@@ -56,41 +86,96 @@ pub(super) struct Chosen {
 impl Sequence {
     pub fn new(lane: Lane, cache: SequenceCache, system: Option<&str>) -> Self {
         let messages = system.map(|text| Message::new(Role::System, text)).into_iter().collect();
-        Self { lane, cache, messages, tokens: Vec::new(), pending: Vec::new(), answer: None }
+        let (tokens, pending) = (Vec::new(), Vec::new());
+        Self { lane, cache, messages, tokens, pending, exact: 0, lost: 0, last_turn: 0, answer: None }
     }
 
-    /// Whether the sequence computes its prompt by itself.
-    pub fn prefills_alone(&self) -> bool {
-        self.answer.as_ref().is_some_and(|answer| answer.generated == 0 && !answer.shared)
+    /// Where its answer stands, if there is one.
+    pub fn stage(&self) -> Option<Stage> {
+        self.answer.as_ref().map(|answer| answer.stage)
+    }
+
+    /// Where its answer stands among others.
+    pub fn rank(&self) -> Option<Rank> {
+        self.answer.as_ref().map(|answer| (Reverse(answer.turn.priority), answer.order))
+    }
+
+    /// Whether the sequence takes part in its lane's steps.
+    pub fn runs(&self) -> bool {
+        self.stage() == Some(Stage::Running)
+    }
+
+    /// Whether a running sequence has one token to be read as its lane's policy says.
+    fn reads_by_policy(&self) -> bool {
+        let decoding = self.answer.as_ref().is_some_and(|answer| answer.generated > 0 || answer.by_policy);
+        decoding && self.pending.len() == 1
     }
 
     /// Whether the sequence waits for its next token.
     pub fn decodes(&self) -> bool {
-        self.answer.as_ref().is_some_and(|answer| answer.generated > 0)
+        self.runs() && self.reads_by_policy()
+    }
+
+    /// Whether it would, once it runs again.
+    pub fn decodes_when_back(&self) -> bool {
+        self.stage() == Some(Stage::Preempted) && self.reads_by_policy()
+    }
+
+    /// Whether the sequence computes its prompt by itself.
+    pub fn prefills_alone(&self) -> bool {
+        self.runs() && !self.reads_by_policy() && !self.is_shared()
     }
 
     /// Whether the sequence computes its prompt together with other lanes.
     pub fn prefills_shared(&self) -> bool {
-        self.answer.as_ref().is_some_and(|answer| answer.generated == 0 && answer.shared)
+        self.runs() && !self.reads_by_policy() && self.is_shared()
     }
 
-    /// Prompt tokens of the running turn that are in the cache.
-    pub fn prompt_done(&self) -> usize {
-        self.answer.as_ref().map_or(0, |answer| answer.prompt - self.pending.len())
+    fn is_shared(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.shared)
     }
 
-    /// Adds a user message whose tokens follow what is there.
-    pub fn begin(&mut self, message: Message, tokens: &[u32], turn: Turn, order: u64, shared: bool) {
-        self.messages.push(message);
-        let left_over = self.pending.len();
+    /// Tokens that the running turn computes before it chooses one: how many are done, and how many there are.
+    pub fn progress(&self) -> (usize, usize) {
+        self.answer.as_ref().map_or((0, 0), |answer| (answer.goal.saturating_sub(self.pending.len()), answer.goal))
+    }
+
+    /// Everything known, cached or not.
+    pub fn known(&self) -> usize {
+        self.tokens.len() + self.pending.len()
+    }
+
+    /// The same with a computed prompt that is not copied yet.
+    pub fn total(&self) -> usize {
+        let prefilled = self.answer.as_ref().and_then(|answer| answer.prefilled.as_ref());
+        self.known() + prefilled.map_or(0, |prefilled| prefilled.tokens().len())
+    }
+
+    /// The most tokens it will still hold in this turn, those that are cached not counted.
+    pub fn to_come(&self) -> usize {
+        let left = self.answer.as_ref().map_or(0, |answer| answer.turn.max_tokens.saturating_sub(answer.generated));
+        // The token chosen last is never read.
+        self.pending.len() + left.saturating_sub(1)
+    }
+
+    /// Adds a turn whose tokens follow what is there; `message` is what it adds to the conversation.
+    pub fn begin(&mut self, message: Option<Message>, tokens: &[u32], turn: Turn, order: u64, shared: bool) {
+        let (before, said) = (self.known(), message.is_some());
+        self.messages.extend(message);
         self.pending.extend_from_slice(tokens);
+        self.last_turn = order;
         self.answer = Some(Answer {
             turn,
             order,
+            stage: Stage::Waiting,
             shared,
+            prefilled: None,
+            by_policy: false,
             reused: self.cache.len(),
             prompt: self.pending.len(),
-            left_over,
+            goal: self.pending.len(),
+            before,
+            said,
             generated: 0,
             started: Instant::now(),
             first_token: None,
@@ -101,9 +186,76 @@ impl Sequence {
         });
     }
 
+    /// Forgets all tokens: the cache has been emptied, and the conversation is computed anew.
+    pub fn forget(&mut self) {
+        self.tokens.clear();
+        self.pending.clear();
+        self.exact = 0;
+        self.lost = 0;
+    }
+
+    /// Has a turn that was just begun start from a prompt that was computed before.
+    pub fn begin_with(&mut self, prefilled: Prefilled) {
+        if let Some(answer) = &mut self.answer {
+            answer.by_policy = true;
+            answer.prefilled = Some(prefilled);
+        }
+    }
+
+    /// Starts the answer, or has it go on. Returns the tokens that are computed again.
+    pub fn start(&mut self) -> usize {
+        let again = std::mem::take(&mut self.lost).min(self.pending.len());
+        if let Some(answer) = &mut self.answer {
+            if answer.stage == Stage::Waiting {
+                answer.reused = self.tokens.len();
+                answer.prompt = self.pending.len();
+            }
+            answer.goal = self.pending.len();
+            answer.stage = Stage::Running;
+        }
+        again
+    }
+
+    /// Notes that the next `count` pending tokens are in the cache because another sequence had them.
+    pub fn adopted(&mut self, count: usize) {
+        self.fed(count);
+        self.exact = self.tokens.len();
+        self.lost = self.lost.saturating_sub(count);
+        if let Some(answer) = &mut self.answer
+            && answer.generated == 0
+        {
+            answer.reused += count;
+            answer.prompt = answer.prompt.saturating_sub(count);
+            answer.goal = answer.goal.saturating_sub(count);
+        }
+    }
+
+    /// Notes that a computed prompt was copied into the cache.
+    pub fn copied(&mut self, prefilled: &Prefilled) {
+        self.tokens.extend_from_slice(prefilled.tokens());
+        self.exact = self.tokens.len();
+    }
+
+    /// Notes that the cache was given up: what was in it has to be computed again.
+    pub fn cache_lost(&mut self) {
+        self.lost += self.tokens.len();
+        self.tokens.append(&mut self.pending);
+        std::mem::swap(&mut self.tokens, &mut self.pending);
+        self.exact = 0;
+    }
+
     /// Notes that the first `count` pending tokens are in the cache now.
     pub fn fed(&mut self, count: usize) {
         self.tokens.extend(self.pending.drain(..count));
+    }
+
+    /// The same of tokens that were computed by exact attention.
+    pub fn prefilled(&mut self, count: usize) {
+        let exact = self.exact == self.tokens.len();
+        self.fed(count);
+        if exact {
+            self.exact = self.tokens.len();
+        }
     }
 
     /// Chooses the next token of the running answer. An error means that the logits are no numbers.
@@ -142,11 +294,14 @@ impl Sequence {
             ttft_ms: answer.first_token.map(|first| ms(answer.started, first)),
             total_ms: ms(answer.started, Instant::now()),
         };
-        if self.tokens.len() == answer.reused {
-            self.messages.pop();
-            self.pending.truncate(answer.left_over);
-        } else {
-            self.messages.push(Message::new(Role::Assistant, answer.text));
+        let nothing = answer.generated == 0 && self.tokens.len() <= answer.before;
+        if nothing {
+            self.pending.truncate(answer.before - self.tokens.len());
+        }
+        match (answer.said, nothing) {
+            (true, true) => drop(self.messages.pop()),
+            (true, false) => self.messages.push(Message::new(Role::Assistant, answer.text)),
+            (false, _) => {}
         }
         Some(usage)
     }

@@ -4,6 +4,8 @@ use super::{Lane, Priority, sequence::Sequence};
 
 pub(super) struct Session {
     pub name: String,
+    /// Whether it is closed once its answers have ended.
+    pub once: bool,
     /// One per lane, in the order of the lanes' turns.
     pub sequences: Vec<Sequence>,
 }
@@ -11,6 +13,10 @@ pub(super) struct Session {
 impl Session {
     pub fn lanes(&self) -> Vec<Lane> {
         self.sequences.iter().map(|sequence| sequence.lane).collect()
+    }
+
+    pub fn sequence(&self, lane: Lane) -> Option<&Sequence> {
+        self.sequences.iter().find(|sequence| sequence.lane == lane)
     }
 
     pub fn sequence_mut(&mut self, lane: Lane) -> Option<&mut Sequence> {
@@ -28,9 +34,17 @@ impl Session {
         answers.map(|answer| answer.turn.priority).any(|priority| priority == Priority::Typed)
     }
 
-    /// Whether the lanes compute one prompt together.
-    pub fn prefills_shared(&self) -> bool {
-        self.sequences.iter().any(Sequence::prefills_shared)
+    /// Whether the lanes compute one prompt together, or will.
+    pub fn is_shared(&self) -> bool {
+        self.sequences.iter().any(|sequence| sequence.answer.as_ref().is_some_and(|answer| answer.shared))
+    }
+
+    /// Has every lane compute its own prompt from now on.
+    pub fn unshare(&mut self) {
+        self.sequences
+            .iter_mut()
+            .filter_map(|sequence| sequence.answer.as_mut())
+            .for_each(|answer| answer.shared = false);
     }
 
     /// Whether one computation of the next prompt can serve all lanes: nothing was said yet in any, and all store the

@@ -1,12 +1,10 @@
 //! One step: schedule, forward pass, choice of the next tokens, and the events about it.
 
-use std::{
-    cmp::Reverse,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
-    EventKind, FinishReason, Lane, Priority, SessionId, Stages, Step, Token,
+    EventKind, FinishReason, Lane, SessionId, Stages, Step, Token,
+    schedule::may_prefill,
     sequence::{Chosen, Sequence},
     session::Session,
     worker::Worker,
@@ -32,8 +30,9 @@ impl Worker {
         let shared = self.sessions.iter().filter(|(_, session)| {
             session.sequences.iter().any(|sequence| sequence.prefills_shared() && may_prefill(sequence, typed_only))
         });
-        let next = shared.min_by_key(|(_, session)| session.sequences.iter().filter_map(precedence).min());
+        let next = shared.min_by_key(|(_, session)| session.sequences.iter().filter_map(Sequence::rank).min());
         let Some((&id, _)) = next else { return false };
+        self.adopt_shared(id);
         let started = Instant::now();
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let mut members: Vec<&mut Sequence> =
@@ -53,8 +52,10 @@ impl Worker {
         let sampling = Instant::now();
         let mut outcomes = Vec::new();
         let mut failures = Vec::new();
+        let (mut progress, mut context) = ((0, 0), 0);
         for sequence in members {
-            sequence.fed(take);
+            sequence.prefilled(take);
+            (progress, context) = (sequence.progress(), sequence.cache.len());
             if complete {
                 match choose(&self.model, id, sequence, self.forward.logits(), None) {
                     Ok(outcome) => outcomes.extend(outcome),
@@ -64,11 +65,9 @@ impl Worker {
         }
         let sampling = sampling.elapsed();
         self.shared_steps += 1;
-        let sequence = &session.sequences[0];
-        let (done, total) = (sequence.cache.len(), sequence.cache.len() + sequence.pending.len());
-        let total = sequence.answer.as_ref().map_or(total, |answer| answer.prompt);
+        let (done, total) = progress;
         let step = self.shared_steps;
-        self.publisher.publish(EventKind::Prefill { session: id, lane: None, step, done: done.min(total), total });
+        self.publisher.publish(EventKind::Prefill { session: id, lane: None, step, done, total });
         self.publisher.publish(EventKind::Step(Step {
             lane: None,
             step,
@@ -76,7 +75,7 @@ impl Worker {
             prefill_rows: take,
             total_ms: ms(started.elapsed()),
             stages: stages(self.forward.times(), sampling, started.elapsed()),
-            context: done,
+            context,
             rows_per_head: None,
             host_v_read_bytes: 0,
             device_read_bytes: 0,
@@ -87,11 +86,9 @@ impl Worker {
 
     /// One step of a lane: a token for every sequence that decodes, and at most one chunk of a prompt.
     pub(super) fn lane_step(&mut self, index: usize) -> bool {
-        let started = Instant::now();
-        self.make_room(index);
+        // What preparing the step took is part of it.
+        let started = Instant::now() - self.lanes[index].scheduling;
         let lane = self.lanes[index].lane;
-        let state = &mut self.lanes[index];
-        let policy = state.cache.policy();
         let typed_only = self.sessions.values().any(Session::answers_what_was_typed);
         let next_prompt = self
             .sessions
@@ -99,8 +96,13 @@ impl Worker {
             .flat_map(|(id, session)| session.sequences.iter().map(move |sequence| (id, sequence)))
             .filter(|(_, sequence)| sequence.lane == lane && sequence.prefills_alone())
             .filter(|(_, sequence)| may_prefill(sequence, typed_only))
-            .min_by_key(|(_, sequence)| precedence(sequence))
+            .min_by_key(|(_, sequence)| sequence.rank())
             .map(|(id, _)| *id);
+        if let Some(id) = next_prompt {
+            self.adopt_next(index, id);
+        }
+        let state = &mut self.lanes[index];
+        let policy = state.cache.policy();
 
         let mut decoding: Vec<(SessionId, &mut Sequence)> = Vec::new();
         let mut prompt: Option<(SessionId, &mut Sequence)> = None;
@@ -145,10 +147,9 @@ impl Worker {
         }
         let mut progress = None;
         if let Some((id, sequence)) = prompt {
-            sequence.fed(take);
+            sequence.prefilled(take);
             context = context.max(sequence.cache.len());
-            let total = sequence.answer.as_ref().map_or(0, |answer| answer.prompt);
-            progress = Some((id, sequence.prompt_done(), total));
+            progress = Some((id, sequence.progress()));
             if let Some(logits) = logits.next() {
                 match choose(&self.model, id, sequence, logits, None) {
                     Ok(outcome) => outcomes.extend(outcome),
@@ -161,7 +162,7 @@ impl Worker {
         state.steps += 1;
         state.hits.add(&hits);
         let step = state.steps;
-        if let Some((session, done, total)) = progress {
+        if let Some((session, (done, total))) = progress {
             self.publisher.publish(EventKind::Prefill { session, lane: Some(lane), step, done, total });
         }
         let traffic = self.forward.traffic();
@@ -178,7 +179,6 @@ impl Worker {
             device_read_bytes: traffic.device,
         }));
         self.publish(outcomes, failures);
-        self.account_workspace();
         #[cfg(debug_assertions)]
         if decode_rows > 0 {
             super::fault::after_decode_step();
@@ -186,21 +186,18 @@ impl Worker {
         true
     }
 
-    /// Ends the answers of a lane that have no room for another token, and gives the others a page where they need one.
-    fn make_room(&mut self, index: usize) {
-        let lane = self.lanes[index].lane;
-        let context = self.model.context();
-        let mut ended = Vec::new();
-        for (&id, session) in &mut self.sessions {
-            let Some(sequence) = session.sequence_mut(lane).filter(|sequence| sequence.decodes()) else { continue };
-            if sequence.cache.len() + 1 > context {
-                ended.push((id, FinishReason::Context));
-            } else if self.lanes[index].cache.grow(&mut sequence.cache, 1).is_err() {
-                ended.push((id, FinishReason::Budget));
-            }
-        }
-        for (id, reason) in ended {
-            self.finish(id, lane, reason);
+    /// Has the lanes that share a prompt take its next tokens from other sessions, as far as all of them can.
+    fn adopt_shared(&mut self, id: SessionId) {
+        let lanes = || (0..self.lanes.len()).map(|index| (index, self.lanes[index].lane));
+        let member = |lane| self.sequence(id, lane).is_some_and(Sequence::prefills_shared);
+        let donors: Option<Vec<(usize, SessionId, usize)>> = lanes()
+            .filter(|&(_, lane)| member(lane))
+            .map(|(index, lane)| self.donor(lane, id).map(|(donor, shared)| (index, donor, shared)))
+            .collect();
+        let Some(donors) = donors else { return };
+        let Some(shared) = donors.iter().map(|(.., shared)| *shared).min() else { return };
+        for (index, donor, _) in donors {
+            self.adopt_from(index, id, donor, shared);
         }
     }
 
@@ -221,17 +218,6 @@ impl Worker {
             self.finish(session, lane, FinishReason::Failed);
         }
     }
-}
-
-/// Whether a prompt may be computed now. While somebody waits for an answer to what they typed, the program's own
-/// prompts wait: every chunk of one would stand between two tokens of that answer.
-fn may_prefill(sequence: &Sequence, typed_only: bool) -> bool {
-    !typed_only || sequence.answer.as_ref().is_some_and(|answer| answer.turn.priority == Priority::Typed)
-}
-
-/// What goes first: what was typed, then what was asked earlier.
-fn precedence(sequence: &Sequence) -> Option<(Reverse<Priority>, u64)> {
-    sequence.answer.as_ref().map(|answer| (Reverse(answer.turn.priority), answer.order))
 }
 
 fn span<'a>(cache: &'a mut SequenceCache, tokens: &'a [u32], reading: Reading, logits: LogitRows) -> Span<'a> {

@@ -136,6 +136,7 @@ fn is_telemetry(kind: &EventKind) -> bool {
         EventKind::Prefill { .. }
         | EventKind::Step(_)
         | EventKind::Ledger(_)
+        | EventKind::Queue(_)
         | EventKind::Hits(_)
         | EventKind::Host(_)
         | EventKind::Gpu(_) => true,
@@ -144,6 +145,7 @@ fn is_telemetry(kind: &EventKind) -> bool {
         | EventKind::Closed { .. }
         | EventKind::Said { .. }
         | EventKind::Token(_)
+        | EventKind::Scheduled { .. }
         | EventKind::Knob { .. }
         | EventKind::Finished(_)
         | EventKind::Error { .. }

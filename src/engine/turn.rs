@@ -1,7 +1,9 @@
 //! Turns: what a user's message becomes in each lane, and how an answer ends.
 
 use super::{
-    Document, EventKind, FinishReason, Finished, Lane, SessionId, Turn, Usage, sequence::Sequence, session::Session,
+    Document, EventKind, FinishReason, Finished, Lane, Prefilled, Scheduling, SessionId, Turn, Usage,
+    sequence::{Sequence, Stage},
+    session::Session,
     worker::Worker,
 };
 use crate::model::{LanguageModel, Message, ModelError, Role};
@@ -9,11 +11,7 @@ use crate::model::{LanguageModel, Message, ModelError, Role};
 impl Worker {
     /// Adds a message to a session and has its lanes answer. What cannot be answered is refused with the numbers.
     pub(super) fn say(&mut self, id: SessionId, document: Option<Document>, text: String, turn: Turn) {
-        let Some(session) = self.sessions.get_mut(&id) else { return self.unknown(id) };
-        if session.is_answering() {
-            let message = "the session is still answering: stop the answer first".to_owned();
-            return self.error(None, Some(id), message);
-        }
+        let Some(session) = self.free_session(id) else { return };
         let content = match &document {
             Some(document) => format!("{}\n\n{text}", document.text.trim_end()),
             None => text.clone(),
@@ -31,48 +29,147 @@ impl Worker {
                 Err(error) => return self.error(None, Some(id), error.to_string()),
             }
         }
-        let context = self.model.context();
-        let too_long = session.sequences.iter().zip(&prompts).find_map(|(sequence, Prompt { tokens, anew })| {
-            let held = if *anew { 0 } else { sequence.cache.len() + sequence.pending.len() };
-            // One more than the prompt: a turn without room for a token of answer is no turn.
-            let (needed, left) = (tokens.len() + 1, context.saturating_sub(held));
-            (needed > left).then(|| {
-                let message = format!(
-                    "the message needs {needed} tokens, and {left} of the context's {context} are left: shorten it or \
-                     start a new session"
-                );
-                (sequence.lane, message)
-            })
-        });
-        if let Some((lane, message)) = too_long {
+        if let Some((lane, message)) = self.no_room(id, &prompts) {
             return self.error(Some(lane), Some(id), message);
         }
         let name = document.map(|document| document.name);
         self.publisher.publish(EventKind::Said { session: id, document: name, text });
+        self.begin(id, Some(message), &prompts, turn, None);
+    }
+
+    /// Has the lanes of a session go on from tokens.
+    pub(super) fn feed(&mut self, id: SessionId, prefilled: Option<Prefilled>, tokens: &[u32], turn: Turn, once: bool) {
+        let Some(session) = self.free_session(id) else { return };
+        let empty = session.sequences.iter().all(|sequence| sequence.known() == 0);
+        let mistake = match &prefilled {
+            _ if tokens.is_empty() => Some("a turn needs a token"),
+            Some(_) if !empty => Some("a computed prompt can only be the beginning of a session"),
+            Some(prefilled) if prefilled.cache().shape() != self.model.cache_shape() => {
+                Some("the computed prompt is another model's")
+            }
+            _ => None,
+        };
+        if let Some(mistake) = mistake {
+            return self.error(None, Some(id), mistake.to_owned());
+        }
+        let before = prefilled.as_ref().map_or(0, |prefilled| prefilled.tokens().len());
+        let prompt = Prompt { tokens: tokens.to_vec(), before, anew: false };
+        let prompts = vec![prompt; session.sequences.len()];
+        if let Some((lane, message)) = self.no_room(id, &prompts) {
+            return self.error(Some(lane), Some(id), message);
+        }
+        let text = format!("{} tokens", before + tokens.len());
+        self.publisher.publish(EventKind::Said { session: id, document: None, text });
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.once = once;
+        }
+        self.begin(id, None, &prompts, turn, prefilled);
+        self.close_if_done(id);
+    }
+
+    /// Closes a session that was only opened for answers that have ended.
+    fn close_if_done(&mut self, id: SessionId) {
+        if self.sessions.get(&id).is_some_and(|session| session.once && !session.is_answering()) {
+            self.close(id);
+        }
+    }
+
+    /// A session that is not answering; says so where there is none.
+    fn free_session(&self, id: SessionId) -> Option<&Session> {
+        match self.sessions.get(&id) {
+            None => self.unknown(id),
+            Some(session) if session.is_answering() => {
+                let message = "the session is still answering: stop the answer first".to_owned();
+                self.error(None, Some(id), message);
+            }
+            Some(session) => return Some(session),
+        }
+        None
+    }
+
+    /// Why a turn is refused as a whole, and by which lane: the model's context is too short for it, or too many wait
+    /// already.
+    fn no_room(&mut self, id: SessionId, prompts: &[Prompt]) -> Option<(Lane, String)> {
+        let context = self.model.context();
+        let session = self.sessions.get(&id)?;
+        for (sequence, prompt) in session.sequences.iter().zip(prompts) {
+            let held = if prompt.anew { 0 } else { sequence.known() } + prompt.before;
+            // One more than the prompt: a turn without room for a token of answer is no turn.
+            let (needed, left) = (prompt.tokens.len() + 1, context.saturating_sub(held));
+            if needed > left {
+                let message = format!(
+                    "the message needs {needed} tokens, and {left} of the context's {context} are left: shorten it or \
+                     start a new session"
+                );
+                return Some((sequence.lane, message));
+            }
+        }
+        let lanes = session.lanes();
+        for lane in lanes {
+            let waits = |sequence: &Sequence| sequence.stage() == Some(Stage::Waiting);
+            if self.in_lane(lane).filter(|(_, sequence)| waits(sequence)).count() >= self.queue {
+                // Some may only wait for the next step.
+                self.schedule();
+            }
+            let waiting = self.in_lane(lane).filter(|(_, sequence)| waits(sequence)).count();
+            if waiting >= self.queue {
+                if let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) {
+                    state.counts.refused += 1;
+                }
+                let message =
+                    format!("the queue is full, {waiting} answers wait in it: try again when one has started");
+                return Some((lane, message));
+            }
+        }
+        None
+    }
+
+    /// Has a turn wait in every lane of a session in which it can ever fit, and refuses it in the others.
+    fn begin(
+        &mut self,
+        id: SessionId,
+        message: Option<Message>,
+        prompts: &[Prompt],
+        turn: Turn,
+        prefilled: Option<Prefilled>,
+    ) {
         self.turns += 1;
         let mut refusals = Vec::new();
-        for (sequence, Prompt { tokens, anew }) in session.sequences.iter_mut().zip(&prompts) {
-            let Some(state) = self.lanes.iter_mut().find(|state| state.lane == sequence.lane) else { continue };
-            if *anew {
-                state.cache.empty(&mut sequence.cache);
-                sequence.tokens.clear();
-                sequence.pending.clear();
+        let Some(session) = self.sessions.get(&id) else { return };
+        let shared = prefilled.is_none() && session.can_share();
+        for (lane, prompt) in session.lanes().into_iter().zip(prompts) {
+            let Some(index) = self.lanes.iter().position(|state| state.lane == lane) else { continue };
+            let held = self.sequence(id, lane).filter(|_| !prompt.anew).map_or(0, Sequence::known);
+            // With one token of answer: as a start needs it.
+            let total = held + prompt.before + prompt.tokens.len() + 1;
+            let too_large = self.too_large(index, total);
+            let state = &mut self.lanes[index];
+            let session = self.sessions.get_mut(&id);
+            let Some(sequence) = session.and_then(|session| session.sequence_mut(lane)) else { continue };
+            if let Some(message) = too_large {
+                state.counts.refused += 1;
+                refusals.push((lane, message));
+                continue;
             }
-            // All pages of the prompt at once: a turn that starts is a turn that fits.
-            match state.cache.grow(&mut sequence.cache, sequence.pending.len() + tokens.len()) {
-                Ok(()) => sequence.begin(message.clone(), tokens, turn, self.turns, shared),
-                Err(full) => refusals.push((sequence.lane, full)),
+            if prompt.anew {
+                state.cache.vacate(&mut sequence.cache);
+                sequence.forget();
             }
+            sequence.begin(message.clone(), &prompt.tokens, turn, self.turns, shared);
+            if let Some(prefilled) = &prefilled {
+                sequence.begin_with(prefilled.clone());
+            }
+            self.tell(index, id, Scheduling::Waiting);
         }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         if !refusals.is_empty() {
-            unshare(session);
+            session.unshare();
         }
-        let progress = prefill_events(id, session);
-        for event in progress {
+        for event in prefill_events(id, session) {
             self.publisher.publish(event);
         }
-        for (lane, full) in refusals {
-            self.error(Some(lane), Some(id), format!("{full}; close a session or raise the budget"));
+        for (lane, message) in refusals {
+            self.error(Some(lane), Some(id), message);
             let step = self.steps(lane);
             let (reason, usage) = (FinishReason::Budget, Usage::default());
             self.publisher.publish(EventKind::Finished(Finished { lane, session: id, step, reason, usage }));
@@ -88,9 +185,10 @@ impl Worker {
             if let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) {
                 state.cache.trim(&mut sequence.cache);
             }
-            unshare(session);
+            session.unshare();
             let step = self.steps(lane);
             self.publisher.publish(EventKind::Finished(Finished { lane, session: id, step, reason, usage }));
+            self.close_if_done(id);
         }
     }
 }
@@ -99,6 +197,8 @@ impl Worker {
 #[derive(Clone)]
 struct Prompt {
     tokens: Vec<u32>,
+    /// Tokens before them that were computed elsewhere.
+    before: usize,
     /// Whether they are the whole conversation, and what is cached is of no use.
     anew: bool,
 }
@@ -111,19 +211,10 @@ fn prompt(model: &LanguageModel, sequence: &Sequence, message: &Message) -> Resu
         match model.chat.continuation(&model.tokenizer, &messages) {
             // The template rewrites earlier turns: there is no way around computing them again.
             Err(ModelError::NoContinuation) => {}
-            tokens => return Ok(Prompt { tokens: tokens?, anew: false }),
+            tokens => return Ok(Prompt { tokens: tokens?, before: 0, anew: false }),
         }
     }
-    Ok(Prompt { tokens: model.chat.prompt(&model.tokenizer, &messages)?, anew: true })
-}
-
-/// Once one lane has left a shared prompt, the others go on alone.
-fn unshare(session: &mut Session) {
-    for sequence in &mut session.sequences {
-        if let Some(answer) = &mut sequence.answer {
-            answer.shared = false;
-        }
-    }
+    Ok(Prompt { tokens: model.chat.prompt(&model.tokenizer, &messages)?, before: 0, anew: true })
 }
 
 fn prefill_events(id: SessionId, session: &Session) -> Vec<EventKind> {
@@ -132,9 +223,9 @@ fn prefill_events(id: SessionId, session: &Session) -> Vec<EventKind> {
         lane,
         step: 0,
         done: 0,
-        total: sequence.answer.as_ref().map_or(0, |answer| answer.prompt),
+        total: sequence.progress().1,
     };
-    if session.prefills_shared() {
+    if session.is_shared() {
         session.sequences.first().map(|sequence| event(None, sequence)).into_iter().collect()
     } else {
         let answering = session.sequences.iter().filter(|sequence| sequence.answer.is_some());

@@ -13,13 +13,13 @@ use super::{
     sequence::Sequence, session::Session,
 };
 use crate::{
-    cache::SequenceCache,
     kernels::Pool,
     model::{Forward, LanguageModel},
 };
 
-/// Rows beyond a prefill chunk that the buffers are made for at start: sequences that decode in the same step.
-const DECODE_ROWS: usize = 16;
+/// Rows beyond a prefill chunk that the buffers of an idle lane are made for: sequences that decode in the same step.
+/// For more sequences the buffers grow by as many.
+pub(super) const DECODE_ROWS: usize = 16;
 
 /// Everything the engine thread owns.
 pub(super) struct Worker {
@@ -34,16 +34,19 @@ pub(super) struct Worker {
     pub(super) shared_steps: u64,
     pub(super) weight_bytes: u64,
     pub(super) turns: u64,
+    /// Answers that may wait in a lane.
+    pub(super) queue: usize,
+    pub(super) share_prefixes: bool,
+    /// Bytes of the step's buffers, by decoding sequences.
+    workspaces: BTreeMap<usize, u64>,
 }
 
 impl Worker {
     pub(super) fn new(model: Arc<LanguageModel>, options: EngineOptions, publisher: Publisher) -> Self {
-        let mut forward = Forward::new();
-        forward.reserve(&model, options.prefill_chunk + DECODE_ROWS, DECODE_ROWS);
         let shape = model.cache_shape();
         let mut worker = Self {
             pool: Pool::new(options.threads),
-            forward,
+            forward: Forward::new(),
             lanes: options.lanes.iter().map(|lane| LaneState::new(lane, shape)).collect(),
             sessions: BTreeMap::new(),
             publisher,
@@ -51,9 +54,14 @@ impl Worker {
             shared_steps: 0,
             weight_bytes: model.weights.bytes(),
             turns: 0,
+            queue: options.queue,
+            share_prefixes: options.share_prefixes,
+            workspaces: BTreeMap::new(),
             model,
         };
-        worker.account_workspace();
+        for index in 0..worker.lanes.len() {
+            worker.book_rows(index, DECODE_ROWS);
+        }
         worker
     }
 
@@ -107,6 +115,7 @@ impl Worker {
     /// One round: a chunk of a shared prompt if one waits, then one step of every lane that has work. False when
     /// there was nothing to do.
     fn turn(&mut self) -> bool {
+        self.schedule();
         let mut worked = self.shared_step();
         for lane in 0..self.lanes.len() {
             worked |= self.lane_step(lane);
@@ -126,6 +135,7 @@ impl Worker {
                 None => self.unknown(session),
             },
             Op::Say { session, document, text, turn } => self.say(session, document, text, turn),
+            Op::Feed { session, prefilled, tokens, turn, once } => self.feed(session, prefilled, &tokens, turn, once),
             Op::Stop { session, lane } => match self.sessions.get(&session) {
                 Some(known) => {
                     let lanes = known.lanes().into_iter().filter(|&each| lane.is_none_or(|lane| lane == each));
@@ -146,29 +156,21 @@ impl Worker {
         if self.sessions.contains_key(&session) {
             return self.error(None, Some(session), format!("session {} is open already", session.0));
         }
-        let mut sequences = Vec::new();
-        let mut refused = lanes.is_empty().then(|| "a session needs a lane".to_owned());
-        for state in self.lanes.iter_mut().filter(|state| lanes.contains(&state.lane)) {
-            match state.cache.open() {
-                Ok(cache) => sequences.push(Sequence::new(state.lane, cache, system.as_deref())),
-                Err(full) => {
-                    refused = Some(format!("{full}; close a session or raise the budget"));
-                    break;
-                }
-            }
+        if lanes.is_empty() {
+            return self.error(None, Some(session), "a session needs a lane".to_owned());
         }
-        if let Some(message) = refused {
-            self.give_back(sequences);
-            return self.error(None, Some(session), message);
-        }
-        let opened = Session { name: name.clone(), sequences };
+        // It holds nothing before its first answer starts.
+        let sequence = |state: &LaneState| Sequence::new(state.lane, state.cache.vacant(), system.as_deref());
+        let states = self.lanes.iter().filter(|state| lanes.contains(&state.lane));
+        let opened = Session { name: name.clone(), once: false, sequences: states.map(sequence).collect() };
         let lanes = opened.lanes();
         self.sessions.insert(session, opened);
         self.publisher.publish(EventKind::Session { session, name, lanes });
     }
 
-    fn close(&mut self, session: SessionId) {
-        let Some(known) = self.sessions.get(&session) else { return self.unknown(session) };
+    pub(super) fn close(&mut self, session: SessionId) {
+        let Some(known) = self.sessions.get_mut(&session) else { return self.unknown(session) };
+        known.once = false;
         for lane in known.lanes() {
             self.finish(session, lane, FinishReason::Cancelled);
         }
@@ -194,12 +196,14 @@ impl Worker {
         self.check_ledger();
     }
 
-    /// Reports every lane's ledger and hits where it is time, or `now`.
+    /// Reports every lane's ledger, queue and hits where it is time, or `now`.
     fn report(&mut self, now: bool) {
         for state in &mut self.lanes {
-            let caches = caches_of(&self.sessions, state.lane);
-            let ledger = state.ledger(self.weight_bytes, caches, now);
-            for event in ledger.into_iter().chain(state.hits(now)) {
+            let lane = state.lane;
+            let sequences = || self.sessions.values().filter_map(move |session| session.sequence(lane));
+            let ledger = state.ledger(self.weight_bytes, sequences().map(|sequence| &sequence.cache), now);
+            let queue = state.queue(self.queue, sequences(), now);
+            for event in ledger.into_iter().chain(queue).chain(state.hits(now)) {
                 self.publisher.publish(event);
             }
         }
@@ -207,18 +211,36 @@ impl Worker {
 
     fn check_ledger(&self) {
         for state in &self.lanes {
-            if let Err(error) = state.cache.check(caches_of(&self.sessions, state.lane)) {
+            if let Err(error) = state.cache.check(self.in_lane(state.lane).map(|(_, sequence)| &sequence.cache)) {
                 self.error(Some(state.lane), None, error.to_string());
             }
         }
     }
 
-    /// Books the buffers of the step on every lane's device tier: lanes take turns in the same ones.
-    pub(super) fn account_workspace(&mut self) {
-        let bytes = self.forward.bytes();
-        for state in &mut self.lanes {
-            state.cache.device_mut().set_fixed(bytes);
+    /// Bytes of the buffers of a step in which `rows` sequences decode beside a chunk of a prompt.
+    pub(super) fn workspace(&mut self, rows: usize) -> u64 {
+        let (model, chunk) = (&self.model, self.chunk);
+        *self.workspaces.entry(rows).or_insert_with(|| buffers(model, chunk, rows).bytes())
+    }
+
+    /// Books the buffers for steps in which `rows` sequences of a lane decode. Lanes take turns in the same ones, made
+    /// for the one that needs the most; each books what it would need alone.
+    pub(super) fn book_rows(&mut self, index: usize, rows: usize) {
+        if self.lanes[index].rows == rows {
+            return;
         }
+        let most = |worker: &Self| worker.lanes.iter().map(|state| state.rows).max();
+        let before = most(self);
+        self.lanes[index].rows = rows;
+        if most(self) != before
+            && let Some(rows) = most(self)
+        {
+            self.forward = buffers(&self.model, self.chunk, rows);
+        }
+        let bytes = self.workspace(rows);
+        // Asked before the lane may grow so far, and better not in the middle of a step.
+        self.workspace(rows + DECODE_ROWS);
+        self.lanes[index].cache.device_mut().set_fixed(bytes);
     }
 
     pub(super) fn steps(&self, lane: Lane) -> u64 {
@@ -234,7 +256,14 @@ impl Worker {
     }
 }
 
-fn caches_of(sessions: &BTreeMap<SessionId, Session>, lane: Lane) -> impl Iterator<Item = &SequenceCache> {
-    let sequences = sessions.values().flat_map(|session| &session.sequences);
-    sequences.filter(move |sequence| sequence.lane == lane).map(|sequence| &sequence.cache)
+/// Bytes of the step's buffers that a lane books when so many sequences run in it.
+pub fn workspace_bytes(model: &LanguageModel, prefill_chunk: usize, sequences: usize) -> u64 {
+    buffers(model, prefill_chunk, sequences.max(1).next_multiple_of(DECODE_ROWS)).bytes()
+}
+
+/// New buffers, exactly as large as they have to be.
+fn buffers(model: &LanguageModel, chunk: usize, rows: usize) -> Forward {
+    let mut forward = Forward::new();
+    forward.reserve(model, chunk + rows, rows);
+    forward
 }

@@ -56,6 +56,7 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
             }
             state.metrics.lanes[ledger.lane as usize].ledger(t_ms, &ledger);
         }
+        EventKind::Queue(_) | EventKind::Scheduled { .. } => {}
         EventKind::Hits(hits) => state.metrics.lanes[hits.lane as usize].hits(t_ms, hits),
         EventKind::Knob { lane, change, policy, .. } => {
             state.metrics.lanes[lane as usize].policy = Some(policy);

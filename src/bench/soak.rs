@@ -1,0 +1,192 @@
+//! A soak: sessions of random lengths come and go while knobs turn, budgets change and answers are stopped, for as long
+//! as one likes. It shows that everything ends, that both tiers are empty afterwards, and that memory does not grow.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use super::prompt::{Prompts, SplitMix64};
+use crate::{
+    cache::{Knobs, Policy, Select, Tail},
+    engine::{Engine, EngineError, EngineOptions, EventKind, FinishReason, Lane, Ledger, Op, Queue, SessionId, Turn},
+    model::LanguageModel,
+    progress::Progress,
+    telemetry::HostSampler,
+};
+
+/// Sessions that are open at once.
+const SESSIONS: usize = 24;
+/// How often memory is looked at, and how long the soak waits for an event before it does something itself.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The share of the time after which memory is taken to have reached its size.
+const WARM_UP: f64 = 0.2;
+
+/// What a soak came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Soak {
+    /// Seconds it ran.
+    pub seconds: f64,
+    /// Sessions that were opened; each asks once, in every lane.
+    pub sessions: usize,
+    /// Answers by how they ended.
+    pub ended: BTreeMap<String, usize>,
+    /// Knobs and budgets that were turned.
+    pub turned: usize,
+    /// How often an answer was set back.
+    pub preemptions: u64,
+    /// How often pages were given up.
+    pub freed: u64,
+    /// Tokens computed again because of it.
+    pub recomputed_tokens: u64,
+    /// Tokens not computed because another sequence had them.
+    pub prefix_hit_tokens: u64,
+    /// Resident memory of the process after a fifth of the time: the most seen until then, in bytes.
+    pub rss_early_bytes: Option<u64>,
+    /// The most seen in the rest of the time.
+    pub rss_late_bytes: Option<u64>,
+    /// Bytes of cache that both tiers of all lanes held after the last session was closed; 0 unless something leaked.
+    pub left_bytes: u64,
+}
+
+/// Why a soak failed.
+#[derive(Debug, Error)]
+pub enum SoakError {
+    /// The engine did not start.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The engine broke, or its books did not agree.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Runs an engine with `options` for `time`, or until `progress` breaks it off. The same seed does the same, as far as
+/// time allows.
+pub fn soak(
+    model: &Arc<LanguageModel>,
+    options: EngineOptions,
+    time: Duration,
+    seed: u64,
+    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Soak, SoakError> {
+    let lanes = options.lanes.clone();
+    let (engine, events) = Engine::start(Arc::clone(model), options)?;
+    let ops = engine.ops();
+    // An engine that has ended says why in its last event.
+    let send = |op: Op| drop(ops.send(op));
+    let prompts = Prompts::new(model);
+    let mut random = SplitMix64(seed);
+    let mut below = |bound: usize| (random.unit() * bound as f64) as usize;
+    let mut host = HostSampler::new();
+    let mut soak = Soak::default();
+    let mut answering: BTreeMap<SessionId, usize> = BTreeMap::new();
+    let mut ledgers: BTreeMap<Lane, Ledger> = BTreeMap::new();
+    let mut queues: BTreeMap<Lane, Queue> = BTreeMap::new();
+    let started = Instant::now();
+    let mut looked = started;
+    let mut stopping = false;
+    let mut engine = Some(engine);
+    loop {
+        let passed = started.elapsed();
+        stopping |= passed >= time;
+        let (done, total) = (passed.min(time).as_millis() as usize, time.as_millis() as usize);
+        let what = format!("{} sessions", soak.sessions);
+        stopping |= progress(Progress { what, done, total }).is_break();
+        if stopping && answering.is_empty() {
+            engine = None;
+        }
+        while !stopping && answering.len() < SESSIONS {
+            let session = SessionId(soak.sessions as u32);
+            soak.sessions += 1;
+            // Short ones are more frequent than long ones, and a third begin like others.
+            let longest = model.context() / 3;
+            let length = 1 + (longest as f64).powf(below(1000) as f64 / 1000.0) as usize;
+            let shared = if below(3) == 0 { longest / 2 } else { 0 };
+            let mut tokens = prompts.tokens(0, shared);
+            tokens.extend(prompts.tokens(1 + session.0 as usize, length));
+            let turn = Turn { max_tokens: 1 + below(64), ignore_eos: true, ..Turn::default() };
+            let wanted = lanes.iter().map(|lane| lane.lane).collect();
+            send(Op::Open { session, name: String::new(), system: None, lanes: wanted });
+            send(Op::Feed { session, prefilled: None, tokens, turn, once: true });
+            answering.insert(session, lanes.len());
+            match below(12) {
+                0 => send(Op::Stop { session, lane: None }),
+                1 => {
+                    let any = answering.keys().nth(below(answering.len())).copied();
+                    any.into_iter().for_each(|session| send(Op::Stop { session, lane: None }));
+                }
+                2 => {
+                    soak.turned += 1;
+                    let lane = &lanes[below(lanes.len())];
+                    // From an eighth of what is configured to the whole.
+                    let bytes = lane.device_budget.map(|budget| budget / 8 * (1 + below(8)) as u64);
+                    send(Op::SetBudget { lane: lane.lane, bytes });
+                }
+                3 => {
+                    let lane = &lanes[below(lanes.len())];
+                    if let Policy::KCache(Knobs { k, .. }) = lane.policy {
+                        soak.turned += 1;
+                        let tail = [Tail::None, Tail::Renorm, Tail::Mean][below(3)];
+                        let select = [Select::Head, Select::Group][below(2)];
+                        let knobs = Knobs { n: 1 + below(512), tail, dense: below(4), select, k };
+                        send(Op::SetPolicy { lane: lane.lane, policy: Policy::KCache(knobs) });
+                    }
+                }
+                _ => {}
+            }
+        }
+        if looked.elapsed() >= LOOK_EVERY {
+            looked = Instant::now();
+            let early = passed.as_secs_f64() < WARM_UP * time.as_secs_f64();
+            let most = if early { &mut soak.rss_early_bytes } else { &mut soak.rss_late_bytes };
+            *most = (*most).max(host.as_mut().and_then(|host| host.sample().process_rss_bytes));
+        }
+        let Some(event) = events.recv_timeout(LOOK_EVERY) else {
+            if events.is_finished() {
+                break;
+            }
+            continue;
+        };
+        match event.kind {
+            EventKind::Finished(finished) => {
+                let name = match finished.reason {
+                    FinishReason::Length => "finished",
+                    FinishReason::Cancelled => "cancelled",
+                    FinishReason::Budget => "refused",
+                    FinishReason::Stop | FinishReason::Context | FinishReason::Failed => "otherwise",
+                };
+                *soak.ended.entry(name.to_owned()).or_default() += 1;
+                if let Some(left) = answering.get_mut(&finished.session) {
+                    *left -= 1;
+                    if *left == 0 {
+                        answering.remove(&finished.session);
+                    }
+                }
+            }
+            EventKind::Ledger(ledger) => drop(ledgers.insert(ledger.lane, ledger)),
+            EventKind::Queue(queue) => drop(queues.insert(queue.lane, queue)),
+            // Without a session it is not about a request.
+            EventKind::Error { session: None, message, .. } => return Err(SoakError::Broken(message)),
+            EventKind::Stopped { error: Some(message) } => return Err(SoakError::Broken(message)),
+            _ => {}
+        }
+    }
+    drop(engine);
+    soak.seconds = started.elapsed().as_secs_f64();
+    for queue in queues.values() {
+        soak.preemptions += queue.preemptions;
+        soak.freed += queue.freed;
+        soak.recomputed_tokens += queue.recomputed_tokens;
+        soak.prefix_hit_tokens += queue.prefix_hit_tokens;
+    }
+    soak.left_bytes = ledgers
+        .values()
+        .map(|ledger| ledger.device.cache() - ledger.device.workspace + ledger.host.cache() - ledger.host.workspace)
+        .sum();
+    Ok(soak)
+}

@@ -1,0 +1,172 @@
+//! Pages on the move: set aside on the host and brought back, shared with another sequence, moved where a knob wants V.
+//!
+//! On the CPU both tiers are the same memory, and a move is one of the accounts.
+
+use super::{Full, Knobs, LaneCache, Owner, PAGE_TOKENS, Place, Policy, SequenceCache, blocks::BlockId};
+
+impl LaneCache {
+    /// Has a sequence begin with the first `shared` tokens of `donor`, a sequence of this lane: it holds the same pages.
+    /// Both must agree in the tokens that `sequence` has. Then it is given pages for `tokens` more.
+    ///
+    /// # Panics
+    /// When `shared` or the length of `sequence` is no whole number of pages, or `donor` has not so many tokens.
+    pub fn adopt(
+        &mut self,
+        sequence: &mut SequenceCache,
+        donor: &SequenceCache,
+        shared: usize,
+        tokens: usize,
+    ) -> Result<(), Full> {
+        let (from, to) = (sequence.len / PAGE_TOKENS, shared / PAGE_TOKENS);
+        assert!(
+            sequence.len.is_multiple_of(PAGE_TOKENS) && shared.is_multiple_of(PAGE_TOKENS),
+            "full pages are shared"
+        );
+        assert!(sequence.len <= shared && shared <= donor.len, "what is shared has been written");
+        self.trim(sequence);
+        let (device, host) = self.growth_sharing(sequence, Some((donor, shared)), tokens);
+        self.device.room(device)?;
+        self.host.room(host)?;
+        self.bring_back(sequence)?;
+        for index in from..to {
+            let id = donor.blocks[index];
+            if self.blocks.get(id).place == Place::Host {
+                self.relocate(id, Place::Device)?;
+            }
+            self.blocks.share(id);
+            sequence.blocks.push(id);
+            for (layer, from) in sequence.layers.iter_mut().zip(&donor.layers) {
+                layer.k.push(from.k[index].share());
+                layer.v.push(from.v[index].share());
+            }
+        }
+        for layer in &mut sequence.layers {
+            layer.sum_rows(sequence.len..shared, self.shape);
+        }
+        sequence.len = shared;
+        self.grow(sequence, tokens)
+    }
+
+    /// Moves what a sequence holds on the device to the host tier, as it is; [`LaneCache::grow`] brings it back. Pages
+    /// that a resident sequence shares stay.
+    pub fn set_aside(&mut self, sequence: &mut SequenceCache) -> Result<(), Full> {
+        if sequence.residence != Some(Place::Device) {
+            return Ok(());
+        }
+        let sole = |id: &&BlockId| self.blocks.get(**id).residents == 1;
+        let moving = sequence.blocks.iter().filter(sole).count() as u64;
+        let (resident, aside) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
+        self.host.room(self.sum_bytes() + moving * (aside.host() - resident.host()))?;
+        for &id in &sequence.blocks {
+            if self.blocks.set_resident(id, false) == 0 {
+                self.relocate(id, Place::Host)?;
+            }
+        }
+        self.device.give(Owner::Tail, self.sum_bytes());
+        self.host.take(Owner::Tail, self.sum_bytes())?;
+        sequence.residence = Some(Place::Host);
+        Ok(())
+    }
+
+    /// Makes a sequence resident. The room must have been checked.
+    pub(super) fn bring_back(&mut self, sequence: &mut SequenceCache) -> Result<(), Full> {
+        if sequence.residence == Some(Place::Device) {
+            return Ok(());
+        }
+        self.device.take(Owner::Tail, self.sum_bytes())?;
+        match sequence.residence {
+            Some(_) => self.host.give(Owner::Tail, self.sum_bytes()),
+            None if self.keeps_sums() => {
+                let width = self.shape.kv_heads * self.shape.head_dim;
+                sequence.layers.iter_mut().for_each(|layer| layer.v_sum = vec![0.0; width]);
+            }
+            None => {}
+        }
+        for &id in &sequence.blocks {
+            if self.blocks.get(id).place == Place::Host {
+                self.relocate(id, Place::Device)?;
+            }
+            self.blocks.set_resident(id, true);
+        }
+        sequence.residence = Some(Place::Device);
+        Ok(())
+    }
+
+    pub(super) fn book(&mut self, place: Place) -> Result<(), Full> {
+        let bytes = self.block_bytes(place);
+        self.device.take(Owner::K, bytes.device_k)?;
+        self.device.take(Owner::V, bytes.device_v)?;
+        self.host.take(Owner::K, bytes.host_k)?;
+        self.host.take(Owner::V, bytes.host_v)
+    }
+
+    fn give_back(&mut self, place: Place) {
+        let bytes = self.block_bytes(place);
+        self.device.give(Owner::K, bytes.device_k);
+        self.device.give(Owner::V, bytes.device_v);
+        self.host.give(Owner::K, bytes.host_k);
+        self.host.give(Owner::V, bytes.host_v);
+    }
+
+    /// Moves a block between the tiers. The room must have been checked.
+    fn relocate(&mut self, id: BlockId, to: Place) -> Result<(), Full> {
+        self.give_back(self.blocks.get(id).place);
+        self.blocks.moved(id, to);
+        self.book(to)
+    }
+
+    /// A sequence lets go of a block.
+    pub(super) fn release(&mut self, id: BlockId, resident: bool) {
+        let left = self.blocks.release(id, resident);
+        if left.holders == 0 {
+            self.give_back(left.place);
+        } else if left.residents == 0 && left.place == Place::Device {
+            let (here, there) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
+            // Where the host has no room it stays, stranded, until its holders are freed.
+            if self.host.room(there.host() - here.host()).is_ok() {
+                self.relocate(id, Place::Host).expect("the room was checked");
+            }
+        }
+    }
+
+    /// Changes the knobs of a `kcache` lane. Where `dense` changes, V pages of the layers concerned move between the
+    /// tiers, of all sequences (`sequences` are all of the lane's) or, when they do not fit, of none.
+    ///
+    /// # Panics
+    /// When the keys would have to be stored otherwise.
+    pub fn set_knobs<'a>(
+        &mut self,
+        knobs: Knobs,
+        sequences: impl Iterator<Item = &'a mut SequenceCache>,
+    ) -> Result<(), Full> {
+        self.knobs_fit(knobs)?;
+        let (up, down) = self.knobs_move(knobs);
+        self.device.give(Owner::V, down);
+        self.host.give(Owner::V, up);
+        self.device.take(Owner::V, up)?;
+        self.host.take(Owner::V, down)?;
+        self.policy = Policy::KCache(knobs);
+        for sequence in sequences {
+            sequence.device_v_layers = self.policy.device_v_layers(self.shape.layers);
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for what moves when the knobs of a `kcache` lane change.
+    pub fn knobs_fit(&self, knobs: Knobs) -> Result<(), Full> {
+        let (up, down) = self.knobs_move(knobs);
+        self.device.room(up)?;
+        self.host.room(down)
+    }
+
+    /// Bytes of V that move to the device and to the host.
+    fn knobs_move(&self, knobs: Knobs) -> (u64, u64) {
+        let policy = Policy::KCache(knobs);
+        assert_eq!(self.formats(), policy.formats(), "pages keep their format");
+        let [_, v] = self.formats();
+        // What lies on the host lies there whole, whatever the policy says.
+        let layer = self.blocks.on_device() as u64 * self.shape.page_bytes(v);
+        let [old, new] = [self.policy, policy].map(|policy| policy.device_v_layers(self.shape.layers) as u64);
+        (new.saturating_sub(old) * layer, old.saturating_sub(new) * layer)
+    }
+}

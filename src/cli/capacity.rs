@@ -1,0 +1,154 @@
+//! `kcache bench capacity`: how many sequences a device budget holds, and what many at once are worth.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use color_eyre::eyre::Report;
+use serde_json::json;
+
+use super::{
+    Failure,
+    bench::{at_least_one, enough_memory},
+    measuring::{Display, Machine, policies, table},
+    output::{print, print_json},
+};
+use crate::{
+    bench::{CapacityError, CapacityOptions, CapacityRun, capacity},
+    config::{Budget, Config},
+    progress::Progress,
+};
+
+/// Sequences of `kv` that the budget holds where none is given.
+const SEQUENCES: usize = 10;
+/// The policies that are compared where none is given: the baseline, its rival, and the ideas of both.
+const POLICIES: [&str; 4] = ["kv", "kv-q8", "kcache", "kcache:k=q8"];
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct CapacityArgs {
+    /// A policy to measure; repeat it to compare. Without it: kv, kv-q8, kcache and kcache:k=q8
+    #[arg(long = "policy", value_name = "P")]
+    policies: Vec<String>,
+    /// What a policy's cache may hold on the device, such as 960MiB. Without it, what 10 kv sequences need
+    #[arg(long, value_name = "BYTES")]
+    budget: Option<Budget>,
+    /// Tokens of context that each request begins with
+    #[arg(long, value_name = "TOKENS", default_value_t = 4096, value_parser = at_least_one())]
+    ctx: u32,
+    /// Requests in a round, all there from the start
+    #[arg(long, value_name = "N", default_value_t = 72, value_parser = at_least_one())]
+    requests: u32,
+    /// Tokens that each request generates
+    #[arg(long = "gen", value_name = "TOKENS", default_value_t = 32, value_parser = at_least_one())]
+    generate: u32,
+    /// Rounds that are measured; the policies take turns
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
+    rounds: u32,
+    /// Every request computes its context, instead of copying one that was computed before
+    #[arg(long)]
+    real_prefill: bool,
+}
+
+pub fn run(args: &CapacityArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    let asked = if args.policies.is_empty() { POLICIES.map(str::to_owned).to_vec() } else { args.policies.clone() };
+    let policies = policies(&asked, config)?;
+    let machine = Machine::start(config)?;
+    let (ctx, generate, chunk) = (args.ctx as usize, args.generate as usize, config.engine.prefill_chunk);
+    let budget = match args.budget {
+        Some(Budget(Some(bytes))) => bytes,
+        Some(Budget(None)) => return Err(Failure::misuse("without a budget there is no capacity to measure")),
+        None => CapacityOptions::budget_for(&machine.model, SEQUENCES, ctx, generate, chunk),
+    };
+    let options = CapacityOptions {
+        policies,
+        budget,
+        ctx,
+        requests: args.requests as usize,
+        generate,
+        rounds: args.rounds as usize,
+        prefill_chunk: chunk,
+        threads: machine.pool.threads(),
+        real_prefill: args.real_prefill,
+    };
+    let mut display = Display::start()?;
+    let mut progress = |progress: Progress| display.show(&progress.what, progress.done, progress.total);
+    let runs = enough_memory(options.memory(&machine.model), "take a smaller --budget")
+        .and_then(|()| capacity(&machine.model, &machine.pool, &options, &mut progress).map_err(failure));
+    display.end();
+    let runs = runs?;
+    if json {
+        print_json(&json!({
+            "machine": machine.facts(), "budget_bytes": options.budget, "ctx": ctx, "requests": options.requests,
+            "gen": generate, "rounds": options.rounds, "prefill_chunk": chunk, "real_prefill": options.real_prefill,
+            "runs": runs,
+        }))?;
+    } else {
+        let (requests, rounds) = (options.requests, options.rounds);
+        let contexts = if options.real_prefill { "computed by each request" } else { "copied" };
+        let how = format!(
+            "{requests} requests, {generate} tokens each after a context of {ctx} ({contexts}); {rounds} rounds in \
+             turns; budget {:.1} MiB (simulated)\n",
+            mib(options.budget)
+        );
+        print(&format!("{}{how}\n{}", machine.headline(), table(&rows(&runs))))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failure(error: CapacityError) -> Failure {
+    match error {
+        CapacityError::Empty | CapacityError::Context { .. } | CapacityError::Refused { .. } => Failure::misuse(error),
+        CapacityError::Cancelled => Failure::failed("stopped; nothing was measured to the end"),
+        CapacityError::OverBudget { .. } | CapacityError::Full(_) | CapacityError::Engine(_) => {
+            Report::new(error).into()
+        }
+    }
+}
+
+/// A row per figure, a column per policy with its ratio to the first.
+fn rows(runs: &[CapacityRun]) -> Vec<Vec<String>> {
+    let mut header = vec![String::new(), String::new()];
+    for (index, run) in runs.iter().enumerate() {
+        header.push(run.policy.clone());
+        header.extend((index > 0).then(|| "ratio".to_owned()));
+    }
+    let mut rows = vec![header];
+    let mut figure = |name: &str, unit: &str, digits: usize, of: &dyn Fn(&CapacityRun) -> Option<f64>| {
+        let mut row = vec![name.to_owned(), unit.to_owned()];
+        let first = of(&runs[0]);
+        for (index, run) in runs.iter().enumerate() {
+            let value = of(run);
+            row.push(value.map_or("n/a".to_owned(), |value| format!("{value:.digits$}")));
+            if index > 0 {
+                let ratio = value.zip(first).filter(|(_, first)| *first > 0.0).map(|(value, first)| value / first);
+                row.push(ratio.map_or(String::new(), |ratio| format!("×{ratio:.2}")));
+            }
+        }
+        rows.push(row);
+    };
+    figure("sessions resident", "", 0, &|run| Some(run.sessions_resident as f64));
+    figure("all together", "tok/s", 1, &|run| run.tok_s);
+    figure("  slowest round", "tok/s", 1, &|run| run.tok_s_min);
+    figure("  fastest round", "tok/s", 1, &|run| run.tok_s_max);
+    figure("step p50", "ms", 1, &|run| run.step_ms_p50);
+    figure("  linear", "ms", 1, &|run| run.linear_ms);
+    figure("  attention", "ms", 1, &|run| run.attention_ms);
+    figure("  output head", "ms", 1, &|run| run.head_ms);
+    figure("  sampling", "ms", 1, &|run| run.sampling_ms);
+    figure("  other", "ms", 1, &|run| run.other_ms);
+    figure("TTFT p50, waiting included", "ms", 0, &|run| run.ttft_ms_p50);
+    figure("TTFT p99", "ms", 0, &|run| run.ttft_ms_p99);
+    figure("ITL p50", "ms", 1, &|run| run.itl_ms_p50);
+    figure("ITL p99", "ms", 1, &|run| run.itl_ms_p99);
+    figure("preemptions", "", 0, &|run| Some(run.preemptions as f64));
+    figure("device peak (simulated)", "MiB", 1, &|run| Some(mib(run.device_peak_bytes)));
+    figure("host peak", "MiB", 1, &|run| Some(mib(run.host_peak_bytes)));
+    figure("completed", "", 0, &|run| Some(run.completed as f64));
+    figure("scheduling a step", "ms", 3, &|run| run.schedule_ms_p50);
+    figure("  longest", "ms", 3, &|run| run.schedule_ms_max);
+    rows
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
