@@ -142,6 +142,8 @@ impl DecodeScratch {
             );
             let rule = input.rows.over(input.len);
             let mean = matches!(rule, Rows::Top { tail: Tail::Mean, .. });
+            let leans = !matches!(rule, Rows::Top { lean, .. } if !lean.is_empty() && lean.len() < shape.heads);
+            assert!(leans, "a lean for every query head, or for none");
             assert!(!mean || input.v_sum.len() == shape.kv_heads * head_dim, "the mean tail needs the sum of V");
             self.whole.push(rule == Rows::All);
             self.selects.push(if let Rows::Top { select, .. } = rule { select } else { Select::Group });
@@ -231,7 +233,7 @@ pub fn decode(
         let results = &results[piece * layout.len()..][..count * layout.len()];
         let pieces = Pieces { layout, results, len: input.len };
         let began = Instant::now();
-        let Rows::Top { n, tail, select } = input.rows.over(input.len) else {
+        let Rows::Top { n, tail, select, lean } = input.rows.over(input.len) else {
             for (out, lane) in out.chunks_exact_mut(head_dim).zip(lane..) {
                 head::merge(pieces, lane, out);
             }
@@ -241,7 +243,8 @@ pub fn decode(
         locals.with(|work| {
             head::choose(pieces, lane, (n, select), first, states, work);
             let chosen = second_pass.add(0, began);
-            head::attend(shape, input, tail, kv_head, states, work, out);
+            let lean = if lean.is_empty() { lean } else { &lean[first..first + states.len()] };
+            head::attend(shape, input, (tail, lean), kv_head, states, work, out);
             second_pass.add(1, chosen);
         });
     });

@@ -3,11 +3,13 @@
 mod lane;
 mod page;
 mod policy;
+mod profile;
 mod sequence;
 mod tier;
 
 pub use lane::{CacheShape, LaneCache, Unbalanced};
 pub use page::{CachedRows, Format, PAGE_TOKENS, Page};
-pub use policy::{Knobs, Policy, PolicyError, Select, Tail};
+pub use policy::{Knobs, Mass, Policy, PolicyError, Select, Spread, Tail};
+pub use profile::{LayerSplit, ModelId, Profile, ProfileError, Split, SplitOf, Table};
 pub use sequence::SequenceCache;
 pub use tier::{Full, Owner, Place, Tier};

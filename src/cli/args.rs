@@ -53,6 +53,8 @@ pub enum Command {
     Bench(super::bench::BenchArgs),
     /// Measures what policies cost in quality on a text, against full attention on the same tokens
     Eval(super::eval::EvalArgs),
+    /// Learns from texts how many rows each head of the model should read, and writes a profile for policies
+    Tune(super::tune::TuneArgs),
     /// Draws the screen at one moment of a recorded run, as SVG
     Picture(super::picture::PictureArgs),
     /// What this machine offers and what is missing, each with what to do about it

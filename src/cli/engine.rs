@@ -7,7 +7,7 @@ use color_eyre::eyre::WrapErr;
 use super::{Failure, fetch};
 use crate::{
     config::Config,
-    engine::{Engine, EngineOptions, Events, Lane, LaneOptions},
+    engine::{Engine, EngineError, EngineOptions, Events, Lane, LaneOptions},
     model::LanguageModel,
     telemetry::{Sampler, SamplerHandle, default_threads},
 };
@@ -53,7 +53,10 @@ pub fn lanes(config: &Config) -> Vec<LaneOptions> {
 /// Starts an engine on `model` and the samplers that write to its stream of events.
 pub fn start(model: Arc<LanguageModel>, config: &Config, lanes: Vec<LaneOptions>) -> Result<Running, Failure> {
     let options = EngineOptions { threads: threads(config), prefill_chunk: config.engine.prefill_chunk, lanes };
-    let (engine, events) = Engine::start(model, options).map_err(Failure::failed)?;
+    let (engine, events) = Engine::start(model, options).map_err(|error| match error {
+        EngineError::Profile(_) => Failure::misuse(error),
+        _ => Failure::failed(error),
+    })?;
     let publisher = engine.publisher();
     let sampler = Sampler::spawn(SAMPLE_EVERY, move |kind| publisher.publish(kind));
     let sampler = sampler.wrap_err("the sampling thread could not be started")?;

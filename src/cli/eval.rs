@@ -1,7 +1,6 @@
 //! `kcache eval`: what a policy costs in quality, against full attention on the same tokens.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -14,10 +13,10 @@ use super::{
     Failure,
     measuring::{Display, Machine, policies, table},
     output::{print, print_json},
+    text,
 };
 use crate::{
     config::Config,
-    model::Tokenizer,
     quality::{EvalError, EvalOptions, Evaluation, Score, evaluate},
 };
 
@@ -43,9 +42,10 @@ pub struct EvalArgs {
 
 pub fn run(args: &EvalArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let policies = policies(&args.policies, config)?;
-    let options = EvalOptions { context: args.context, tokens: args.tokens, policies, exact: args.exact };
-    let texts = args.texts.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let texts = args.texts.iter().map(|path| text::read(path)).collect::<Result<Vec<_>, _>>()?;
     let machine = Machine::start(config)?;
+    let policies = machine.policies(policies)?;
+    let options = EvalOptions { context: args.context, tokens: args.tokens, policies, exact: args.exact };
     let mut display = Display::start()?;
     let evaluations = evaluate_all(&machine, &args.texts, &texts, &options, &mut display);
     display.end();
@@ -68,27 +68,6 @@ pub fn run(args: &EvalArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
     Ok(ExitCode::SUCCESS)
 }
 
-/// A file as text.
-fn read(path: &Path) -> Result<String, Failure> {
-    let complain = |why: String| Failure::misuse(format!("{}: {why}", path.display()));
-    let bytes = fs::read(path).map_err(|error| complain(format!("cannot be read: {error}")))?;
-    if bytes.is_empty() {
-        return Err(complain("the file is empty, a text is needed".into()));
-    }
-    if bytes.contains(&0) {
-        return Err(complain("the file is binary, a text in UTF-8 is needed".into()));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        complain(format!("byte {} is not UTF-8, a text in UTF-8 is needed", at + 1))
-    })
-}
-
-/// The tokens of a text, after the token that the model expects before every text, where it does.
-fn tokens(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
-    tokenizer.bos().into_iter().chain(tokenizer.encode(text)).collect()
-}
-
 fn evaluate_all(
     machine: &Machine,
     paths: &[PathBuf],
@@ -99,7 +78,7 @@ fn evaluate_all(
     let texts_total = texts.len();
     let mut evaluations = Vec::new();
     for (index, (path, text)) in paths.iter().zip(texts).enumerate() {
-        let text = tokens(&machine.model.tokenizer, text);
+        let text = text::tokens(&machine.model.tokenizer, text);
         let mut progress = |progress: crate::quality::Progress| {
             let what = format!("{}: {}", path.display(), progress.what);
             display.show(&what, index * progress.total + progress.done, texts_total * progress.total)

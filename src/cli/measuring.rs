@@ -52,6 +52,15 @@ impl Machine {
         Ok(Self { model: open_model(config)?, pool: Pool::new(threads(config)) })
     }
 
+    /// The policies on this model. One that nobody spelled is shown as what it means here.
+    pub fn policies(&self, asked: Vec<(String, Policy)>) -> Result<Vec<(String, Policy)>, Failure> {
+        let on = |(spelling, policy): (String, Policy)| {
+            let here = policy.on(self.model.id()).map_err(Failure::misuse)?;
+            Ok((if spelling == policy.to_string() { here.to_string() } else { spelling }, here))
+        };
+        asked.into_iter().map(on).collect()
+    }
+
     /// What figures from this machine depend on.
     pub fn facts(&self) -> Value {
         let shape = &self.model.shape;

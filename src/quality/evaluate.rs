@@ -131,16 +131,7 @@ pub fn evaluate(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Evaluation, EvalError> {
     let EvalOptions { context, tokens, ref policies, exact } = *options;
-    if context == 0 || tokens == 0 {
-        return Err(EvalError::Empty);
-    }
-    let needed = context + tokens + 1;
-    if text.len() < needed {
-        return Err(EvalError::Short { found: text.len(), needed });
-    }
-    if needed > model.context() {
-        return Err(EvalError::Context { needed, context: model.context() });
-    }
+    let needed = check(model, text.len(), context, tokens)?;
     let rounded = exact.then(|| (ROUNDED.to_owned(), Policy::Kv, false));
     let jobs: Vec<(String, Policy, bool)> =
         policies.iter().map(|(spelling, policy)| (spelling.clone(), *policy, exact)).chain(rounded).collect();
@@ -210,6 +201,21 @@ pub fn evaluate(
     let full_ppl =
         perplexity(full.iter().zip(targets).map(|(distribution, &target)| distribution.log_p(target as usize)));
     Ok(Evaluation { full_ppl, scores })
+}
+
+/// The tokens that an evaluation of these sizes needs, where the text and the model have them.
+pub(super) fn check(model: &LanguageModel, found: usize, context: usize, tokens: usize) -> Result<usize, EvalError> {
+    if context == 0 || tokens == 0 {
+        return Err(EvalError::Empty);
+    }
+    let needed = context + tokens + 1;
+    if found < needed {
+        return Err(EvalError::Short { found, needed });
+    }
+    if needed > model.context() {
+        return Err(EvalError::Context { needed, context: model.context() });
+    }
+    Ok(needed)
 }
 
 fn perplexity(log_p: impl ExactSizeIterator<Item = f32>) -> f64 {
