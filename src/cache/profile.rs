@@ -338,7 +338,7 @@ mod tests {
     fn mistakes_are_named_in_one_line() {
         let text = table().to_string();
         for (broken, word) in [
-            (String::new(), "fingerprint"),
+            (String::new(), "missing field"),
             (text.replace("lean = [", "leen = ["), "leen"),
             (text.replacen("    [1, 7],\n", "", 1), "n = 4 has not the same layers"),
             (text.replacen("[1, 7]", "[1]", 1), "n = 4 has not the same layers"),

@@ -33,4 +33,4 @@ pub use weights::{LayerWeights, Weights};
 
 #[cfg(test)]
 #[path = "../../tests/support/tiny.rs"]
-mod tiny;
+pub(crate) mod tiny;

@@ -12,6 +12,8 @@
 mod curve;
 mod replica;
 mod split;
+#[cfg(test)]
+mod tests;
 
 use std::ops::ControlFlow;
 

@@ -101,7 +101,9 @@ impl<'a> Replica<'a> {
             .collect()
     }
 
-    fn layer(&self, index: usize, x: &Tensor, nudge: Option<&Tensor>) -> Result<(Tensor, Tensor, Tensor)> {
+    /// A layer's output, its softmax and its values. `nudge` is added to what its heads find,
+    /// `[kv_heads, group·rows, head_dim]`.
+    pub fn layer(&self, index: usize, x: &Tensor, nudge: Option<&Tensor>) -> Result<(Tensor, Tensor, Tensor)> {
         let shape = &self.model.shape;
         let (rows, kv_heads, head_dim, group) =
             (self.rows, shape.kv_heads, shape.head_dim, self.model.head_shape().group());
