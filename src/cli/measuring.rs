@@ -156,6 +156,19 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The same in Markdown.
+pub fn markdown_table(rows: &[Vec<String>]) -> String {
+    let line = |cells: &mut dyn Iterator<Item = String>| format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "));
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        text += &line(&mut row.iter().map(|cell| cell.replace('|', "\\|")));
+        if index == 0 {
+            text += &line(&mut (0..row.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_owned()));
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,6 +177,12 @@ mod tests {
     fn columns_are_as_wide_as_their_cells() {
         let rows = [vec!["a".into(), "1".into(), "×".into()], vec!["long".into(), "22.5".into()]];
         assert_eq!(table(&rows), "a        1  ×\nlong  22.5\n");
+    }
+
+    #[test]
+    fn a_table_is_markdown_too() {
+        let rows = [vec!["a".into(), "b|c".into()], vec!["d".into(), "2".into()]];
+        assert_eq!(markdown_table(&rows), "| a | b\\|c |\n| --- | ---: |\n| d | 2 |\n");
     }
 
     #[test]

@@ -217,7 +217,7 @@ impl Forward {
                     Some(kept) => {
                         for (head, &kept) in kept.iter().enumerate() {
                             let positions = self.decode.selected(row, head).expect("a head with a kept mass selected");
-                            hits.read_selected(index, read.len, positions, kept);
+                            hits.read_selected([index, head], read.len, positions, kept);
                             self.kept[row].0 += f64::from(kept);
                             self.kept[row].1 += 1;
                         }
