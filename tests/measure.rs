@@ -271,7 +271,9 @@ fn eval_gives_figures_with_intervals_and_can_fail() {
 
 #[test]
 fn eval_probes_every_policy_beside_full_attention() {
-    let home = Home::new();
+    // Its tokens are single letters, so questions and answers are long.
+    let tiny = Tiny { layers: LAYERS, context: 4 * CONTEXT, ..Tiny::default() };
+    let home = Home { model: tiny.temp(), ..Home::new() };
     let report =
         home.json(&["eval", "--probes", "--context", "60", "--policy", "kv", "--policy", "kcache:n=4,dense=0"]);
     let probes = report["probes"].as_array().unwrap();
