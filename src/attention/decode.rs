@@ -1,6 +1,6 @@
 //! Attention of one new token per sequence: over every row, or over the rows with the largest weights.
 //!
-//! Two passes, each one parallel region. The first goes over all keys in pieces of 256 positions; where every row is
+//! Two passes, each one parallel region. The first goes over all keys in pieces of whole pages; where every row is
 //! read it sums V of the piece at once, by the piece's own softmax. The second puts the pieces of a head together, and
 //! where rows are chosen it chooses, fetches and sums them (they are copied together first: that copy is what fetching
 //! from the host tier costs). Pieces are fixed and taken in order, so no result depends on threads or on other
@@ -15,7 +15,7 @@ use super::{
     HeadShape, Rows,
     head::{self, HeadState, Pieces, Workspace},
     locals::Locals,
-    piece::{Layout, PIECE, Scoring},
+    piece::{Layout, Scoring, piece_len},
 };
 use crate::{
     cache::{Format, PAGE_TOKENS, Page, Select, Tail},
@@ -57,7 +57,7 @@ pub struct DecodeScratch {
     heads: usize,
     group: usize,
     layout: Layout,
-    /// Tasks of the first pass: pieces of one KV head after the other, row after row.
+    /// Tasks of the first pass, row after row.
     pieces: Vec<Piece>,
     /// `[pieces][layout.len()]`.
     results: Vec<f32>,
@@ -79,11 +79,10 @@ pub struct DecodeScratch {
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     row: usize,
-    kv_head: usize,
     start: usize,
 }
 
-/// A task of the second pass: `count` query heads from `first` on, and the first of their KV head's pieces.
+/// A task of the second pass: the query heads from `first` on, and the first of their row's pieces.
 #[derive(Debug, Clone, Copy)]
 struct Heads {
     row: usize,
@@ -148,13 +147,11 @@ impl DecodeScratch {
             self.whole.push(rule == Rows::All);
             self.selects.push(if let Rows::Top { select, .. } = rule { select } else { Select::Group });
             let together = head::together(rule, group);
-            for kv_head in 0..shape.kv_heads {
-                let piece = self.pieces.len();
-                self.pieces.extend((0..input.len).step_by(PIECE).map(|start| Piece { row, kv_head, start }));
-                for first in (kv_head * group..(kv_head + 1) * group).step_by(together) {
-                    self.bounds.push(row * shape.heads + first);
-                    self.tasks.push(Heads { row, first, piece });
-                }
+            let piece = self.pieces.len();
+            self.pieces.extend((0..input.len).step_by(piece_len(input.len)).map(|start| Piece { row, start }));
+            for first in (0..shape.heads).step_by(together) {
+                self.bounds.push(row * shape.heads + first);
+                self.tasks.push(Heads { row, first, piece });
             }
         }
         self.bounds.push(rows.len() * shape.heads);
@@ -206,19 +203,21 @@ pub fn decode(
 
     let first_pass = Shares::default();
     pool.run_chunks(results, layout.len(), |task, result| {
-        let Piece { row, kv_head, start } = pieces[task];
-        let head = row * shape.heads + kv_head * group;
-        let narrow = (&queries[head * head_dim..][..group * head_dim], &query_scales[head..][..group]);
-        let scoring = Scoring { row: &rows[row], kv_head, narrow };
+        let Piece { row, start } = pieces[task];
+        let input = &rows[row];
+        let positions = start..input.len.min(start + piece_len(input.len));
+        let narrow =
+            (&queries[row * shape.width()..][..shape.width()], &query_scales[row * shape.heads..][..shape.heads]);
+        let scoring = Scoring { row: input, narrow };
         let began = Instant::now();
         if !whole[row] {
-            layout.score(shape, &scoring, start, result);
+            layout.score(shape, &scoring, positions, result);
             first_pass.add(0, began);
             return;
         }
         locals.with(|work| {
             let mut scored = began;
-            layout.attend(shape, &scoring, start, &mut work.weights, result, || scored = first_pass.add(0, began));
+            layout.attend(shape, &scoring, positions, &mut work.weights, result, || scored = first_pass.add(0, began));
             first_pass.add(1, scored);
         });
     });
@@ -228,23 +227,23 @@ pub fn decode(
     let states = &mut states[..rows.len() * shape.heads];
     pool.run_split_rows(states, out, head_dim, bounds, |task, states, out| {
         let Heads { row, first, piece } = tasks[task];
-        let (input, kv_head, lane) = (&rows[row], first / group, first % group);
-        let count = input.len.div_ceil(PIECE);
+        let input = &rows[row];
+        let count = input.len.div_ceil(piece_len(input.len));
         let results = &results[piece * layout.len()..][..count * layout.len()];
         let pieces = Pieces { layout, results, len: input.len };
         let began = Instant::now();
         let Rows::Top { n, tail, select, lean } = input.rows.over(input.len) else {
-            for (out, lane) in out.chunks_exact_mut(head_dim).zip(lane..) {
-                head::merge(pieces, lane, out);
+            for (out, head) in out.chunks_exact_mut(head_dim).zip(first..) {
+                head::merge(pieces, head, out);
             }
             second_pass.add(1, began);
             return;
         };
         locals.with(|work| {
-            head::choose(pieces, lane, (n, select), first, states, work);
+            head::choose(pieces, first, (n, select), states, work);
             let chosen = second_pass.add(0, began);
             let lean = if lean.is_empty() { lean } else { &lean[first..first + states.len()] };
-            head::attend(shape, input, (tail, lean), kv_head, states, work, out);
+            head::attend(shape, input, (tail, lean), first / group, states, work, out);
             second_pass.add(1, chosen);
         });
     });

@@ -9,8 +9,6 @@ use crate::{
 
 /// Chosen rows that are asked for ahead of the one being copied: they lie anywhere in memory.
 const ROWS_AHEAD: usize = 16;
-/// Bytes of keys or values of the next page that are asked for while one page is worked on.
-const PAGE_AHEAD: usize = 2048;
 /// Rows that are copied together before they are summed: few enough to stay in the first cache.
 pub(super) const TOGETHER: usize = PAGE_TOKENS;
 
@@ -91,17 +89,6 @@ pub(super) fn add_rows<'a>(
         match v {
             CachedRows::F16(v) => weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums),
             CachedRows::Q8(v) => q8_weighted_sum::weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums),
-        }
-    }
-}
-
-/// Asks for the first part of a head's rows; the kernels ask for the rest as they go.
-pub(super) fn prefetch_head(page: &Page, kv_head: usize) {
-    match page.rows(kv_head, 0, PAGE_TOKENS) {
-        CachedRows::F16(rows) => prefetch(&rows[..rows.len().min(PAGE_AHEAD / size_of::<f16>())]),
-        CachedRows::Q8(Q8Rows { values, scales }) => {
-            prefetch(scales);
-            prefetch(&values[..values.len().min(PAGE_AHEAD)]);
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::{
     Count, DecodeRow, HeadShape, Rows,
     gather::Gathered,
-    piece::{HeadPiece, Layout, PIECE},
+    piece::{HeadPiece, Layout, PIECE, piece_len},
     select::{Selector, Stretch},
 };
 use crate::{
@@ -42,32 +42,33 @@ pub(super) struct Workspace {
     order: Vec<(f32, u32)>,
 }
 
-/// A row of the first pass, as the second one sees it for one KV head.
+/// A row of the first pass, as the second one sees it.
 #[derive(Clone, Copy)]
 pub(super) struct Pieces<'a> {
     pub layout: Layout,
-    /// Results of the KV head's pieces, one after the other.
+    /// Results of the row's pieces, one after the other.
     pub results: &'a [f32],
     /// Positions in them.
     pub len: usize,
 }
 
 impl<'a> Pieces<'a> {
-    fn of(self, lane: usize, attended: bool) -> impl Iterator<Item = HeadPiece<'a>> + Clone {
-        self.results.chunks_exact(self.layout.len()).map(move |piece| self.layout.head(piece, lane, attended))
+    fn of(self, head: usize, attended: bool) -> impl Iterator<Item = HeadPiece<'a>> + Clone {
+        self.results.chunks_exact(self.layout.len()).map(move |piece| self.layout.head(piece, head, attended))
     }
 
-    fn stretches(self, lane: usize) -> impl Iterator<Item = Stretch<'a>> + Clone {
-        self.of(lane, false).zip((0..).step_by(PIECE)).map(move |(piece, at)| piece.stretch(PIECE.min(self.len - at)))
+    fn stretches(self, head: usize) -> impl Iterator<Item = Stretch<'a>> + Clone {
+        let step = piece_len(self.len);
+        self.of(head, false).zip((0..).step_by(step)).map(move |(piece, at)| piece.stretch(step.min(self.len - at)))
     }
 }
 
-/// Puts the sums of query head `lane` together: full attention.
-pub(super) fn merge(pieces: Pieces<'_>, lane: usize, out: &mut [f32]) {
-    let max = pieces.of(lane, true).fold(f32::MIN, |max, piece| max.max(piece.max));
+/// Puts the sums of a query head together: full attention.
+pub(super) fn merge(pieces: Pieces<'_>, head: usize, out: &mut [f32]) {
+    let max = pieces.of(head, true).fold(f32::MIN, |max, piece| max.max(piece.max));
     let mut total = 0.0;
     out.fill(0.0);
-    for piece in pieces.of(lane, true) {
+    for piece in pieces.of(head, true) {
         let factor = softmax::factor(piece.max, max);
         total += factor * piece.total;
         out.iter_mut().zip(piece.sum()).for_each(|(out, sum)| *out += factor * sum);
@@ -75,43 +76,43 @@ pub(super) fn merge(pieces: Pieces<'_>, lane: usize, out: &mut [f32]) {
     softmax::scale(out, 1.0 / total);
 }
 
-/// Chooses rows for the query heads in `states`, which are `first_lane` and those after it of their KV head.
+/// Chooses rows for the query heads in `states`, which are `first` and those after it.
 pub(super) fn choose(
     pieces: Pieces<'_>,
-    first_lane: usize,
+    first: usize,
     (n, select): (Count<'_>, Select),
-    first_head: usize,
     states: &mut [HeadState],
     work: &mut Workspace,
 ) {
-    for (state, lane) in states.iter_mut().zip(first_lane..) {
-        state.max = pieces.of(lane, false).fold(f32::MIN, |max, piece| max.max(piece.max));
-        state.total = pieces.of(lane, false).map(|piece| softmax::factor(piece.max, state.max) * piece.total).sum();
+    for (state, head) in states.iter_mut().zip(first..) {
+        state.max = pieces.of(head, false).fold(f32::MIN, |max, piece| max.max(piece.max));
+        state.total = pieces.of(head, false).map(|piece| softmax::factor(piece.max, state.max) * piece.total).sum();
     }
-    let most = n.most(first_head, states.len());
+    let most = n.most(first, states.len());
     let mut selected = std::mem::take(&mut states[0].selected);
     match select {
         Select::Head => {
-            work.selector.largest(pieces.stretches(first_lane), pieces.len, most, &mut selected);
-            states[0].take(pieces, first_lane, &selected);
+            work.selector.largest(pieces.stretches(first), pieces.len, most, &mut selected);
             if let Count::Mass { share, .. } = n {
+                states[0].take(pieces, first, &selected);
                 let needed = share * states[0].total;
                 trim(&mut selected, &states[0].chosen, needed, &mut work.order);
             }
         }
         Select::Group => {
-            work.share(pieces, states, first_lane);
+            work.share(pieces, states, first);
             let stretches = work.shared.chunks(PIECE).zip(work.shared_maxima.chunks(PIECE / RUN * LANES));
             let stretches = stretches.map(|(values, maxima)| Stretch { values, maxima });
             work.selector.largest(stretches, pieces.len, most, &mut selected);
             if let Count::Mass { share, .. } = n {
-                let chosen: Vec<f32> = selected.iter().map(|&position| work.shared[position as usize]).collect();
-                trim(&mut selected, &chosen, share * states.len() as f32, &mut work.order);
+                work.weights.clear();
+                work.weights.extend(selected.iter().map(|&position| work.shared[position as usize]));
+                trim(&mut selected, &work.weights, share * states.len() as f32, &mut work.order);
             }
         }
     }
-    for (state, lane) in states.iter_mut().zip(first_lane..) {
-        state.take(pieces, lane, &selected);
+    for (state, head) in states.iter_mut().zip(first..) {
+        state.take(pieces, head, &selected);
     }
     states[0].selected = selected;
 }
@@ -152,13 +153,14 @@ pub(super) fn attend(
 
 impl HeadState {
     /// Takes the weights of the chosen positions, and their share.
-    fn take(&mut self, pieces: Pieces<'_>, lane: usize, selected: &[u32]) {
+    fn take(&mut self, pieces: Pieces<'_>, head: usize, selected: &[u32]) {
         self.chosen.clear();
+        let step = piece_len(pieces.len);
         let mut rest = selected;
-        for (piece, end) in pieces.of(lane, false).zip((PIECE as u32..).step_by(PIECE)) {
-            let here = rest.partition_point(|&position| position < end);
+        for (piece, start) in pieces.of(head, false).zip((0..).step_by(step)) {
+            let here = rest.partition_point(|&position| (position as usize) < start + step);
             let scores = piece.scores();
-            self.chosen.extend(rest[..here].iter().map(|&position| scores[position as usize % PIECE]));
+            self.chosen.extend(rest[..here].iter().map(|&position| scores[position as usize - start]));
             rest = &rest[here..];
         }
         self.chosen_total = softmax::weights(&mut self.chosen, self.max);
@@ -174,12 +176,12 @@ impl HeadState {
 
 impl Workspace {
     /// The summed softmax of the heads in `states`.
-    fn share(&mut self, pieces: Pieces<'_>, states: &[HeadState], first_lane: usize) {
+    fn share(&mut self, pieces: Pieces<'_>, states: &[HeadState], first: usize) {
         self.shared.clear();
         self.shared.resize(pieces.len, 0.0);
-        for (state, lane) in states.iter().zip(first_lane..) {
+        for (state, head) in states.iter().zip(first..) {
             let factor = 1.0 / state.total;
-            for (stretch, shared) in pieces.stretches(lane).zip(self.shared.chunks_mut(PIECE)) {
+            for (stretch, shared) in pieces.stretches(head).zip(self.shared.chunks_mut(piece_len(pieces.len))) {
                 self.weights.clear();
                 self.weights.extend_from_slice(stretch.values);
                 softmax::weights(&mut self.weights, state.max);

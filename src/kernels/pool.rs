@@ -1,4 +1,8 @@
-//! The one thread pool: regions of independent tasks, taken from a counter by the caller and the workers.
+//! The one thread pool: regions of independent tasks, taken from counters by the caller and the workers.
+//!
+//! Every thread has a run of neighbouring tasks of its own and takes from the others' only when that is done: so each
+//! goes through memory in one stream. Two threads that take neighbouring pieces in turn have each other's pieces
+//! fetched by their prefetchers, which costs a third of the bandwidth.
 //!
 //! A step is a chain of many short regions with little between them. So workers spin for some tens of microseconds
 //! after a region, where the next one usually finds them, and then park: an idle pool costs nothing. The caller never
@@ -40,7 +44,8 @@ struct Line<T>(T);
 
 struct Shared {
     gate: Line<AtomicU64>,
-    next: Line<AtomicUsize>,
+    /// The next task of each thread's run; the caller's is the first.
+    next: Box<[Line<AtomicUsize>]>,
     job: UnsafeCell<Job>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     parked: Box<[AtomicBool]>,
@@ -63,7 +68,7 @@ impl Pool {
         let workers = threads.saturating_sub(1).min(ACTIVE as usize - 1);
         let shared = Arc::new(Shared {
             gate: Line(AtomicU64::new(0)),
-            next: Line(AtomicUsize::new(0)),
+            next: (0..=workers).map(|_| Line(AtomicUsize::new(0))).collect(),
             job: UnsafeCell::new(Job { tasks: 0, task: &|_| {}, caller: None }),
             panic: Mutex::new(None),
             parked: (0..workers).map(|_| AtomicBool::new(false)).collect(),
@@ -101,7 +106,9 @@ impl Pool {
         let job = Job { tasks, task, caller: Some(thread::current()) };
         // SAFETY: the last region was closed and left by everybody, and `region` keeps other callers away.
         unsafe { *self.shared.job.get() = job };
-        self.shared.next.0.store(0, Ordering::Relaxed);
+        for (run, next) in self.shared.next.iter().enumerate() {
+            next.0.store(self.shared.run_start(run, tasks), Ordering::Relaxed);
+        }
         let gate = self.shared.gate.0.load(Ordering::Relaxed);
         self.shared.gate.0.store((gate & !(EPOCH - 1)).wrapping_add(EPOCH) | OPEN, Ordering::SeqCst);
         for (worker, parked) in self.workers.iter().zip(&self.shared.parked).take(tasks - 1) {
@@ -109,7 +116,7 @@ impl Pool {
                 worker.thread().unpark();
             }
         }
-        self.shared.drain(tasks, task);
+        self.shared.drain(0, tasks, task);
         self.shared.gate.0.fetch_and(!OPEN, Ordering::AcqRel);
         self.shared.wait_until_left();
         let panic = self.shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -132,19 +139,28 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// Takes tasks until there are none left. After a panic nobody takes another one.
-    fn drain(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+    /// The first task of a thread's run.
+    fn run_start(&self, run: usize, tasks: usize) -> usize {
+        run * tasks / self.next.len()
+    }
+
+    /// Takes tasks until there are none left, those of run `own` first. After a panic nobody takes another one.
+    fn drain(&self, own: usize, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let result = catch_unwind(AssertUnwindSafe(|| {
-            loop {
-                let index = self.next.0.fetch_add(1, Ordering::Relaxed);
-                if index >= tasks {
-                    return;
+            let runs = self.next.len();
+            for run in (own..runs).chain(0..own) {
+                let (next, end) = (&self.next[run].0, self.run_start(run + 1, tasks));
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= end {
+                        break;
+                    }
+                    task(index);
                 }
-                task(index);
             }
         }));
         if let Err(payload) = result {
-            self.next.0.store(tasks, Ordering::Relaxed);
+            self.next.iter().for_each(|next| next.0.store(tasks, Ordering::Relaxed));
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(payload);
         }
     }
@@ -163,7 +179,7 @@ impl Shared {
             }
             // SAFETY: inside the gate the job is not written to (`Pool::run` waits until all have left).
             let job = unsafe { &*self.job.get() };
-            self.drain(job.tasks, job.task);
+            self.drain(index + 1, job.tasks, job.task);
             let caller = job.caller.clone();
             let before = self.gate.0.fetch_sub(1, Ordering::AcqRel);
             if before & OPEN == 0 && before & ACTIVE == 1 {
