@@ -55,6 +55,8 @@ const WORDS: [&str; 24] = [
     "hammer", "island", "jacket", "kettle", "lemon", "mirror", "needle", "orange", "pencil", "rabbit", "saddle",
     "table",
 ];
+/// Nothing else in a context is called so.
+const KEYS: [&str; 6] = ["Berlin", "Mexico", "Tokyo", "Egypt", "Canada", "Venice"];
 const PLACES: [&str; 5] = ["at the harbour", "in the old town", "by the lake", "on the hill", "near the station"];
 
 /// The tasks, each with about `context` tokens of context.
@@ -97,18 +99,18 @@ fn copy(tokenizer: &Tokenizer, context: usize) -> Probe {
 
 /// Keys with values at one depth of the context, asked for at its end.
 fn look_up(tokenizer: &Tokenizer, context: usize, name: &'static str, depth: f64) -> Probe {
-    let pair = |at: usize| (WORDS[at * 5 % WORDS.len()], WORDS[(at * 11 + 3) % WORDS.len()]);
+    let pair = |at: usize| (KEYS[at], WORDS[(at * 11 + 3) % WORDS.len()]);
     let mut script = Script::new(tokenizer, name);
     script.fill((context as f64 * depth) as usize);
-    for at in 0..12 {
+    for at in 0..KEYS.len() {
         let (key, value) = pair(at);
-        script.say(&format!("The secret word of the {key} is {value}.\n"));
+        script.say(&format!("The password of {key} is {value}.\n"));
     }
     script.fill(context);
     script.ends_context();
-    for at in [7, 2, 10, 5, 0, 8, 3, 11, 6, 1] {
+    for at in [3, 5, 0, 4, 2, 1] {
         let (key, value) = pair(at);
-        script.say(&format!("The secret word of the {key} is"));
+        script.say(&format!("The password of {key} is"));
         script.ask(&format!(" {value}"));
         script.say(".\n");
     }
@@ -242,10 +244,10 @@ mod tests {
     #[test]
     fn a_lookup_lies_at_its_depth() {
         let model = LanguageModel::open(&Tiny::default().temp(), None).unwrap();
-        let secret = model.tokenizer.encode(" secret word");
+        let key = model.tokenizer.encode(" password");
         for (depth, name) in [(0.1, "a"), (0.9, "b")] {
             let probe = look_up(&model.tokenizer, 9000, name, depth);
-            let at = probe.tokens.windows(secret.len()).position(|part| part == secret).unwrap();
+            let at = probe.tokens.windows(key.len()).position(|part| part == key).unwrap();
             assert!((at as f64 / 9000.0 - depth).abs() < 0.02, "{at}");
         }
     }
