@@ -104,13 +104,13 @@ fn look_up(tokenizer: &Tokenizer, context: usize, name: &'static str, depth: f64
     script.fill((context as f64 * depth) as usize);
     for at in 0..KEYS.len() {
         let (key, value) = pair(at);
-        script.say(&format!("The password of {key} is {value}.\n"));
+        script.say(&format!("{key} {value}.\n"));
     }
     script.fill(context);
     script.ends_context();
     for at in [3, 5, 0, 4, 2, 1] {
         let (key, value) = pair(at);
-        script.say(&format!("The password of {key} is"));
+        script.say(key);
         script.ask(&format!(" {value}"));
         script.say(".\n");
     }
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_lookup_lies_at_its_depth() {
         let model = LanguageModel::open(&Tiny::default().temp(), None).unwrap();
-        let key = model.tokenizer.encode(" password");
+        let key = model.tokenizer.encode("Berlin");
         for (depth, name) in [(0.1, "a"), (0.9, "b")] {
             let probe = look_up(&model.tokenizer, 9000, name, depth);
             let at = probe.tokens.windows(key.len()).position(|part| part == key).unwrap();
