@@ -233,9 +233,11 @@ pub fn decode(
         let pieces = Pieces { layout, results, len: input.len };
         let began = Instant::now();
         let Rows::Top { n, tail, select, lean } = input.rows.over(input.len) else {
-            for (out, head) in out.chunks_exact_mut(head_dim).zip(first..) {
-                head::merge(pieces, head, out);
-            }
+            locals.with(|work| {
+                for (out, head) in out.chunks_exact_mut(head_dim).zip(first..) {
+                    head::merge(pieces, head, work, out);
+                }
+            });
             second_pass.add(1, began);
             return;
         };

@@ -57,6 +57,17 @@ impl<'a> Pieces<'a> {
         self.results.chunks_exact(self.layout.len()).map(move |piece| self.layout.head(piece, head, attended))
     }
 
+    /// The largest score and the sum of exponentials relative to it; `factors` becomes what each piece's own sums are
+    /// multiplied by.
+    fn found(self, head: usize, attended: bool, factors: &mut Vec<f32>) -> (f32, f32) {
+        factors.clear();
+        factors.extend(self.of(head, attended).map(|piece| piece.max));
+        let max = softmax::max(factors);
+        softmax::weights(factors, max);
+        let total = self.of(head, attended).zip(factors.iter()).map(|(piece, factor)| factor * piece.total).sum();
+        (max, total)
+    }
+
     fn stretches(self, head: usize) -> impl Iterator<Item = Stretch<'a>> + Clone {
         let step = piece_len(self.len);
         self.of(head, false).zip((0..).step_by(step)).map(move |(piece, at)| piece.stretch(step.min(self.len - at)))
@@ -64,13 +75,10 @@ impl<'a> Pieces<'a> {
 }
 
 /// Puts the sums of a query head together: full attention.
-pub(super) fn merge(pieces: Pieces<'_>, head: usize, out: &mut [f32]) {
-    let max = pieces.of(head, true).fold(f32::MIN, |max, piece| max.max(piece.max));
-    let mut total = 0.0;
+pub(super) fn merge(pieces: Pieces<'_>, head: usize, work: &mut Workspace, out: &mut [f32]) {
+    let (_, total) = pieces.found(head, true, &mut work.weights);
     out.fill(0.0);
-    for piece in pieces.of(head, true) {
-        let factor = softmax::factor(piece.max, max);
-        total += factor * piece.total;
+    for (piece, factor) in pieces.of(head, true).zip(&work.weights) {
         out.iter_mut().zip(piece.sum()).for_each(|(out, sum)| *out += factor * sum);
     }
     softmax::scale(out, 1.0 / total);
@@ -85,8 +93,7 @@ pub(super) fn choose(
     work: &mut Workspace,
 ) {
     for (state, head) in states.iter_mut().zip(first..) {
-        state.max = pieces.of(head, false).fold(f32::MIN, |max, piece| max.max(piece.max));
-        state.total = pieces.of(head, false).map(|piece| softmax::factor(piece.max, state.max) * piece.total).sum();
+        (state.max, state.total) = pieces.found(head, false, &mut work.weights);
     }
     let most = n.most(first, states.len());
     let mut selected = std::mem::take(&mut states[0].selected);

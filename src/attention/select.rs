@@ -43,19 +43,11 @@ impl Selector {
         self.positions.clear();
         let mut first = 0;
         for Stretch { values, maxima } in stretches {
-            for ((values, maxima), first) in
-                values.chunks(RUN).zip(maxima.chunks_exact(LANES)).zip((first..).step_by(RUN))
-            {
-                if maxima.iter().any(|&max| max >= floor) {
-                    pick::at_least(values, floor, |index, value| {
-                        self.candidates.push(value);
-                        self.positions.push((first + index) as u32);
-                    });
-                }
-            }
-            first += values.len();
+            pick::at_least(values, maxima, floor, first, &mut self.candidates, &mut self.positions);
+            first += values.len() as u32;
         }
-        Cut::new(&self.candidates, floor, n).apply(&self.candidates, &mut |index| selected.push(self.positions[index]));
+        let cut = Cut::new(&self.candidates, floor, n);
+        cut.apply(&self.candidates, |index| selected.push(self.positions[index]));
     }
 
     /// A value that at least `n` values reach.
@@ -78,9 +70,7 @@ impl Selector {
             groups += 1;
         }
         let maxima = &self.maxima[..groups * LANES];
-        let mut floor = f32::MAX;
-        Cut::new(maxima, f32::MIN, n).apply(maxima, &mut |index| floor = floor.min(maxima[index]));
-        floor
+        Cut::new(maxima, f32::MIN, n).least()
     }
 }
 

@@ -1,20 +1,23 @@
 //! The input of linear layers: the floats, and the same in blocks of 32 as 8-bit integers.
 //!
-//! A block is `x ≈ d·q` with `d = max|x| / 127`, as in GGML's Q8_1, plus `s = d·Σq`, by which weights with a minimum
-//! (`w = d·q + m`) multiply that minimum. Each layer's input is quantised once, however many layers read it.
+//! A block is `x ≈ d·q`, each half with a scale `d = max|x| / 127` of its own (GGML's Q8_1 has one for both, and a quarter
+//! more rounding noise), plus `s = Σ d·q`, by which weights with a minimum (`w = d·q + m`) multiply that minimum. Each
+//! layer's input is quantised once, however many layers read it.
 
 use super::Pool;
 
 /// Values per block.
 pub const BLOCK: usize = 32;
+/// Values that share a scale.
+pub const HALF: usize = BLOCK / 2;
 
 /// 32 activations as 8-bit integers.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[repr(C)]
 pub struct Block {
-    /// The scale: `x ≈ d·q`.
-    pub d: f32,
-    /// `d·Σq`.
+    /// The scales of the halves: `x ≈ d·q`.
+    pub d: [f32; 2],
+    /// `Σ d·q`.
     pub s: f32,
     /// The integers, each within ±127.
     pub q: [i8; BLOCK],
@@ -103,12 +106,16 @@ fn scales(max: f32) -> (f32, f32) {
 
 fn quantise_portable(x: &[f32], blocks: &mut [Block]) {
     for (x, block) in x.chunks_exact(BLOCK).zip(blocks) {
-        let (d, inverse) = scales(x.iter().fold(0.0, |max, x| x.abs().max(max)));
-        for (q, x) in block.q.iter_mut().zip(x) {
-            *q = (x * inverse).round_ties_even() as i8;
+        let mut sums = [0i32; 2];
+        for (half, x) in x.chunks_exact(HALF).enumerate() {
+            let (d, inverse) = scales(x.iter().fold(0.0, |max, x| x.abs().max(max)));
+            for (q, x) in block.q[half * HALF..].iter_mut().zip(x) {
+                *q = (x * inverse).round_ties_even() as i8;
+                sums[half] += i32::from(*q);
+            }
+            block.d[half] = d;
         }
-        block.d = d;
-        block.s = d * block.q.iter().map(|&q| i32::from(q)).sum::<i32>() as f32;
+        block.s = block.d[0] * sums[0] as f32 + block.d[1] * sums[1] as f32;
     }
 }
 
@@ -125,25 +132,34 @@ mod avx2 {
             // SAFETY: a chunk holds 32 floats, four vectors of eight.
             let x: [__m256; 4] = std::array::from_fn(|at| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * at)) });
             let abs = x.map(|x| _mm256_andnot_ps(sign, x));
-            let max8 = _mm256_max_ps(_mm256_max_ps(abs[0], abs[1]), _mm256_max_ps(abs[2], abs[3]));
-            let max4 = _mm_max_ps(_mm256_castps256_ps128(max8), _mm256_extractf128_ps::<1>(max8));
-            let max2 = _mm_max_ps(max4, _mm_movehl_ps(max4, max4));
-            let max = _mm_cvtss_f32(_mm_max_ss(max2, _mm_movehdup_ps(max2)));
-            let (d, inverse) = scales(max);
-            let inverse = _mm256_set1_ps(inverse);
-            let q = x.map(|x| _mm256_cvtps_epi32(_mm256_mul_ps(x, inverse)));
-            let sum8 = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
-            let sum4 = _mm_add_epi32(_mm256_castsi256_si128(sum8), _mm256_extracti128_si256::<1>(sum8));
-            let sum2 = _mm_add_epi32(sum4, _mm_shuffle_epi32::<0b01_00_11_10>(sum4));
-            let sum = _mm_cvtsi128_si32(_mm_add_epi32(sum2, _mm_shuffle_epi32::<0b10_11_00_01>(sum2)));
+            let halves = [0, 2].map(|at| scales(largest(_mm256_max_ps(abs[at], abs[at + 1]))));
+            let q: [__m256i; 4] =
+                std::array::from_fn(|at| _mm256_cvtps_epi32(_mm256_mul_ps(x[at], _mm256_set1_ps(halves[at / 2].1))));
+            let sums = [0, 2].map(|at| total(_mm256_add_epi32(q[at], q[at + 1])));
             // Packing works on each half of a register by itself; the permutation puts the fours back in order.
             let packed = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
             let packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
             // SAFETY: `q` is 32 bytes long.
             unsafe { _mm256_storeu_si256(block.q.as_mut_ptr().cast(), packed) };
-            block.d = d;
-            block.s = d * sum as f32;
+            block.d = halves.map(|(d, _)| d);
+            block.s = block.d[0] * sums[0] as f32 + block.d[1] * sums[1] as f32;
         }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn largest(values: __m256) -> f32 {
+        let max4 = _mm_max_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values));
+        let max2 = _mm_max_ps(max4, _mm_movehl_ps(max4, max4));
+        _mm_cvtss_f32(_mm_max_ss(max2, _mm_movehdup_ps(max2)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn total(values: __m256i) -> i32 {
+        let sum4 = _mm_add_epi32(_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
+        let sum2 = _mm_add_epi32(sum4, _mm_shuffle_epi32::<0b01_00_11_10>(sum4));
+        _mm_cvtsi128_si32(_mm_add_epi32(sum2, _mm_shuffle_epi32::<0b10_11_00_01>(sum2)))
     }
 }
 
@@ -166,9 +182,10 @@ mod tests {
         quantise_portable(&x, &mut plain);
         assert_eq!(fast, plain);
         for (x, block) in x.chunks_exact(BLOCK).zip(&plain) {
-            for (x, &q) in x.iter().zip(&block.q) {
-                let back = block.d * f32::from(q);
-                assert!((x - back).abs() <= block.d * 0.5001 + 1e-38, "{x} came back as {back}");
+            for (at, (x, &q)) in x.iter().zip(&block.q).enumerate() {
+                let d = block.d[at / HALF];
+                let back = d * f32::from(q);
+                assert!((x - back).abs() <= d * 0.5001 + 1e-38, "{x} came back as {back}");
             }
         }
     }

@@ -302,7 +302,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::reference;
+    use crate::kernels::{activations::HALF, reference};
 
     fn wave(len: usize, step: f32) -> Vec<f32> {
         (0..len).map(|at| (at as f32 * step).sin() + 0.3 * (at as f32 * 1.7).cos()).collect()
@@ -361,7 +361,11 @@ mod tests {
             assert_close(&y, &reference::linear(&layer, &x), 0.03);
             if matches!(dtype, Q4_1 | Q8_0) {
                 let rounded: Vec<f32> = (0..rows)
-                    .flat_map(|row| input.blocks(row).iter().flat_map(|block| block.q.map(|q| block.d * f32::from(q))))
+                    .flat_map(|row| {
+                        input.blocks(row).iter().flat_map(|block| {
+                            block.q.iter().enumerate().map(|(at, &q)| block.d[at / HALF] * f32::from(q))
+                        })
+                    })
                     .collect();
                 assert_close(&y, &reference::linear(&layer, &rounded), 1e-5);
             }

@@ -43,17 +43,20 @@ impl Cut {
     }
 
     /// Calls `take` with the index of every value that the cut leaves, ascending.
-    pub fn apply(self, values: &[f32], take: &mut impl FnMut(usize)) {
+    pub fn apply(self, values: &[f32], mut take: impl FnMut(usize)) {
         let mut ties = self.ties;
-        let least = if ties == 0 { self.above } else { self.tied };
-        at_least(values, least, |index, value| {
-            if value >= self.above {
-                take(index);
-            } else if ties > 0 {
-                ties -= 1;
+        for (index, &value) in values.iter().enumerate() {
+            let tied = ties > 0 && value == self.tied;
+            ties -= usize::from(tied);
+            if tied || value >= self.above {
                 take(index);
             }
-        });
+        }
+    }
+
+    /// A value that all of those reach which the cut leaves.
+    pub fn least(self) -> f32 {
+        if self.ties == 0 { self.above } else { self.tied }
     }
 }
 
@@ -68,19 +71,25 @@ fn from_order(order: i64) -> f32 {
     f32::from_bits(if order < 0 { i32::MIN - order } else { order } as u32)
 }
 
-/// Calls `take` with index and value of every value `≥ threshold`, in order.
-pub fn at_least(values: &[f32], threshold: f32, mut take: impl FnMut(usize, f32)) {
-    let mut masks = [0u8; RUN / LANES];
-    for (run, first) in values.chunks(RUN).zip((0..).step_by(RUN)) {
-        by_cpu!(avx2::masks(run, threshold, &mut masks), masks_portable(run, threshold, &mut masks));
-        for (mut mask, first) in masks.iter().copied().zip((first..).step_by(LANES)) {
-            while mask != 0 {
-                let index = first + mask.trailing_zeros() as usize;
-                take(index, values[index]);
-                mask &= mask - 1;
-            }
-        }
-    }
+/// Appends every value `≥ threshold` of `values` to `found`, and its position, counted from `first`, to `positions`.
+///
+/// `maxima` are those of the values' runs ([`super::softmax::clamp_maxima`]): runs that have none are not looked at.
+///
+/// # Panics
+/// When `maxima` is not `[runs, 8]`.
+pub fn at_least(
+    values: &[f32],
+    maxima: &[f32],
+    threshold: f32,
+    first: u32,
+    found: &mut Vec<f32>,
+    positions: &mut Vec<u32>,
+) {
+    assert_eq!(maxima.len(), values.len().div_ceil(RUN) * LANES);
+    by_cpu!(
+        avx2::at_least(values, maxima, threshold, first, found, positions),
+        at_least_portable(values, maxima, threshold, first, found, positions)
+    );
 }
 
 /// How many values are at least `least`.
@@ -97,11 +106,23 @@ fn count_portable(values: &[f32], least: f32) -> usize {
     values.iter().filter(|&&value| value >= least).count()
 }
 
-/// One bit per value of a run of at most 64; bits beyond its end are 0.
-fn masks_portable(run: &[f32], threshold: f32, masks: &mut [u8; RUN / LANES]) {
-    *masks = [0; RUN / LANES];
-    for (index, &weight) in run.iter().enumerate() {
-        masks[index / LANES] |= u8::from(weight >= threshold) << (index % LANES);
+fn at_least_portable(
+    values: &[f32],
+    maxima: &[f32],
+    threshold: f32,
+    first: u32,
+    found: &mut Vec<f32>,
+    positions: &mut Vec<u32>,
+) {
+    for ((run, maxima), first) in values.chunks(RUN).zip(maxima.chunks_exact(LANES)).zip((first..).step_by(RUN)) {
+        if maxima.iter().any(|&max| max >= threshold) {
+            for (&value, position) in run.iter().zip(first..) {
+                if value >= threshold {
+                    found.push(value);
+                    positions.push(position);
+                }
+            }
+        }
     }
 }
 
@@ -109,7 +130,7 @@ fn masks_portable(run: &[f32], threshold: f32, masks: &mut [u8; RUN / LANES]) {
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, RUN, count_portable, masks_portable};
+    use super::{LANES, RUN, at_least_portable, count_portable};
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn count(values: &[f32], least: f32) -> usize {
@@ -128,16 +149,68 @@ mod avx2 {
         rest + lanes.iter().sum::<u32>() as usize
     }
 
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn masks(run: &[f32], threshold: f32, masks: &mut [u8; RUN / LANES]) {
-        if run.len() < RUN {
-            return masks_portable(run, threshold, masks);
+    /// For each of the masks of eight, where its bits are, lowest first.
+    const PLACES: [[u32; LANES]; 256] = {
+        let mut places = [[0; LANES]; 256];
+        let mut mask = 0;
+        while mask < 256 {
+            let (mut bit, mut at) = (0, 0);
+            while bit < LANES {
+                if mask >> bit & 1 == 1 {
+                    places[mask][at] = bit as u32;
+                    at += 1;
+                }
+                bit += 1;
+            }
+            mask += 1;
         }
+        places
+    };
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn at_least(
+        values: &[f32],
+        maxima: &[f32],
+        threshold: f32,
+        first: u32,
+        found: &mut Vec<f32>,
+        positions: &mut Vec<u32>,
+    ) {
         let least = _mm256_set1_ps(threshold);
-        for (chunk, mask) in run.chunks_exact(LANES).zip(masks) {
-            // SAFETY: a chunk is eight floats.
-            let found = _mm256_cmp_ps::<_CMP_GE_OQ>(unsafe { _mm256_loadu_ps(chunk.as_ptr()) }, least);
-            *mask = _mm256_movemask_ps(found) as u8;
+        let steps = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        for ((run, maxima), first) in values.chunks(RUN).zip(maxima.chunks_exact(LANES)).zip((first..).step_by(RUN)) {
+            if run.len() < RUN {
+                return at_least_portable(run, maxima, threshold, first, found, positions);
+            }
+            // SAFETY: the maxima of a run are eight floats.
+            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(unsafe { _mm256_loadu_ps(maxima.as_ptr()) }, least);
+            if _mm256_movemask_ps(reached) == 0 {
+                continue;
+            }
+            // Whole vectors are written, of which the first few values count.
+            found.reserve(RUN + LANES);
+            positions.reserve(RUN + LANES);
+            let mut len = found.len();
+            debug_assert_eq!(len, positions.len());
+            for (chunk, first) in run.chunks_exact(LANES).zip((first..).step_by(LANES)) {
+                // SAFETY: a chunk is eight floats; `len` has grown by at most RUN − LANES since room for RUN + LANES more
+                // was made, so eight fit behind it.
+                unsafe {
+                    let value = _mm256_loadu_ps(chunk.as_ptr());
+                    let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(value, least)) as usize;
+                    let places = _mm256_loadu_si256(PLACES[mask].as_ptr().cast());
+                    _mm256_storeu_ps(found.as_mut_ptr().wrapping_add(len), _mm256_permutevar8x32_ps(value, places));
+                    let position = _mm256_add_epi32(_mm256_set1_epi32(first as i32), steps);
+                    let position = _mm256_permutevar8x32_epi32(position, places);
+                    _mm256_storeu_si256(positions.as_mut_ptr().wrapping_add(len).cast(), position);
+                    len += mask.count_ones() as usize;
+                }
+            }
+            // SAFETY: everything below `len` was written, and there was room for it.
+            unsafe {
+                found.set_len(len);
+                positions.set_len(len);
+            }
         }
     }
 }
@@ -156,12 +229,14 @@ mod tests {
             let values = waves(len);
             for least in [0.9, 0.0, -0.4] {
                 assert_eq!(count(&values, least), count_portable(&values, least));
-                for run in values.chunks(RUN) {
-                    let (mut fast, mut plain) = ([0; 8], [0; 8]);
-                    by_cpu!(avx2::masks(run, least, &mut fast), masks_portable(run, least, &mut fast));
-                    masks_portable(run, least, &mut plain);
-                    assert_eq!(fast, plain);
-                }
+                let mut maxima = vec![0.0; len.div_ceil(RUN) * LANES];
+                crate::kernels::softmax::clamp_maxima(&mut values.clone(), &mut maxima);
+                let (mut fast, mut plain) = ((vec![7.0], vec![1]), (vec![7.0], vec![1]));
+                at_least(&values, &maxima, least, 100, &mut fast.0, &mut fast.1);
+                at_least_portable(&values, &maxima, least, 100, &mut plain.0, &mut plain.1);
+                assert_eq!(fast, plain);
+                let expected = values.iter().filter(|&&value| value >= least).count();
+                assert_eq!(fast.0.len(), 1 + expected);
             }
         }
     }
@@ -181,7 +256,7 @@ mod tests {
             let values = [0.5, 0.25, 0.5, 0.0, 0.25, 0.25].map(|value| value + shift);
             let taken = |n| {
                 let mut taken = Vec::new();
-                Cut::new(&values, shift, n).apply(&values, &mut |index| taken.push(index));
+                Cut::new(&values, shift, n).apply(&values, |index| taken.push(index));
                 taken
             };
             assert_eq!(taken(1), [0]);
@@ -198,7 +273,7 @@ mod tests {
         sorted.sort_by(f32::total_cmp);
         for n in 1..=values.len() {
             let mut taken = Vec::new();
-            Cut::new(&values, f32::MIN, n).apply(&values, &mut |index| taken.push(values[index]));
+            Cut::new(&values, f32::MIN, n).apply(&values, |index| taken.push(values[index]));
             taken.sort_by(f32::total_cmp);
             assert_eq!(taken, sorted[values.len() - n..]);
         }

@@ -1,14 +1,15 @@
 //! Q4_1 weights: `w = d·q + m` with 4-bit `q`, in blocks of 32.
 //!
 //! Eight output features are interleaved, so that one 256-bit load brings 4 bytes, 8 weights, of each of them: in
-//! vector `j` of a block the low nibbles are inputs `4j..4j+4`, the high ones `16+4j..16+4j+4`. Against 8-bit
-//! activations, broadcast four at a time, products are summed in 16 bits over a whole block, which cannot overflow
-//! (8 pairs of 15·127), then widened and scaled once per block. Same size as in the file: 20 bytes for 32 weights.
+//! vector `j` of a block the low nibbles are inputs `4j..4j+4`, the high ones `16+4j..16+4j+4`: each kind meets one half
+//! of the block of activations. Against these 8-bit integers, broadcast four at a time, products are summed in 16 bits
+//! over a half, which cannot overflow (4 pairs of 15·127), then widened and scaled once per half. Same size as in the
+//! file: 20 bytes for 32 weights.
 
 use half::f16;
 
 use super::{
-    activations::{BLOCK, Block},
+    activations::{BLOCK, Block, HALF},
     cpu::by_cpu,
     linear::{LANES, Packed, ROWS},
 };
@@ -83,17 +84,19 @@ fn dot_portable(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; RO
     for (row, out) in rows.iter().zip(out) {
         *out = [0.0; LANES];
         for (group, x) in groups.iter().zip(*row) {
-            let mut sums = [0i32; LANES];
+            let mut sums = [[0i32; 2]; LANES];
             for (vector, at) in group.q.iter().zip((0..).step_by(4)) {
-                for (sum, bytes) in sums.iter_mut().zip(vector) {
+                for ([low, high], bytes) in sums.iter_mut().zip(vector) {
                     for (byte, at) in bytes.iter().zip(at..) {
-                        *sum += i32::from(byte & 15) * i32::from(x.q[at]);
-                        *sum += i32::from(byte >> 4) * i32::from(x.q[at + 16]);
+                        *low += i32::from(byte & 15) * i32::from(x.q[at]);
+                        *high += i32::from(byte >> 4) * i32::from(x.q[at + HALF]);
                     }
                 }
             }
             for lane in 0..LANES {
-                out[lane] += sums[lane] as f32 * (group.d[lane].to_f32() * x.d) + group.m[lane].to_f32() * x.s;
+                let [low, high] = sums[lane].map(|sum| sum as f32);
+                let dot = low * x.d[0] + high * x.d[1];
+                out[lane] += dot * group.d[lane].to_f32() + group.m[lane].to_f32() * x.s;
             }
         }
     }
@@ -103,7 +106,7 @@ fn dot_portable(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; RO
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{Block, Group, LANES, ROWS};
+    use super::{Block, Group, HALF, LANES, ROWS};
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn dot(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; ROWS]) {
@@ -126,7 +129,7 @@ mod avx2 {
         for (at, group) in groups.iter().enumerate() {
             // SAFETY: every row has as many blocks as there are groups (checked by `Packed::dot`).
             let x: [&Block; R] = std::array::from_fn(|row| unsafe { rows[row].get_unchecked(at) });
-            let mut dots = [_mm256_setzero_si256(); R];
+            let mut dots = [[_mm256_setzero_si256(); 2]; R];
             for vector in 0..4 {
                 // SAFETY: a vector is 32 bytes, and the group and its first 32 bytes keep it aligned.
                 let bytes = unsafe { _mm256_load_si256(group.q[vector].as_ptr().cast()) };
@@ -134,8 +137,8 @@ mod avx2 {
                 let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
                 for row in 0..R {
                     let low = _mm256_maddubs_epi16(low, four(x[row], 4 * vector));
-                    let high = _mm256_maddubs_epi16(high, four(x[row], 16 + 4 * vector));
-                    dots[row] = _mm256_add_epi16(dots[row], _mm256_add_epi16(low, high));
+                    let high = _mm256_maddubs_epi16(high, four(x[row], HALF + 4 * vector));
+                    dots[row] = [_mm256_add_epi16(dots[row][0], low), _mm256_add_epi16(dots[row][1], high)];
                 }
             }
             // SAFETY: eight 16-bit floats each.
@@ -143,8 +146,10 @@ mod avx2 {
             // SAFETY: as above.
             let m = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.m.as_ptr().cast()) });
             for row in 0..R {
-                let dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(dots[row], ones));
-                sums[row] = _mm256_fmadd_ps(dot, _mm256_mul_ps(d, _mm256_set1_ps(x[row].d)), sums[row]);
+                let [low, high] = dots[row].map(|dot| _mm256_cvtepi32_ps(_mm256_madd_epi16(dot, ones)));
+                let dot = _mm256_mul_ps(low, _mm256_set1_ps(x[row].d[0]));
+                let dot = _mm256_fmadd_ps(high, _mm256_set1_ps(x[row].d[1]), dot);
+                sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);
                 sums[row] = _mm256_fmadd_ps(m, _mm256_set1_ps(x[row].s), sums[row]);
             }
         }
@@ -177,7 +182,7 @@ mod tests {
         }
         let weights = Weights::new(&file, LANES, BLOCK);
         for sign in [1i8, -1] {
-            let x = [Block { d: 1.0, s: f32::from(sign) * 127.0 * 32.0, q: [127 * sign; BLOCK] }];
+            let x = [Block { d: [1.0; 2], s: f32::from(sign) * 127.0 * 32.0, q: [127 * sign; BLOCK] }];
             let mut out = [[0.0; LANES]; ROWS];
             weights.dot(0, &[&x], &mut out);
             assert_eq!(out[0], [f32::from(sign) * 32.0 * 127.0 * (15.0 - 3.0); LANES]);

@@ -83,14 +83,15 @@ fn dot_portable(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; RO
     for (row, out) in rows.iter().zip(out) {
         *out = [0.0; LANES];
         for (group, x) in groups.iter().zip(*row) {
-            let mut sums = [0i32; LANES];
-            for (vector, x) in group.q.iter().zip(x.q.chunks_exact(4)) {
-                for (sum, q) in sums.iter_mut().zip(vector) {
+            let mut sums = [[0i32; LANES]; 2];
+            for (at, (vector, x)) in group.q.iter().zip(x.q.chunks_exact(4)).enumerate() {
+                for (sum, q) in sums[at / (VECTORS / 2)].iter_mut().zip(vector) {
                     *sum += q.iter().zip(x).map(|(&q, &x)| i32::from(q) * i32::from(x)).sum::<i32>();
                 }
             }
             for lane in 0..LANES {
-                out[lane] += sums[lane] as f32 * (group.d[lane].to_f32() * x.d);
+                let dot = sums[0][lane] as f32 * x.d[0] + sums[1][lane] as f32 * x.d[1];
+                out[lane] += dot * group.d[lane].to_f32();
             }
         }
     }
@@ -122,7 +123,7 @@ mod avx2 {
         for (at, group) in groups.iter().enumerate() {
             // SAFETY: every row has as many blocks as there are groups (checked by `Packed::dot`).
             let x: [&Block; R] = std::array::from_fn(|row| unsafe { rows[row].get_unchecked(at) });
-            let mut dots = [_mm256_setzero_si256(); R];
+            let mut dots = [[_mm256_setzero_si256(); 2]; R];
             for vector in 0..VECTORS {
                 // SAFETY: a vector is 32 bytes; the load asks for no alignment.
                 let weights = unsafe { _mm256_loadu_si256(group.q[vector].as_ptr().cast()) };
@@ -130,14 +131,17 @@ mod avx2 {
                 for row in 0..R {
                     let signed = _mm256_sign_epi8(four(x[row], 4 * vector), weights);
                     let pairs = _mm256_maddubs_epi16(magnitude, signed);
-                    dots[row] = _mm256_add_epi32(dots[row], _mm256_madd_epi16(pairs, ones));
+                    let dot = &mut dots[row][vector / (VECTORS / 2)];
+                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
                 }
             }
             // SAFETY: eight 16-bit floats; the load asks for no alignment.
             let d = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(group.d.as_ptr().cast()) });
             for row in 0..R {
-                let scale = _mm256_mul_ps(d, _mm256_set1_ps(x[row].d));
-                sums[row] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[row]), scale, sums[row]);
+                let [first, second] = dots[row].map(|dot| _mm256_cvtepi32_ps(dot));
+                let dot = _mm256_mul_ps(first, _mm256_set1_ps(x[row].d[0]));
+                let dot = _mm256_fmadd_ps(second, _mm256_set1_ps(x[row].d[1]), dot);
+                sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);
             }
         }
         for (sum, out) in sums.into_iter().zip(out) {
@@ -168,7 +172,7 @@ mod tests {
                 file.extend([weight.cast_unsigned(); 32]);
             }
             let weights = Weights::new(&file, LANES, BLOCK);
-            let row = [Block { d: 1.0, s: 0.0, q: [x; BLOCK] }];
+            let row = [Block { d: [1.0; 2], s: 0.0, q: [x; BLOCK] }];
             let mut out = [[0.0; LANES]; ROWS];
             weights.dot(0, &[&row], &mut out);
             assert_eq!(out[0], [32.0 * f32::from(weight) * f32::from(x); LANES]);

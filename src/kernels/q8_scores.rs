@@ -52,7 +52,7 @@ mod avx2 {
     /// Scales that are widened at once.
     const SCALES: usize = 512;
     /// How many bytes ahead of the work keys are asked for.
-    const AHEAD: usize = 2048;
+    const AHEAD: usize = 4096;
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn scores(q: &[i16], q_scales: &[f32], k: Q8Rows<'_>, head_dim: usize, out: &mut [f32], stride: usize) {

@@ -72,7 +72,7 @@ mod avx2 {
     }
 
     /// How far ahead of the work keys are asked for: far enough for memory, near enough to stay in the first cache.
-    const AHEAD: usize = 1024;
+    const AHEAD: usize = 2048;
 
     /// `G` queries by `K` keys, `K` being 1 or 4. The arithmetic of a score is the same for both.
     ///

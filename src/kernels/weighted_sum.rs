@@ -68,7 +68,7 @@ mod avx2 {
     }
 
     /// How far ahead of the work values are asked for.
-    const AHEAD: usize = 1024;
+    const AHEAD: usize = 2048;
 
     /// `8·C` columns from `column` on, for `G` queries.
     ///
