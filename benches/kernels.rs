@@ -116,19 +116,19 @@ fn decode_all_q8<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
 
 #[divan::bench(args = [2048, 8192], consts = THREADS)]
 fn decode_top_128<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
-    let rows = Rows::Top { n: Count::Same(128), tail: Tail::Mean, select: Select::Head };
+    let rows = Rows::Top { n: Count::Same(128), tail: Tail::Mean, select: Select::Head, lean: &[] };
     bench_decode(bencher, &Pool::new(N), [Format::F16; 2], len, rows);
 }
 
 #[divan::bench(args = [2048, 8192], consts = THREADS)]
 fn decode_top_128_q8<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
-    let rows = Rows::Top { n: Count::Same(128), tail: Tail::Mean, select: Select::Head };
+    let rows = Rows::Top { n: Count::Same(128), tail: Tail::Mean, select: Select::Head, lean: &[] };
     bench_decode(bencher, &Pool::new(N), [Format::Q8, Format::F16], len, rows);
 }
 
 #[divan::bench(args = [2048, 8192], consts = THREADS)]
 fn decode_top_128_group<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
-    let rows = Rows::Top { n: Count::Same(128), tail: Tail::Mean, select: Select::Group };
+    let rows = Rows::Top { n: Count::Same(128), tail: Tail::Mean, select: Select::Group, lean: &[] };
     bench_decode(bencher, &Pool::new(N), [Format::F16; 2], len, rows);
 }
 

@@ -476,7 +476,7 @@ proptest! {
                     let tail = [Tail::None, Tail::Renorm, Tail::Mean][tail];
                     let select = if group { Select::Group } else { Select::Head };
                     let k = if q8 { Format::Q8 } else { Format::F16 };
-                    let policy = Policy::KCache(Knobs { n, tail, dense, select, k });
+                    let policy = Policy::KCache(Knobs { n, tail, dense, select, k, ..Knobs::EVEN });
                     engine.ops().send(Op::SetPolicy { lane: Lane::KCache, policy }).unwrap();
                 }
                 Move::Wait(ms) => std::thread::sleep(Duration::from_millis(ms)),

@@ -170,7 +170,7 @@ fn small() -> Arc<LanguageModel> {
 
 /// One policy of each kind of cache.
 fn policies() -> impl Strategy<Value = Policy> {
-    let narrow = Knobs { k: Format::Q8, ..Knobs::default() };
+    let narrow = Knobs { k: Format::Q8, ..Knobs::EVEN };
     prop::sample::select(vec![Policy::Kv, Policy::KvQ8, Policy::KCache(narrow)])
 }
 
@@ -204,6 +204,7 @@ proptest! {
             tail: [Tail::None, Tail::Renorm, Tail::Mean][tail],
             select: if group { Select::Group } else { Select::Head },
             k: if q8 { Format::Q8 } else { Format::F16 },
+            ..Knobs::EVEN
         };
         let mut bench = Bench::new(&model, Policy::KCache(knobs));
         let reading = bench.policy();
@@ -235,6 +236,7 @@ proptest! {
             tail: [Tail::None, Tail::Renorm, Tail::Mean][tail],
             select: if group { Select::Group } else { Select::Head },
             k: Format::F16,
+            ..Knobs::EVEN
         };
         let narrow = Knobs { k: Format::Q8, ..knobs };
         let every_row = Knobs { dense: model.shape.layers, ..narrow };
@@ -264,7 +266,7 @@ proptest! {
         let model = small();
         let tokens = random_tokens(len + 9, model.shape.vocab, seed);
         let k = if q8 { Format::Q8 } else { Format::F16 };
-        let mut bench = Bench::new(&model, Policy::KCache(Knobs { n, k, ..Knobs::default() }));
+        let mut bench = Bench::new(&model, Policy::KCache(Knobs { n, k, ..Knobs::EVEN }));
         let reading = bench.policy();
         let mut cache = bench.open();
         bench.feed(vec![(&mut cache, &tokens[..len])], Reading::Exact);

@@ -141,6 +141,8 @@ impl DecodeScratch {
             );
             let rule = input.rows.over(input.len);
             let mean = matches!(rule, Rows::Top { tail: Tail::Mean, .. });
+            let leans = !matches!(rule, Rows::Top { lean, .. } if !lean.is_empty() && lean.len() < shape.heads);
+            assert!(leans, "a lean for every query head, or for none");
             assert!(!mean || input.v_sum.len() == shape.kv_heads * head_dim, "the mean tail needs the sum of V");
             self.whole.push(rule == Rows::All);
             self.selects.push(if let Rows::Top { select, .. } = rule { select } else { Select::Group });
@@ -230,7 +232,7 @@ pub fn decode(
         let results = &results[piece * layout.len()..][..count * layout.len()];
         let pieces = Pieces { layout, results, len: input.len };
         let began = Instant::now();
-        let Rows::Top { n, tail, select } = input.rows.over(input.len) else {
+        let Rows::Top { n, tail, select, lean } = input.rows.over(input.len) else {
             locals.with(|work| {
                 for (out, head) in out.chunks_exact_mut(head_dim).zip(first..) {
                     head::merge(pieces, head, work, out);
@@ -242,7 +244,8 @@ pub fn decode(
         locals.with(|work| {
             head::choose(pieces, first, (n, select), states, work);
             let chosen = second_pass.add(0, began);
-            head::attend(shape, input, tail, first / group, states, work, out);
+            let lean = if lean.is_empty() { lean } else { &lean[first..first + states.len()] };
+            head::attend(shape, input, (tail, lean), first / group, states, work, out);
             second_pass.add(1, chosen);
         });
     });

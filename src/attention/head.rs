@@ -125,18 +125,24 @@ pub(super) fn choose(
 }
 
 /// Fetches the chosen rows and sums them, and adds the tail: `out` is `[heads, head_dim]` of the heads in `states`.
+/// `lean` is that of each head, or empty.
 pub(super) fn attend(
     shape: &HeadShape,
     row: &DecodeRow<'_>,
-    tail: Tail,
+    (tail, lean): (Tail, &[f32]),
     kv_head: usize,
-    states: &[HeadState],
+    states: &mut [HeadState],
     work: &mut Workspace,
     out: &mut [f32],
 ) {
     out.fill(0.0);
+    if tail == Tail::Mean {
+        let rows = states[0].selected.len();
+        states.iter_mut().zip(lean).for_each(|(state, &lean)| state.lean(lean, rows));
+    }
+    let states = &*states;
     work.gathered.add(row.v, kv_head, &states[0].selected, shape.head_dim, |head| &states[head].chosen, out);
-    for (state, out) in states.iter().zip(out.chunks_exact_mut(shape.head_dim)) {
+    for (head, (state, out)) in states.iter().zip(out.chunks_exact_mut(shape.head_dim)).enumerate() {
         let factor = match tail {
             // A head whose group chose only rows without weight for it has nothing to divide.
             Tail::Renorm => 1.0 / state.chosen_total.max(f32::MIN_POSITIVE),
@@ -144,7 +150,8 @@ pub(super) fn attend(
         };
         softmax::scale(out, factor);
         if tail == Tail::Mean {
-            let share = (1.0 - state.kept) / row.len as f32;
+            let lean = lean.get(head).copied().unwrap_or(0.0);
+            let share = (1.0 - state.kept) * (1.0 - lean) / row.len as f32;
             let v_sum = &row.v_sum[kv_head * shape.head_dim..];
             out.iter_mut().zip(v_sum).for_each(|(out, sum)| *out += share * sum);
         }
@@ -165,6 +172,12 @@ impl HeadState {
         }
         self.chosen_total = softmax::weights(&mut self.chosen, self.max);
         self.kept = (self.chosen_total / self.total).min(1.0);
+    }
+
+    /// Gives each of the `rows` chosen rows an equal part of what the tail leans on their mean.
+    fn lean(&mut self, lean: f32, rows: usize) {
+        let part = lean * (1.0 - self.kept) * self.total / rows as f32;
+        self.chosen.iter_mut().for_each(|weight| *weight += part);
     }
 }
 

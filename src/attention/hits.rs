@@ -26,7 +26,8 @@ pub struct HitCounts {
     pub rows_read: u64,
     /// How often a query head read rows: the divisor of `rows_read`.
     pub readings: u64,
-    kept: Vec<(f64, u64)>,
+    /// The kept mass by layer and query head, and how often it was counted; heads are known once they have read.
+    kept: Vec<Vec<(f64, u64)>>,
 }
 
 impl HitCounts {
@@ -40,7 +41,7 @@ impl HitCounts {
             selected: 0,
             rows_read: 0,
             readings: 0,
-            kept: vec![(0.0, 0); layers],
+            kept: vec![Vec::new(); layers],
         }
     }
 
@@ -48,12 +49,11 @@ impl HitCounts {
     pub fn read_all(&mut self, layer: usize, len: usize, heads: usize) {
         self.rows_read += (len * heads) as u64;
         self.readings += heads as u64;
-        self.kept[layer].0 += heads as f64;
-        self.kept[layer].1 += heads as u64;
+        (0..heads).for_each(|head| self.keep(layer, head, 1.0));
     }
 
-    /// Counts one head's selection: ascending `positions` out of `0..len`, which held `kept` of the softmax mass.
-    pub fn read_selected(&mut self, layer: usize, len: usize, positions: &[u32], kept: f32) {
+    /// Counts the selection of query head `head`: ascending `positions` out of `0..len`, which held `kept` of the softmax mass.
+    pub fn read_selected(&mut self, [layer, head]: [usize; 2], len: usize, positions: &[u32], kept: f32) {
         let counts = &mut self.distance[layer];
         for &position in positions {
             counts[bucket(len - 1 - position as usize)] += 1;
@@ -66,13 +66,25 @@ impl HitCounts {
         self.selected += positions.len() as u64;
         self.rows_read += positions.len() as u64;
         self.readings += 1;
-        self.kept[layer].0 += f64::from(kept);
-        self.kept[layer].1 += 1;
+        self.keep(layer, head, f64::from(kept));
+    }
+
+    fn keep(&mut self, layer: usize, head: usize, kept: f64) {
+        let heads = &mut self.kept[layer];
+        heads.resize(heads.len().max(head + 1), (0.0, 0));
+        heads[head].0 += kept;
+        heads[head].1 += 1;
     }
 
     /// The kept mass of each layer, mean over heads and tokens; 1 for a layer that read nothing.
     pub fn kept_mass(&self) -> Vec<f32> {
-        self.kept.iter().map(|&(sum, count)| if count == 0 { 1.0 } else { (sum / count as f64) as f32 }).collect()
+        let total = |heads: &Vec<(f64, u64)>| heads.iter().fold((0.0, 0), |sum, head| (sum.0 + head.0, sum.1 + head.1));
+        self.kept.iter().map(|heads| share(total(heads))).collect()
+    }
+
+    /// The kept mass of each query head of each layer, mean over tokens.
+    pub fn kept_mass_by_head(&self) -> Vec<Vec<f32>> {
+        self.kept.iter().map(|heads| heads.iter().copied().map(share).collect()).collect()
     }
 
     /// V rows a query head read per token, mean over heads and layers; `None` before the first.
@@ -94,8 +106,11 @@ impl HitCounts {
             }
         }
         for (mine, theirs) in self.kept.iter_mut().zip(&other.kept) {
-            mine.0 += theirs.0;
-            mine.1 += theirs.1;
+            mine.resize(mine.len().max(theirs.len()), (0.0, 0));
+            for (mine, theirs) in mine.iter_mut().zip(theirs) {
+                mine.0 += theirs.0;
+                mine.1 += theirs.1;
+            }
         }
     }
 
@@ -103,6 +118,11 @@ impl HitCounts {
     pub fn clear(&mut self) {
         *self = Self::new(self.distance.len());
     }
+}
+
+/// A mean of what was counted; 1 where nothing was.
+fn share((sum, count): (f64, u64)) -> f32 {
+    if count == 0 { 1.0 } else { (sum / count as f64) as f32 }
 }
 
 /// The bucket of a distance.
@@ -123,11 +143,12 @@ mod tests {
     #[test]
     fn a_selection_is_counted_once_everywhere() {
         let mut hits = HitCounts::new(2);
-        hits.read_selected(1, 200, &[0, 3, 4, 135, 136, 199], 0.75);
+        hits.read_selected([1, 2], 200, &[0, 3, 4, 135, 136, 199], 0.75);
         assert_eq!((hits.sink, hits.recent, hits.selected), (2, 2, 6));
         assert_eq!(hits.distance[1].iter().sum::<u64>(), 6);
         assert_eq!(hits.distance[1][0], 1);
         assert_eq!(hits.kept_mass(), [1.0, 0.75]);
+        assert_eq!(hits.kept_mass_by_head(), [vec![], vec![1.0, 1.0, 0.75]]);
         hits.read_all(0, 200, 3);
         assert_eq!(hits.rows_per_head(), Some((6.0 + 600.0) / 4.0));
     }

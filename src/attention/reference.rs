@@ -34,8 +34,8 @@ pub fn decode(shape: &HeadShape, row: &DecodeRow<'_>) -> Result<Decoded> {
         weights.push(softmax(&products)?.flatten_all()?.to_vec1::<f32>()?);
         scores.push(products.flatten_all()?.to_vec1::<f32>()?);
     }
-    let everything = Rows::Top { n: Count::Same(row.len), tail: Tail::None, select: Select::Head };
-    let Rows::Top { n, tail, select } = (if row.rows == Rows::All { everything } else { row.rows }) else {
+    let everything = Rows::Top { n: Count::Same(row.len), tail: Tail::None, select: Select::Head, lean: &[] };
+    let Rows::Top { n, tail, select, lean } = (if row.rows == Rows::All { everything } else { row.rows }) else {
         unreachable!("all rows are the top of all");
     };
     let mut selected = Vec::new();
@@ -79,11 +79,16 @@ pub fn decode(shape: &HeadShape, row: &DecodeRow<'_>) -> Result<Decoded> {
         let index = Tensor::from_slice(&selected[head], selected[head].len(), &Device::Cpu)?;
         let chosen = Tensor::from_slice(&weights[head], row.len, &Device::Cpu)?.index_select(&index, 0)?;
         let mass = chosen.sum_all()?.to_scalar::<f32>()?;
-        let sum = chosen.unsqueeze(0)?.matmul(&v.index_select(&index, 0)?)?;
+        let read = v.index_select(&index, 0)?;
+        let sum = chosen.unsqueeze(0)?.matmul(&read)?;
         let sum = match tail {
             Tail::None => sum,
             Tail::Renorm => (sum / f64::from(mass.max(f32::MIN_POSITIVE)))?,
-            Tail::Mean => (sum + (v.mean_keepdim(0)? * f64::from((1.0 - mass).max(0.0)))?)?,
+            Tail::Mean => {
+                let lean = f64::from(lean.get(head).copied().unwrap_or(0.0));
+                let mean = ((v.mean_keepdim(0)? * (1.0 - lean))? + (read.mean_keepdim(0)? * lean)?)?;
+                (sum + (mean * f64::from((1.0 - mass).max(0.0)))?)?
+            }
         };
         out.extend(sum.flatten_all()?.to_vec1::<f32>()?);
         kept.push(mass);

@@ -1,6 +1,6 @@
 //! Which rows of V a decode step reads.
 
-use crate::cache::{Select, Tail};
+use crate::cache::{Policy, Select, Tail};
 
 /// Which rows of V a decode step reads, and what stands for the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,6 +15,9 @@ pub enum Rows<'a> {
         tail: Tail,
         /// Which query heads choose together.
         select: Select,
+        /// With [`Tail::Mean`]: how far each query head's tail leans from the mean of all rows, 0, to the mean of the
+        /// rows it read, 1. `[heads]`, or empty where no head leans.
+        lean: &'a [f32],
     },
 }
 
@@ -33,6 +36,22 @@ pub enum Count<'a> {
         /// The most rows.
         most: usize,
     },
+}
+
+impl Rows<'static> {
+    /// The rows that a policy reads in a layer.
+    pub fn of(policy: Policy, layer: usize) -> Self {
+        let Policy::KCache(knobs) = policy else { return Self::All };
+        if layer < knobs.dense {
+            return Self::All;
+        }
+        let (n, lean) = match (knobs.split(layer), knobs.p) {
+            (Some(split), _) => (Count::Each(split.rows), split.lean),
+            (None, Some(p)) => (Count::Mass { share: p.get(), most: knobs.n }, &[][..]),
+            (None, None) => (Count::Same(knobs.n), &[][..]),
+        };
+        Self::Top { n, tail: knobs.tail, select: knobs.select, lean }
+    }
 }
 
 impl Rows<'_> {

@@ -97,6 +97,9 @@ fn lengths() -> impl Strategy<Value = usize> {
     prop_oneof![1usize..8, 60usize..70, 120usize..136, 185usize..200, 250usize..262, 600usize..700]
 }
 
+/// Enough for any of [`shapes`].
+const LEANS: [f32; 9] = [0.0, 1.0, 0.5, 0.25, 0.75, 0.1, 0.9, 0.3, 0.6];
+
 fn rules() -> impl Strategy<Value = Rows<'static>> {
     // Enough counts for any shape; each is made once and kept, so that a rule can borrow it.
     static COUNTS: LazyLock<[Vec<u32>; 3]> = LazyLock::new(|| {
@@ -112,8 +115,9 @@ fn rules() -> impl Strategy<Value = Rows<'static>> {
         (0usize..3).prop_map(|which| Count::Each(&COUNTS[which])),
         (0.1f32..1.1, 1usize..400).prop_map(|(share, most)| Count::Mass { share, most }),
     ];
-    let top = (counts, tails, prop_oneof![Just(Select::Head), Just(Select::Group)])
-        .prop_map(|(n, tail, select)| Rows::Top { n, tail, select });
+    let leans = prop_oneof![Just(&[][..]), Just(&LEANS[..])];
+    let top = (counts, tails, prop_oneof![Just(Select::Head), Just(Select::Group)], leans)
+        .prop_map(|(n, tail, select, lean)| Rows::Top { n, tail, select, lean });
     prop_oneof![1 => Just(Rows::All), 4 => top]
 }
 
@@ -209,7 +213,7 @@ proptest! {
         let sequence = Sequence::new(&shape, formats, len, seed, false);
         let pool = Pool::new(2);
         let (all, _) = decoded(&pool, &shape, &[sequence.row(&shape, Rows::All)]);
-        let top = Rows::Top { n: Count::Same(len + more), tail: Tail::Mean, select };
+        let top = Rows::Top { n: Count::Same(len + more), tail: Tail::Mean, select, lean: &[] };
         let (out, _) = decoded(&pool, &shape, &[sequence.row(&shape, top)]);
         prop_assert_eq!(bits(&out), bits(&all));
     }
@@ -283,9 +287,9 @@ fn strange_scores_give_numbers() {
                 sequence.q.fill(q);
                 for rows in [
                     Rows::All,
-                    Rows::Top { n: Count::Same(1), tail: Tail::None, select: Select::Group },
-                    Rows::Top { n: Count::Same(40), tail: Tail::Renorm, select: Select::Head },
-                    Rows::Top { n: Count::Same(3), tail: Tail::Mean, select: Select::Group },
+                    Rows::Top { n: Count::Same(1), tail: Tail::None, select: Select::Group, lean: &[] },
+                    Rows::Top { n: Count::Same(40), tail: Tail::Renorm, select: Select::Head, lean: &[] },
+                    Rows::Top { n: Count::Same(3), tail: Tail::Mean, select: Select::Group, lean: &[] },
                 ] {
                     let (out, scratch) = decoded(&pool, &shape, &[sequence.row(&shape, rows)]);
                     assert!(out.iter().all(|value| value.is_finite()), "{len} {key} {q} {rows:?}");

@@ -133,7 +133,8 @@ pub fn soak(
                         soak.turned += 1;
                         let tail = [Tail::None, Tail::Renorm, Tail::Mean][below(3)];
                         let select = [Select::Head, Select::Group][below(2)];
-                        let knobs = Knobs { n: 1 + below(512), tail, dense: below(4), select, k };
+                        let (n, dense) = (1 + below(512), below(4));
+                        let knobs = Knobs { n, tail, dense, select, k, ..Knobs::EVEN };
                         send(Op::SetPolicy { lane: lane.lane, policy: Policy::KCache(knobs) });
                     }
                 }

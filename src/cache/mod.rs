@@ -6,12 +6,14 @@ mod lane;
 mod moves;
 mod page;
 mod policy;
+mod profile;
 mod sequence;
 mod tier;
 
 pub use audit::Unbalanced;
 pub use lane::{CacheShape, LaneCache};
 pub use page::{CachedRows, Format, PAGE_TOKENS, Page};
-pub use policy::{Knobs, Policy, PolicyError, Select, Tail};
+pub use policy::{Knobs, Mass, Policy, PolicyError, Select, Spread, Tail};
+pub use profile::{LayerSplit, ModelId, Profile, ProfileError, Split, SplitOf, Table};
 pub use sequence::SequenceCache;
 pub use tier::{Full, Owner, Place, Tier};

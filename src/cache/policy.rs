@@ -2,15 +2,16 @@
 //!
 //! `kv` keeps K and V on the device and reads every row; `kv-q8` does so with both as 8-bit blocks. `kcache` keeps K on the device and V in host memory, and
 //! reads only the N rows with the largest attention weight (He & Wu, arXiv 2404.18057, section 3). The written form is
-//! `kcache:n=128,tail=mean,dense=1,select=head,k=f16` with every key optional, and `kcache:paper` for the published
-//! method. [`Policy::from_str`] and [`Policy`]'s `Display` are inverse to each other.
+//! `kcache:n=128,tail=mean,dense=1,select=head,k=f16,p=0.9,profile=FILE` with every key optional, and `kcache:paper` for
+//! the published method. Spelled without `dense`, `p` and `profile` it means the profile that comes with the program for
+//! the model, or the default without one: [`Policy::on`]. [`Policy::from_str`] and [`Policy`]'s `Display` are inverse to each other.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use thiserror::Error;
 
-use super::Format;
+use super::{Format, ModelId, Profile, ProfileError, profile::SplitOf};
 
 /// How a lane keeps and reads its cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,18 +37,76 @@ pub struct Knobs {
     pub select: Select,
     /// How keys are stored. The one that stays as it is while a lane runs: its pages are of this format.
     pub k: Format,
+    /// Each head reads as few rows as hold this share of its softmax, and no more than `n`.
+    pub p: Option<Mass>,
+    /// How `n` is spread over the heads.
+    pub spread: Spread,
+}
+
+/// How rows are spread over the query heads of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Spread {
+    /// By the profile that comes with the program where it is the model's, else evenly with the default's dense layers.
+    /// [`Policy::on`] turns it into one of the others.
+    BuiltIn,
+    /// Every head reads `n`.
+    Even,
+    /// By a profile; `n` is the mean.
+    Profile(Profile),
+}
+
+/// A share of the softmax, above 0 and at most 1, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mass(u32);
+
+impl Mass {
+    /// `share` rounded to millionths; `None` outside 0 < share ≤ 1.
+    pub fn new(share: f64) -> Option<Self> {
+        let millionths = (share * 1e6).round();
+        (1.0..=1e6).contains(&millionths).then_some(Self(millionths as u32))
+    }
+
+    /// The share.
+    pub fn get(self) -> f32 {
+        (f64::from(self.0) / 1e6) as f32
+    }
+}
+
+impl fmt::Display for Mass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", f64::from(self.0) / 1e6)
+    }
 }
 
 impl Default for Knobs {
     /// The product's default, chosen by measurement: see the quality table in the README.
     fn default() -> Self {
-        Self { n: 128, tail: Tail::Mean, dense: 1, select: Select::Head, k: Format::F16 }
+        Self { spread: Spread::BuiltIn, ..Self::EVEN }
     }
 }
 
 impl Knobs {
     /// The method as published: the N largest weights, nothing for the rest, no dense layer.
-    pub const PAPER: Self = Self { n: 128, tail: Tail::None, dense: 0, select: Select::Head, k: Format::F16 };
+    pub const PAPER: Self = Self { tail: Tail::None, dense: 0, ..Self::EVEN };
+
+    /// The default for a model without a profile.
+    pub const EVEN: Self = Self {
+        n: 128,
+        tail: Tail::Mean,
+        dense: 1,
+        select: Select::Head,
+        k: Format::F16,
+        p: None,
+        spread: Spread::Even,
+    };
+
+    /// What the heads of a layer read by the profile; `None` where rows are spread evenly.
+    pub fn split(&self, layer: usize) -> Option<SplitOf> {
+        match self.spread {
+            Spread::Profile(profile) => profile.layer(self.n, layer),
+            Spread::BuiltIn | Spread::Even => None,
+        }
+    }
 }
 
 /// What stands for the rows that were not selected.
@@ -105,6 +164,24 @@ impl Policy {
         }
     }
 
+    /// The policy on a model: its profile is read and found to be the model's, and where none is named the built-in one
+    /// is taken if it is the model's. Every policy goes through here before it acts.
+    pub fn on(self, model: &ModelId) -> Result<Self, ProfileError> {
+        let Self::KCache(knobs) = self else { return Ok(self) };
+        let knobs = match knobs.spread {
+            Spread::Even => knobs,
+            Spread::Profile(profile) => {
+                profile.load(model)?;
+                knobs
+            }
+            Spread::BuiltIn => match Profile::built_in(model) {
+                Some(profile) => Knobs { dense: 0, spread: Spread::Profile(profile), ..knobs },
+                None => Knobs { spread: Spread::Even, ..knobs },
+            },
+        };
+        Ok(Self::KCache(knobs))
+    }
+
     /// The knobs of a `kcache` policy.
     pub fn knobs(&self) -> Option<&Knobs> {
         match self {
@@ -119,10 +196,21 @@ impl fmt::Display for Policy {
         match self {
             Self::Kv => f.write_str("kv"),
             Self::KvQ8 => f.write_str("kv-q8"),
-            Self::KCache(Knobs { n, tail, dense, select, k }) => {
-                write!(f, "kcache:n={n},tail={tail},dense={dense},select={select}")?;
+            Self::KCache(Knobs { n, tail, dense, select, k, p, spread }) => {
+                write!(f, "kcache:n={n},tail={tail}")?;
+                // Without it, dense layers are those of the model's default.
+                if *spread != Spread::BuiltIn {
+                    write!(f, ",dense={dense}")?;
+                }
+                write!(f, ",select={select}")?;
                 // What every lane had before there was a choice is not said.
-                if *k == Format::F16 { Ok(()) } else { write!(f, ",k={k}") }
+                if *k != Format::F16 {
+                    write!(f, ",k={k}")?;
+                }
+                if let Some(p) = p {
+                    write!(f, ",p={p}")?;
+                }
+                if let Spread::Profile(profile) = spread { write!(f, ",profile={}", profile.name()) } else { Ok(()) }
             }
         }
     }
@@ -162,6 +250,7 @@ impl FromStr for Policy {
             _ => return Err(fail("expected `kv`, `kv-q8` or `kcache`, for example `kcache:n=128,tail=mean`".into())),
         }
         let mut knobs = Knobs::default();
+        let (mut dense, mut named) = (None, None);
         for part in keys.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').ok_or_else(|| fail(format!("`{part}` is not `key=value`")))?;
             match key {
@@ -181,8 +270,8 @@ impl FromStr for Policy {
                     }
                 }
                 "dense" => {
-                    knobs.dense =
-                        value.parse().map_err(|_| fail(format!("dense is a whole number of layers, not `{value}`")))?
+                    let layers = value.parse();
+                    dense = Some(layers.map_err(|_| fail(format!("dense is a whole number of layers, not `{value}`")))?)
                 }
                 "select" => {
                     knobs.select = match value {
@@ -198,9 +287,27 @@ impl FromStr for Policy {
                         _ => return Err(fail(format!("k is f16 or q8, not `{value}`"))),
                     }
                 }
-                _ => return Err(fail(format!("`{key}` is not one of n, tail, dense, select, k"))),
+                "p" => {
+                    let share = value.parse().ok().and_then(Mass::new);
+                    let complain = || fail(format!("p is a share above 0 and at most 1, not `{value}`"));
+                    knobs.p = Some(share.ok_or_else(complain)?)
+                }
+                "profile" => {
+                    named = match value {
+                        "" => return Err(fail("profile is `default` or the path of a file".into())),
+                        name => Some(Profile::named(name)),
+                    }
+                }
+                _ => return Err(fail(format!("`{key}` is not one of n, tail, dense, select, k, p, profile"))),
             }
         }
+        (knobs.spread, knobs.dense) = match (named, knobs.p, dense) {
+            (Some(_), Some(_), _) => return Err(fail("p and profile are two ways to spread rows: take one".into())),
+            // A profile spreads rows over all layers; dense ones are extra.
+            (Some(profile), None, dense) => (Spread::Profile(profile), dense.unwrap_or(0)),
+            (None, None, None) => (Spread::BuiltIn, knobs.dense),
+            (None, _, dense) => (Spread::Even, dense.unwrap_or(knobs.dense)),
+        };
         Ok(Self::KCache(knobs))
     }
 }
@@ -236,20 +343,55 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
+        let even = Knobs { spread: Spread::Even, ..Knobs::default() };
         for n in [1, 128, 100_000] {
             for tail in [Tail::None, Tail::Renorm, Tail::Mean] {
                 for select in [Select::Head, Select::Group] {
                     for k in [Format::F16, Format::Q8] {
-                        let policy = Policy::KCache(Knobs { n, tail, dense: n % 5, select, k });
+                        let policy = Policy::KCache(Knobs { n, tail, dense: n % 5, select, k, ..even });
                         assert_eq!(policy.to_string().parse(), Ok(policy));
                         assert_eq!(policy.to_string().ends_with(",k=q8"), k == Format::Q8);
                     }
                 }
             }
         }
-        for policy in [Policy::Kv, Policy::KvQ8] {
+        let profile = Spread::Profile(Profile::named("some/file.toml"));
+        let shares = [0.9, 0.999, 1.0, 1e-6].map(|p| Knobs { p: Mass::new(p), ..even });
+        let others = [Knobs::default(), Knobs::EVEN, Knobs::PAPER, Knobs { n: 7, dense: 0, spread: profile, ..even }];
+        let others = others.into_iter().chain(shares).map(Policy::KCache);
+        for policy in [Policy::Kv, Policy::KvQ8].into_iter().chain(others) {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
+    }
+
+    #[test]
+    fn rows_are_spread_as_the_keys_say() {
+        let knobs = |text: &str| *text.parse::<Policy>().unwrap().knobs().unwrap();
+        let of = |text: &str| (knobs(text).spread, knobs(text).dense);
+        assert_eq!(of("kcache:n=9,select=group"), (Spread::BuiltIn, 1));
+        assert_eq!(of("kcache:dense=1"), (Spread::Even, 1));
+        assert_eq!(of("kcache:p=0.9"), (Spread::Even, 1));
+        assert_eq!(of("kcache:paper"), (Spread::Even, 0));
+        let profile = Spread::Profile(Profile::named("default"));
+        assert_eq!(of("kcache:profile=default"), (profile, 0));
+        assert_eq!(of("kcache:profile=default,dense=2"), (profile, 2));
+        assert!((knobs("kcache:p=0.9").p.unwrap().get() - 0.9).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_policy_meets_its_model() {
+        let other = ModelId { fingerprint: "of some other model".into(), layers: 2, heads: 4 };
+        let on = |text: &str| text.parse::<Policy>().unwrap().on(&other).map_err(|error| error.to_string());
+        assert_eq!(
+            on("kcache:n=9"),
+            Ok(Policy::KCache(Knobs { n: 9, ..Knobs::EVEN })),
+            "the default without a profile"
+        );
+        for same in ["kv", "kv-q8", "kcache:paper", "kcache:p=0.5,dense=3"] {
+            assert_eq!(on(same), same.parse().map_err(|error: PolicyError| error.to_string()));
+        }
+        assert!(on("kcache:profile=default").unwrap_err().contains("another model"));
+        assert!(on("kcache:profile=no/such.toml").unwrap_err().contains("`no/such.toml` cannot be read"));
     }
 
     #[test]
@@ -278,6 +420,11 @@ mod tests {
             ("kcache:rows=3", "rows"),
             ("kv-q8:k=q8", "`kv-q8` has no keys"),
             ("kcache:k=q4", "f16 or q8"),
+            ("kcache:p=0", "at most 1"),
+            ("kcache:p=1.1", "at most 1"),
+            ("kcache:p=NaN", "at most 1"),
+            ("kcache:profile=", "path of a file"),
+            ("kcache:profile=a,p=0.5", "take one"),
         ] {
             let error = text.parse::<Policy>().unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -55,6 +55,8 @@ pub enum Command {
     Eval(super::eval::EvalArgs),
     /// Predicts how many sessions of which context fit on a device under each policy, and how fast they would be
     Plan(Box<super::plan::PlanArgs>),
+    /// Learns from texts how many rows each head of the model should read, and writes a profile for policies
+    Tune(super::tune::TuneArgs),
     /// Draws the screen at one moment of a recorded run, as SVG
     Picture(super::picture::PictureArgs),
     /// What this machine offers and what is missing, each with what to do about it

@@ -81,15 +81,16 @@ pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Fa
 
 fn speed(args: &SpeedArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let sizes = |sizes: &[u32]| sizes.iter().map(|&size| size as usize).collect();
+    let policies = policies(&args.policies, config)?;
+    let machine = Machine::start(config)?;
     let options = BenchOptions {
-        policies: policies(&args.policies, config)?,
+        policies: machine.policies(policies)?,
         ctx: sizes(&args.ctx),
         batch: sizes(&args.batch),
         steps: args.steps as usize,
         rounds: args.rounds as usize,
         prefill_chunk: config.engine.prefill_chunk,
     };
-    let machine = Machine::start(config)?;
     let mut display = Display::start()?;
     let mut progress = |progress: Progress| display.show(&progress.what, progress.done, progress.total);
     let runs = room(&options, &machine)

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     bench::{CapacityError, CapacityOptions, CapacityRun, capacity},
+    cache::{Policy, ProfileError},
     config::{Budget, Config},
     progress::Progress,
 };
@@ -51,8 +52,10 @@ pub struct CapacityArgs {
 
 pub fn run(args: &CapacityArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let asked = if args.policies.is_empty() { POLICIES.map(str::to_owned).to_vec() } else { args.policies.clone() };
-    let policies = policies(&asked, config)?;
     let machine = Machine::start(config)?;
+    let on = |(spelling, policy): (String, Policy)| Ok((spelling, policy.on(machine.model.id())?));
+    let policies = policies(&asked, config)?.into_iter().map(on).collect::<Result<Vec<_>, ProfileError>>();
+    let policies = policies.map_err(Failure::misuse)?;
     let (ctx, generate, chunk) = (args.ctx as usize, args.generate as usize, config.engine.prefill_chunk);
     let budget = match args.budget {
         Some(Budget(Some(bytes))) => bytes,

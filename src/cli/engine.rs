@@ -7,7 +7,7 @@ use color_eyre::eyre::WrapErr;
 use super::{Failure, fetch};
 use crate::{
     config::{Config, EngineConfig},
-    engine::{Engine, EngineOptions, Events, Lane, LaneOptions},
+    engine::{Engine, EngineError, EngineOptions, Events, Lane, LaneOptions},
     model::LanguageModel,
     telemetry::{Sampler, SamplerHandle, default_threads},
 };
@@ -63,7 +63,10 @@ pub fn options(config: &Config, lanes: Vec<LaneOptions>) -> EngineOptions {
 
 /// Starts an engine on `model` and the samplers that write to its stream of events.
 pub fn start(model: Arc<LanguageModel>, config: &Config, lanes: Vec<LaneOptions>) -> Result<Running, Failure> {
-    let (engine, events) = Engine::start(model, options(config, lanes)).map_err(Failure::failed)?;
+    let (engine, events) = Engine::start(model, options(config, lanes)).map_err(|error| match error {
+        EngineError::Profile(_) => Failure::misuse(error),
+        _ => Failure::failed(error),
+    })?;
     let publisher = engine.publisher();
     let sampler = Sampler::spawn(SAMPLE_EVERY, move |kind| publisher.publish(kind));
     let sampler = sampler.wrap_err("the sampling thread could not be started")?;

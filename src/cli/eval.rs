@@ -1,32 +1,39 @@
 //! `kcache eval`: what a policy costs in quality, against full attention on the same tokens.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use clap::Args;
-use color_eyre::eyre::Report;
+use color_eyre::eyre::{self, eyre};
 use serde_json::{Value, json};
 
 use super::{
     Failure,
-    measuring::{Display, Machine, policies, table},
+    measuring::{Display, Machine, markdown_table, policies, table},
     output::{print, print_json},
+    text,
 };
 use crate::{
     config::Config,
-    model::Tokenizer,
     progress::Progress,
-    quality::{EvalError, EvalOptions, Evaluation, Score, evaluate},
+    quality::{
+        ESTIMATES, EvalError, EvalOptions, Evaluation, FIGURES, Gate, ProbeScore, Probed, ROUNDED, Score, evaluate,
+        kl_mean, probes, top1,
+    },
 };
+
+/// Tokens that a probe's questions and answers take at most.
+const PROBE_ROOM: usize = 640;
+/// Parts of one text or probe in the display of progress.
+const PARTS: usize = 1000;
 
 /// What to evaluate on.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// A text file (UTF-8); repeat it to pool several texts
-    #[arg(long = "text", value_name = "FILE", required = true)]
+    #[arg(long = "text", value_name = "FILE", required_unless_present = "probes")]
     texts: Vec<PathBuf>,
     /// Tokens of context before the first one that is compared
     #[arg(long, value_name = "TOKENS", default_value_t = 3072)]
@@ -40,75 +47,80 @@ pub struct EvalArgs {
     /// Compute linear layers on f32 activations: many times slower, and without the noise of rounding them to 8 bits
     #[arg(long)]
     exact: bool,
+    /// Also ask for a copied list, for values at several depths of the context, and for counted words
+    #[arg(long)]
+    probes: bool,
+    /// Fail, exit code 1, where this holds for any policy, such as `kl_mean>0.02`; repeatable
+    #[arg(long, value_name = "FIGURE>NUMBER")]
+    fail_if: Vec<Gate>,
+    /// Tables in Markdown
+    #[arg(long)]
+    markdown: bool,
 }
 
 pub fn run(args: &EvalArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    if json && args.markdown {
+        return Err(Failure::misuse("--json and --markdown exclude each other"));
+    }
     let policies = policies(&args.policies, config)?;
-    let options = EvalOptions { context: args.context, tokens: args.tokens, policies, exact: args.exact };
-    let texts = args.texts.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let texts = args.texts.iter().map(|path| text::read(path)).collect::<Result<Vec<_>, _>>()?;
     let machine = Machine::start(config)?;
+    let policies = machine.policies(policies)?;
+    let options = EvalOptions { context: args.context, tokens: args.tokens, policies, exact: args.exact };
     let mut display = Display::start()?;
-    let evaluations = evaluate_all(&machine, &args.texts, &texts, &options, &mut display);
+    let found = evaluate_all(&machine, args, &texts, &options, &mut display);
     display.end();
-    let evaluations = evaluations?;
-    let Some(pooled) = Evaluation::pooled(&evaluations) else { return Err(Failure::misuse("no text was named")) };
+    let found = found?;
+    let report = Report { machine: &machine, options: &options, paths: &args.texts, found: &found };
     if json {
-        let each: Vec<Value> = args
-            .texts
-            .iter()
-            .zip(&evaluations)
-            .map(|(path, one)| json!({ "text": path, "full_ppl": one.full_ppl, "runs": as_json(one) }))
-            .collect();
-        print_json(&json!({
-            "machine": machine.facts(), "context": options.context, "tokens": options.tokens, "exact": options.exact,
-            "full_ppl": pooled.full_ppl, "runs": as_json(&pooled), "texts": each,
-        }))?;
+        print_json(&report.json())?;
     } else {
-        print(&as_text(&machine, &options, &args.texts, &evaluations, &pooled))?;
+        print(&report.text(args.markdown))?;
     }
-    Ok(ExitCode::SUCCESS)
+    let Some(pooled) = &found.pooled else { return Ok(ExitCode::SUCCESS) };
+    // What rounding costs is no policy's fault.
+    let scores = || pooled.scores.iter().filter(|score| score.policy != ROUNDED);
+    let failed: Vec<String> =
+        args.fail_if.iter().flat_map(|gate| scores().filter_map(|score| gate.fails(score))).collect();
+    if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::Failed(eyre!(failed.join("; ")))) }
 }
 
-/// A file as text.
-fn read(path: &Path) -> Result<String, Failure> {
-    let complain = |why: String| Failure::misuse(format!("{}: {why}", path.display()));
-    let bytes = fs::read(path).map_err(|error| complain(format!("cannot be read: {error}")))?;
-    if bytes.is_empty() {
-        return Err(complain("the file is empty, a text is needed".into()));
-    }
-    if bytes.contains(&0) {
-        return Err(complain("the file is binary, a text in UTF-8 is needed".into()));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        complain(format!("byte {} is not UTF-8, a text in UTF-8 is needed", at + 1))
-    })
-}
-
-/// The tokens of a text, after the token that the model expects before every text, where it does.
-fn tokens(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
-    tokenizer.bos().into_iter().chain(tokenizer.encode(text)).collect()
+/// Everything that was found.
+struct Found {
+    texts: Vec<Evaluation>,
+    pooled: Option<Evaluation>,
+    probes: Vec<Probed>,
 }
 
 fn evaluate_all(
     machine: &Machine,
-    paths: &[PathBuf],
+    args: &EvalArgs,
     texts: &[String],
     options: &EvalOptions,
     display: &mut Display,
-) -> Result<Vec<Evaluation>, Failure> {
-    let texts_total = texts.len();
+) -> Result<Found, Failure> {
+    let Machine { model, pool } = machine;
+    // Some questions and answers follow the context.
+    let room = model.context().saturating_sub(PROBE_ROOM);
+    let probes = if args.probes { probes(&model.tokenizer, options.context.min(room)) } else { Vec::new() };
+    let total = texts.len() + probes.len();
+    let mut show = |index: usize, what: &str, progress: Progress| {
+        let part = PARTS * progress.done / progress.total.max(1);
+        display.show(&format!("{what}: {}", progress.what), index * PARTS + part, total * PARTS)
+    };
     let mut evaluations = Vec::new();
-    for (index, (path, text)) in paths.iter().zip(texts).enumerate() {
-        let text = tokens(&machine.model.tokenizer, text);
-        let mut progress = |progress: Progress| {
-            let what = format!("{}: {}", path.display(), progress.what);
-            display.show(&what, index * progress.total + progress.done, texts_total * progress.total)
-        };
-        let result = evaluate(&machine.model, &machine.pool, &text, options, &mut progress);
+    for (index, (path, text)) in args.texts.iter().zip(texts).enumerate() {
+        let text = text::tokens(&model.tokenizer, text);
+        let name = path.display().to_string();
+        let result = evaluate(model, pool, &text, options, &mut |progress| show(index, &name, progress));
         evaluations.push(result.map_err(|error| failure(error, path))?);
     }
-    Ok(evaluations)
+    let mut probed = Vec::new();
+    for (index, probe) in probes.iter().enumerate() {
+        let result = probe.run(model, pool, options, &mut |progress| show(texts.len() + index, probe.name, progress));
+        probed.push(result.map_err(|error| failure(error, Path::new(probe.name)))?);
+    }
+    Ok(Found { pooled: Evaluation::pooled(&evaluations), texts: evaluations, probes: probed })
 }
 
 fn failure(error: EvalError, path: &Path) -> Failure {
@@ -116,65 +128,146 @@ fn failure(error: EvalError, path: &Path) -> Failure {
         EvalError::Short { .. } => Failure::misuse(format!("{}: {error}", path.display())),
         EvalError::Context { .. } | EvalError::Empty => Failure::misuse(error),
         EvalError::Cancelled => Failure::failed("stopped; nothing was evaluated to the end"),
-        EvalError::Full(_) => Report::new(error).into(),
+        EvalError::Full(_) => eyre::Report::new(error).into(),
     }
 }
 
-fn as_json(evaluation: &Evaluation) -> Vec<Value> {
+/// What is printed, and in which way.
+struct Report<'a> {
+    machine: &'a Machine,
+    options: &'a EvalOptions,
+    paths: &'a [PathBuf],
+    found: &'a Found,
+}
+
+impl Report<'_> {
+    fn json(&self) -> Value {
+        let Self { machine, options, paths, found } = self;
+        let text = |(path, one): (&PathBuf, &Evaluation)| json!({ "text": path, "full_ppl": one.full_ppl(), "runs": runs(one) });
+        let texts: Vec<Value> = paths.iter().zip(&found.texts).map(text).collect();
+        let mut report = json!({
+            "machine": machine.facts(), "context": options.context, "tokens": options.tokens, "exact": options.exact,
+            "full_ppl": found.pooled.as_ref().and_then(Evaluation::full_ppl),
+            "runs": found.pooled.as_ref().map(runs).unwrap_or_default(), "texts": texts,
+        });
+        if !found.probes.is_empty() {
+            report["probes"] = found.probes.iter().map(probe).collect();
+        }
+        report
+    }
+
+    fn text(&self, markdown: bool) -> String {
+        let Self { machine, options, paths, found } = self;
+        let mut text = machine.headline();
+        let table = |rows: &[Vec<String>]| if markdown { markdown_table(rows) } else { table(rows) };
+        let mut part = |title: &str, rows: &[Vec<String>]| {
+            let title = if markdown { format!("### {title}\n") } else { title.to_owned() };
+            text += &format!("\n{title}\n{}", table(rows));
+        };
+        if !found.texts.is_empty() {
+            let sizes = format!("{} tokens after {} tokens of context", options.tokens, options.context);
+            let how = "decoded by each policy, compared with full attention (KL in nats, 95 % intervals)";
+            for (path, one) in paths.iter().zip(&found.texts) {
+                part(&format!("{}: {sizes}, {how}", path.display()), &rows(one));
+            }
+        }
+        if let (Some(pooled), 2..) = (&found.pooled, found.texts.len()) {
+            part(&format!("all {} texts", found.texts.len()), &rows(pooled));
+        }
+        if !found.probes.is_empty() {
+            part("probes: answers that were the likeliest, and KL (nats) at them", &probe_rows(&found.probes));
+        }
+        text
+    }
+}
+
+fn runs(evaluation: &Evaluation) -> Vec<Value> {
     let run = |score: &Score| {
-        json!({
-            "policy": score.policy, "ppl": score.ppl, "kl_mean": score.kl_mean(), "kl_p99": score.kl_quantile(0.99),
-            "top1": score.top1, "rows_mean": score.rows_mean, "kept_mass": score.kept_mass,
-        })
+        let mut run = json!({
+            "policy": score.policy, "kept_mass": score.layers_kept(), "kept_mass_heads": score.kept_mass,
+        });
+        for figure in FIGURES {
+            run[figure.name] = json!((figure.of)(score));
+        }
+        for (name, of) in ESTIMATES {
+            run[format!("{name}_95")] = json!(score.interval(of));
+        }
+        run
     };
     evaluation.scores.iter().map(run).collect()
 }
 
-fn as_text(
-    machine: &Machine,
-    options: &EvalOptions,
-    paths: &[PathBuf],
-    evaluations: &[Evaluation],
-    pooled: &Evaluation,
-) -> String {
-    let mut text = machine.headline();
-    text += &format!(
-        "{} tokens after {} tokens of context, decoded by each policy, compared with full attention (KL in nats)\n",
-        options.tokens, options.context
-    );
-    let mut part = |title: String, evaluation: &Evaluation| text += &format!("\n{title}\n{}", table(&rows(evaluation)));
-    for (path, one) in paths.iter().zip(evaluations) {
-        part(path.display().to_string(), one);
-    }
-    if evaluations.len() > 1 {
-        part(format!("all {} texts", evaluations.len()), pooled);
-    }
-    text
+fn probe(probed: &Probed) -> Value {
+    let run = |score: &ProbeScore| json!({ "policy": score.policy, "right": score.right, "kl_mean": score.kl_mean });
+    json!({
+        "probe": probed.probe, "asked": probed.asked, "full_right": probed.full_right,
+        "runs": probed.scores.iter().map(run).collect::<Vec<_>>(),
+    })
 }
 
 fn rows(evaluation: &Evaluation) -> Vec<Vec<String>> {
-    let header = ["policy", "KL mean", "KL p99", "same top-1", "ppl", "rows", "kept mass", "least", "in layer"];
+    let header = [
+        "policy",
+        "KL mean",
+        "from",
+        "to",
+        "median",
+        "p99",
+        "p99.9",
+        "same top-1",
+        "from",
+        "ΔP rms",
+        "ppl",
+        "rows",
+        "fetched",
+        "kept mass",
+        "least",
+        "in layer",
+    ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     let no_figure = || "-".to_owned();
-    rows.push(
-        ["full attention".to_owned(), no_figure(), no_figure(), no_figure(), format!("{:.2}", evaluation.full_ppl)]
-            .to_vec(),
-    );
+    let mut full = vec![no_figure(); header.len()];
+    full[0] = "full attention".to_owned();
+    full[10] = evaluation.full_ppl().map_or_else(no_figure, |ppl| format!("{ppl:.2}"));
+    rows.push(full);
     for score in &evaluation.scores {
-        let kept = score.kept_mass.iter();
-        let mean = kept.clone().sum::<f32>() / kept.len() as f32;
-        let least = kept.enumerate().min_by(|a, b| a.1.total_cmp(b.1));
+        let figure = |name: &str| score.figure(name).unwrap_or(f64::NAN);
+        let percent = |share: f64| format!("{:.1} %", share * 100.0);
+        let [kl_from, kl_to] = score.interval(kl_mean);
+        let [top1_from, _] = score.interval(top1);
         rows.push(vec![
             score.policy.clone(),
-            format!("{:.4}", score.kl_mean()),
-            format!("{:.3}", score.kl_quantile(0.99)),
-            format!("{:.1} %", score.top1 * 100.0),
-            format!("{:.2}", score.ppl),
+            format!("{:.5}", figure("kl_mean")),
+            format!("{kl_from:.5}"),
+            format!("{kl_to:.5}"),
+            format!("{:.5}", figure("kl_median")),
+            format!("{:.4}", figure("kl_p99")),
+            format!("{:.4}", figure("kl_p999")),
+            percent(figure("top1")),
+            percent(top1_from),
+            percent(figure("dp_rms")),
+            format!("{:.2}", figure("ppl")),
             format!("{:.1}", score.rows_mean),
-            format!("{:.1} %", mean * 100.0),
-            least.map_or_else(no_figure, |(_, kept)| format!("{:.1} %", kept * 100.0)),
-            least.map_or_else(no_figure, |(layer, _)| layer.to_string()),
+            format!("{:.1}", score.rows_fetched),
+            percent(score.kept_mass_mean()),
+            score.least_layer().map_or_else(no_figure, |(_, kept)| percent(f64::from(kept))),
+            score.least_layer().map_or_else(no_figure, |(layer, _)| layer.to_string()),
         ]);
     }
     rows
+}
+
+fn probe_rows(probes: &[Probed]) -> Vec<Vec<String>> {
+    let mut header = vec!["probe".to_owned(), "asked".to_owned(), "full attention".to_owned()];
+    let policies = probes.iter().take(1).flat_map(|probed| &probed.scores);
+    header.extend(policies.flat_map(|score| [score.policy.clone(), "KL".to_owned()]));
+    let percent = |share: f64| format!("{:.0} %", share * 100.0);
+    let row = |probed: &Probed| {
+        let scores = probed.scores.iter().flat_map(|score| [percent(score.right), format!("{:.4}", score.kl_mean)]);
+        [probed.probe.to_owned(), probed.asked.to_string(), percent(probed.full_right)]
+            .into_iter()
+            .chain(scores)
+            .collect()
+    };
+    [header].into_iter().chain(probes.iter().map(row)).collect()
 }

@@ -52,6 +52,15 @@ impl Machine {
         Ok(Self { model: open_model(config)?, pool: Pool::new(threads(config)) })
     }
 
+    /// The policies on this model. One that nobody spelled is shown as what it means here.
+    pub fn policies(&self, asked: Vec<(String, Policy)>) -> Result<Vec<(String, Policy)>, Failure> {
+        let on = |(spelling, policy): (String, Policy)| {
+            let here = policy.on(self.model.id()).map_err(Failure::misuse)?;
+            Ok((if spelling == policy.to_string() { here.to_string() } else { spelling }, here))
+        };
+        asked.into_iter().map(on).collect()
+    }
+
     /// What figures from this machine depend on.
     pub fn facts(&self) -> Value {
         let shape = &self.model.shape;
@@ -158,6 +167,19 @@ pub fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The same in Markdown.
+pub fn markdown_table(rows: &[Vec<String>]) -> String {
+    let line = |cells: &mut dyn Iterator<Item = String>| format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "));
+    let mut text = String::new();
+    for (index, row) in rows.iter().enumerate() {
+        text += &line(&mut row.iter().map(|cell| cell.replace('|', "\\|")));
+        if index == 0 {
+            text += &line(&mut (0..row.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_owned()));
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +188,12 @@ mod tests {
     fn columns_are_as_wide_as_their_cells() {
         let rows = [vec!["a".into(), "1".into(), "×".into()], vec!["long".into(), "22.5".into()]];
         assert_eq!(table(&rows), "a        1  ×\nlong  22.5\n");
+    }
+
+    #[test]
+    fn a_table_is_markdown_too() {
+        let rows = [vec!["a".into(), "b|c".into()], vec!["d".into(), "2".into()]];
+        assert_eq!(markdown_table(&rows), "| a | b\\|c |\n| --- | ---: |\n| d | 2 |\n");
     }
 
     #[test]

@@ -30,6 +30,8 @@ mod picture;
 mod plan;
 mod shell;
 mod soak;
+mod text;
+mod tune;
 
 pub use args::Cli;
 pub use failure::Failure;
@@ -71,6 +73,10 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Eval(args) => {
             let (config, _log) = start(&overrides)?;
             eval::run(&args, &config, cli.global.json)
+        }
+        Command::Tune(args) => {
+            let (config, _log) = start(&overrides)?;
+            tune::run(&args, &config, cli.global.json)
         }
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
         Command::Completions(args) => shell::completions(&args),

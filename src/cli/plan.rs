@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     bench::MachineOptions,
+    cache::{ModelId, Policy},
     config::Config,
     kernels::Pool,
     model::Gguf,
@@ -146,7 +147,13 @@ pub fn run(args: &PlanArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
         asked => self::policies(asked, config)?,
     };
     let measured = args.measured.as_ref().map(report).transpose()?;
-    let model = model(&args.described, config)?;
+    let (model, id) = model(&args.described, config)?;
+    // What no model's file is there for is planned as it is spelled.
+    let on = |(spelling, policy): (String, Policy)| match &id {
+        Some(id) => policy.on(id).map(|policy| (spelling, policy)),
+        None => Ok((spelling, policy)),
+    };
+    let policies = policies.into_iter().map(on).collect::<Result<_, _>>().map_err(Failure::misuse)?;
     let device = device(args, config)?;
     let room = args.budget.map_or(Room::Share(args.usable), Room::Budget);
     let planner = Planner::new(model, device, room).map_err(Failure::misuse)?;
@@ -169,12 +176,14 @@ fn report(path: &PathBuf) -> Result<Vec<Measured>, Failure> {
 }
 
 /// The model that is described, else the one that would run.
-fn model(args: &DescribedArgs, config: &Config) -> Result<PlanModel, Failure> {
+fn model(args: &DescribedArgs, config: &Config) -> Result<(PlanModel, Option<ModelId>), Failure> {
     let DescribedArgs { layers, heads, kv_heads, head_dim, params, weight_bits } = *args;
     if [layers, heads, kv_heads, head_dim].iter().all(Option::is_none) && params.is_none() && weight_bits.is_none() {
         let path = fetch::model_file(config)?;
         let gguf = Gguf::open(&path).map_err(Failure::misuse)?;
-        return PlanModel::from_gguf(&gguf).map_err(Failure::misuse);
+        let model = PlanModel::from_gguf(&gguf).map_err(Failure::misuse)?;
+        let id = ModelId { fingerprint: gguf.fingerprint(), layers: model.layers, heads: model.heads };
+        return Ok((model, Some(id)));
     }
     if config.model.path.is_some() {
         return Err(Failure::misuse(
@@ -188,14 +197,15 @@ fn model(args: &DescribedArgs, config: &Config) -> Result<PlanModel, Failure> {
     if heads % kv_heads != 0 {
         return Err(Failure::misuse(format!("{heads} query heads cannot share {kv_heads} KV heads evenly")));
     }
-    Ok(PlanModel::described(Described {
+    let described = PlanModel::described(Described {
         layers: layers as usize,
         heads: heads as usize,
         kv_heads: kv_heads as usize,
         head_dim: head_dim as usize,
         params,
         weight_bits: weight_bits.unwrap_or(16.0),
-    }))
+    });
+    Ok((described, None))
 }
 
 /// The device with what the flags say over it. Without a name, the flags have to say enough, or nothing.

@@ -12,7 +12,10 @@ use std::{
 use thiserror::Error;
 
 use super::{EventKind, Events, Lane, Op, Publisher, stream::stream, worker::Worker};
-use crate::{cache::Policy, model::LanguageModel};
+use crate::{
+    cache::{Policy, ProfileError},
+    model::LanguageModel,
+};
 
 /// Ops that may wait to be carried out.
 const OPS_BOUND: usize = 64;
@@ -61,6 +64,9 @@ pub enum EngineError {
     /// A count that must not be 0.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    /// A policy's profile cannot be used with the model.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// The operating system gave no thread.
     #[error("the engine thread could not be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -76,7 +82,7 @@ pub struct Engine {
 
 impl Engine {
     /// Starts an engine on `model`. Its first event is [`EventKind::Started`], its last [`EventKind::Stopped`].
-    pub fn start(model: Arc<LanguageModel>, options: EngineOptions) -> Result<(Self, Events), EngineError> {
+    pub fn start(model: Arc<LanguageModel>, mut options: EngineOptions) -> Result<(Self, Events), EngineError> {
         let lanes: Vec<Lane> = options.lanes.iter().map(|lane| lane.lane).collect();
         if lanes.is_empty() || lanes.iter().enumerate().any(|(index, lane)| lanes[..index].contains(lane)) {
             return Err(EngineError::Lanes(lanes));
@@ -86,6 +92,9 @@ impl Engine {
             if count == 0 {
                 return Err(EngineError::Zero(name));
             }
+        }
+        for lane in &mut options.lanes {
+            lane.policy = lane.policy.on(model.id())?;
         }
         let (ops, requests) = sync_channel(OPS_BOUND);
         let (publisher, events) = stream();

@@ -1,11 +1,15 @@
 //! Knobs: policies and budgets that change while tokens stream.
 
 use super::{EventKind, Lane, reclaim::Reach, worker::Worker};
-use crate::cache::{Knobs, Policy};
+use crate::cache::{Knobs, Policy, Spread};
 
 impl Worker {
     /// Turns a lane's policy, from its next step on.
     pub(super) fn set_policy(&mut self, lane: Lane, policy: Policy) {
+        let policy = match policy.on(self.model.id()) {
+            Ok(policy) => policy,
+            Err(error) => return self.error(Some(lane), None, format!("the policy stays as it was: {error}")),
+        };
         let Some(index) = self.lanes.iter().position(|state| state.lane == lane) else { return };
         if let (Policy::KCache(old), Policy::KCache(new)) = (self.lanes[index].cache.policy(), policy)
             && old.k == new.k
@@ -63,6 +67,15 @@ fn change(old: &Knobs, new: &Knobs) -> String {
     }
     if old.select != new.select {
         changes.push(format!("select={}", new.select));
+    }
+    if old.p != new.p {
+        changes.push(new.p.map_or_else(|| "p=none".to_owned(), |p| format!("p={p}")));
+    }
+    if old.spread != new.spread {
+        changes.push(match new.spread {
+            Spread::Profile(profile) => format!("profile={}", profile.name()),
+            Spread::BuiltIn | Spread::Even => "profile=none".to_owned(),
+        });
     }
     changes.join(",")
 }

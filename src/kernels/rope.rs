@@ -50,7 +50,11 @@ impl RopeTable {
         self.turns.len() / self.pairs
     }
 
-    fn at(&self, position: usize) -> &[[f32; 2]] {
+    /// (cosine, sine) of each pair at a position.
+    ///
+    /// # Panics
+    /// When the position is beyond the table.
+    pub fn turns(&self, position: usize) -> &[[f32; 2]] {
         assert!(position < self.context(), "position {position} is beyond a context of {}", self.context());
         &self.turns[position * self.pairs..][..self.pairs]
     }
@@ -79,7 +83,7 @@ pub fn rope(
     assert!(rope_dims == 2 * table.pairs && rope_dims <= head_dim, "dimensions of rope");
     pool.run_chunks(x, ROWS_PER_TASK * width, |index, rows| {
         for (row, &position) in rows.chunks_exact_mut(width).zip(&positions[index * ROWS_PER_TASK..]) {
-            let turns = table.at(position);
+            let turns = table.turns(position);
             for head in row.chunks_exact_mut(head_dim) {
                 match style {
                     RopeStyle::Interleaved => {

@@ -8,10 +8,8 @@ use std::time::Instant;
 
 use super::{LanguageModel, LogitRows, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
 use crate::{
-    attention::{
-        Count, DecodeRow, DecodeScratch, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill,
-    },
-    cache::{Place, Policy},
+    attention::{DecodeRow, DecodeScratch, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill},
+    cache::Place,
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
 };
 
@@ -219,7 +217,7 @@ impl Forward {
                     Some(kept) => {
                         for (head, &kept) in kept.iter().enumerate() {
                             let positions = self.decode.selected(row, head).expect("a head with a kept mass selected");
-                            hits.read_selected(index, read.len, positions, kept);
+                            hits.read_selected([index, head], read.len, positions, kept);
                             self.kept[row].0 += f64::from(kept);
                             self.kept[row].1 += 1;
                         }
@@ -331,6 +329,7 @@ fn policy_reads<'a>(
     let mut reads = Vec::with_capacity(q.len() / q_width);
     for span in spans {
         let Reading::Policy(policy) = span.reading else { break };
+        let rows = Rows::of(policy, layer);
         for offset in 0..span.tokens.len() {
             let row = reads.len();
             reads.push(DecodeRow {
@@ -338,7 +337,7 @@ fn policy_reads<'a>(
                 k: span.cache.k(layer),
                 v: span.cache.v(layer),
                 len: span.cache.len() + offset + 1,
-                rows: rows_of(policy, layer),
+                rows,
                 v_sum: &v_sums[row * kv_width..][..kv_width],
             });
         }
@@ -362,15 +361,5 @@ fn count_v_reads(layer: usize, spans: &[Span], shape: &HeadShape, decoded: &Deco
             }
             row += 1;
         }
-    }
-}
-
-/// The rows that a policy reads in a layer.
-fn rows_of(policy: Policy, layer: usize) -> Rows<'static> {
-    match policy {
-        Policy::KCache(knobs) if layer >= knobs.dense => {
-            Rows::Top { n: Count::Same(knobs.n), tail: knobs.tail, select: knobs.select }
-        }
-        _ => Rows::All,
     }
 }

@@ -3,12 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::GgmlDType;
+use sha2::{Digest, Sha256};
 
 use super::{
     ModelError,
     header::{Header, HeaderError, Metadata},
 };
 use crate::kernels::map::FileMap;
+
+/// Bytes of each tensor that a fingerprint takes in.
+const FINGERPRINT_BYTES: usize = 256;
 
 /// An open model file.
 #[derive(Debug)]
@@ -135,6 +139,20 @@ impl Gguf {
         }
     }
 
+    /// What tells this file from other models' in a moment, in hexadecimal: the SHA-256 of the whole header (metadata, and
+    /// the tensors' names, types and sizes) and of the first bytes of every tensor. A hash of everything would read
+    /// gigabytes at every start; the same model trained further or quantised otherwise differs in every tensor.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        let header = self.header.tensors.values().map(|tensor| tensor.start).min().unwrap_or(self.file_bytes());
+        hash.update(&self.map[..header as usize]);
+        for tensor in self.header.tensors.values() {
+            let bytes = &self.map[tensor.start as usize..(tensor.start + tensor.len) as usize];
+            hash.update(&bytes[..bytes.len().min(FINGERPRINT_BYTES)]);
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The names of all tensors, sorted.
     pub fn tensor_names(&self) -> impl Iterator<Item = &str> {
         self.header.tensors.keys().map(String::as_str)
@@ -185,6 +203,21 @@ mod tests {
                 assert_eq!(view.bytes, &*theirs.data().unwrap(), "{name}");
             }
             assert_eq!(gguf.file_bytes(), fs::metadata(&path).unwrap().len());
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_tells_models_apart() {
+        let of = |tiny: Tiny| Gguf::open(&tiny.temp()).unwrap().fingerprint();
+        let one = of(Tiny::default());
+        assert_eq!((one.len(), &one), (64, &of(Tiny::default())));
+        let others = [
+            Tiny { seed: Tiny::default().seed + 1, ..Tiny::default() },
+            Tiny { dtype: GgmlDType::F16, ..Tiny::default() },
+            Tiny { layers: 3, ..Tiny::default() },
+        ];
+        for other in others {
+            assert_ne!(one, of(other));
         }
     }
 

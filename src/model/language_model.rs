@@ -3,7 +3,11 @@
 use std::path::Path;
 
 use super::{ChatTemplate, Gguf, ModelError, ModelShape, RopeScaling, Tokenizer, Weights};
-use crate::{attention::HeadShape, cache::CacheShape, kernels::RopeTable};
+use crate::{
+    attention::HeadShape,
+    cache::{CacheShape, ModelId},
+    kernels::RopeTable,
+};
 
 /// Shape, weights, tokenizer and chat template of one file.
 pub struct LanguageModel {
@@ -18,6 +22,7 @@ pub struct LanguageModel {
     /// Sines and cosines of the rotary positions.
     pub rope: RopeTable,
     context: usize,
+    id: ModelId,
 }
 
 impl LanguageModel {
@@ -34,12 +39,18 @@ impl LanguageModel {
             RopeScaling::Linear { factor } => Some(vec![factor; shape.rope_dims / 2]),
         };
         let rope = RopeTable::new(shape.rope_dims, shape.rope_base, context, factors.as_deref());
-        Ok(Self { shape, weights, tokenizer, chat, rope, context })
+        let id = ModelId { fingerprint: gguf.fingerprint(), layers: shape.layers, heads: shape.heads };
+        Ok(Self { shape, weights, tokenizer, chat, rope, context, id })
     }
 
     /// The longest context, in tokens.
     pub fn context(&self) -> usize {
         self.context
+    }
+
+    /// What a profile has to fit.
+    pub fn id(&self) -> &ModelId {
+        &self.id
     }
 
     /// The sizes attention works with.

@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use thiserror::Error;
 
-use super::{Distribution, kl_divergence};
+use super::{Distribution, Score, TokenScore, full_ppl, kl_divergence};
 use crate::{
     attention::HitCounts,
     cache::{Full, LaneCache, Policy, SequenceCache},
@@ -74,41 +74,14 @@ pub enum EvalError {
 /// The whole result.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Evaluation {
-    /// Perplexity of full attention on the same tokens.
-    pub full_ppl: f64,
     /// One per policy, in order.
     pub scores: Vec<Score>,
 }
 
-/// One policy's result.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Score {
-    /// The policy, as it was spelled.
-    pub policy: String,
-    /// Perplexity: the exponential of the mean negative log-probability of the text's tokens.
-    pub ppl: f64,
-    /// KL(full attention ‖ policy) in nats at each token.
-    pub kl: Vec<f64>,
-    /// The share of tokens at which both find the same likeliest token.
-    pub top1: f64,
-    /// V rows that a head read per token, dense layers counted.
-    pub rows_mean: f64,
-    /// The softmax mass that the selected rows held, per layer.
-    pub kept_mass: Vec<f32>,
-}
-
-impl Score {
-    /// Mean KL in nats.
-    pub fn kl_mean(&self) -> f64 {
-        self.kl.iter().sum::<f64>() / self.kl.len() as f64
-    }
-
-    /// The `q`-quantile of the KL, in nats; `q` in 0..=1. The smallest value that at least that share does not exceed.
-    pub fn kl_quantile(&self, q: f64) -> f64 {
-        let mut sorted = self.kl.clone();
-        sorted.sort_by(f64::total_cmp);
-        let rank = (q * sorted.len() as f64).ceil() as usize;
-        sorted[rank.clamp(1, sorted.len()) - 1]
+impl Evaluation {
+    /// Perplexity of full attention on the same tokens; `None` without a policy.
+    pub fn full_ppl(&self) -> Option<f64> {
+        self.scores.first().map(|score| full_ppl(&score.tokens))
     }
 }
 
@@ -121,16 +94,7 @@ pub fn evaluate(
     progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Evaluation, EvalError> {
     let EvalOptions { context, tokens, ref policies, exact } = *options;
-    if context == 0 || tokens == 0 {
-        return Err(EvalError::Empty);
-    }
-    let needed = context + tokens + 1;
-    if text.len() < needed {
-        return Err(EvalError::Short { found: text.len(), needed });
-    }
-    if needed > model.context() {
-        return Err(EvalError::Context { needed, context: model.context() });
-    }
+    let needed = check(model, text.len(), context, tokens)?;
     let rounded = exact.then(|| (ROUNDED.to_owned(), Policy::Kv, false));
     let jobs: Vec<(String, Policy, bool)> =
         policies.iter().map(|(spelling, policy)| (spelling.clone(), *policy, exact)).chain(rounded).collect();
@@ -175,36 +139,48 @@ pub fn evaluate(
         let mut cache = lane.fork(&prompt)?;
         lane.grow(&mut cache, tokens)?;
         let mut hits = HitCounts::new(model.shape.layers);
-        let mut found = Vec::with_capacity(tokens);
-        let mut kl = Vec::with_capacity(tokens);
-        let mut same = 0;
+        let mut found: Vec<TokenScore> = Vec::with_capacity(tokens);
+        let mut fetched = 0;
         for chunk in continuation.chunks(DECODE_ROWS) {
-            run.pass(chunk, &mut cache, Reading::Policy(policy), LogitRows::All, &mut hits);
+            fetched += run.pass(chunk, &mut cache, Reading::Policy(policy), LogitRows::All, &mut hits);
             for distribution in run.distributions() {
-                let at = found.len();
-                kl.push(kl_divergence(&full[at], &distribution));
-                same += usize::from(distribution.top() == full[at].top());
-                found.push(distribution.log_p(targets[at] as usize));
+                let (full, target) = (&full[found.len()], targets[found.len()] as usize);
+                found.push(TokenScore {
+                    kl: kl_divergence(full, &distribution),
+                    same: distribution.top() == full.top(),
+                    right: [&distribution, full].map(|found| found.top() == target),
+                    log_p: [&distribution, full].map(|found| found.log_p(target)),
+                });
             }
             advance(&spelling, chunk.len())?;
         }
+        let shape = &model.shape;
+        let reads = (tokens * shape.layers * shape.heads) as f64;
+        let [_, v] = policy.formats();
         scores.push(Score {
             policy: spelling,
-            ppl: perplexity(found.into_iter()),
-            kl,
-            top1: same as f64 / tokens as f64,
+            tokens: found,
             rows_mean: hits.rows_per_head().unwrap_or_default(),
-            kept_mass: hits.kept_mass(),
+            rows_fetched: fetched as f64 / v.row_bytes(shape.head_dim) as f64 / reads,
+            kept_mass: hits.kept_mass_by_head(),
         });
     }
-    let full_ppl =
-        perplexity(full.iter().zip(targets).map(|(distribution, &target)| distribution.log_p(target as usize)));
-    Ok(Evaluation { full_ppl, scores })
+    Ok(Evaluation { scores })
 }
 
-fn perplexity(log_p: impl ExactSizeIterator<Item = f32>) -> f64 {
-    let count = log_p.len() as f64;
-    (-log_p.map(f64::from).sum::<f64>() / count).exp()
+/// The tokens that an evaluation of these sizes needs, where the text and the model have them.
+pub(super) fn check(model: &LanguageModel, found: usize, context: usize, tokens: usize) -> Result<usize, EvalError> {
+    if context == 0 || tokens == 0 {
+        return Err(EvalError::Empty);
+    }
+    let needed = context + tokens + 1;
+    if found < needed {
+        return Err(EvalError::Short { found, needed });
+    }
+    if needed > model.context() {
+        return Err(EvalError::Context { needed, context: model.context() });
+    }
+    Ok(needed)
 }
 
 struct Run<'a> {
@@ -214,6 +190,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// Computes one pass; returns the bytes of V that came from the host.
     fn pass(
         &mut self,
         tokens: &[u32],
@@ -221,9 +198,10 @@ impl Run<'_> {
         reading: Reading,
         logits: LogitRows,
         hits: &mut HitCounts,
-    ) {
+    ) -> u64 {
         let span = Span { tokens, cache, copies: Vec::new(), reading, logits };
         self.forward.run(self.model, self.pool, &mut [span], hits);
+        self.forward.traffic().host
     }
 
     fn distributions(&self) -> impl Iterator<Item = Distribution> {

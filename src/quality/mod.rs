@@ -1,8 +1,17 @@
 //! What a policy costs in quality, measured against full attention on the same tokens.
 
+mod bootstrap;
 mod distribution;
 mod evaluate;
+mod gate;
 mod pooled;
+mod probes;
+mod score;
+mod tune;
 
 pub use distribution::{Distribution, kl_divergence};
-pub use evaluate::{EvalError, EvalOptions, Evaluation, ROUNDED, Score, evaluate};
+pub use evaluate::{EvalError, EvalOptions, Evaluation, ROUNDED, evaluate};
+pub use gate::Gate;
+pub use probes::{Probe, ProbeScore, Probed, probes};
+pub use score::{ESTIMATES, Estimate, FIGURES, Figure, Score, TokenScore, dp_rms, full_ppl, kl_mean, ppl, top1};
+pub use tune::{TuneError, TuneOptions, Tuned, tune};

@@ -1,7 +1,7 @@
 //! Turning the KCache lane's policy while tokens stream.
 
 use crate::{
-    cache::{Knobs, Policy, Select, Tail},
+    cache::{Knobs, Policy, Select, Spread, Tail},
     engine::{Lane, Op},
 };
 
@@ -50,8 +50,11 @@ pub fn turn(state: &mut State, action: Action) -> Vec<Command> {
     set(state, turned)
 }
 
-/// Asks for these knobs.
-pub fn set(state: &mut State, knobs: Knobs) -> Vec<Command> {
+/// Asks for these knobs. Where they do not say how rows are spread, that stays as it is.
+pub fn set(state: &mut State, mut knobs: Knobs) -> Vec<Command> {
+    if let (Spread::BuiltIn, Some(Policy::KCache(now))) = (knobs.spread, state.policy()) {
+        (knobs.spread, knobs.dense) = (now.spread, now.dense);
+    }
     let policy = Policy::KCache(knobs);
     if state.policy() == Some(policy) {
         return Vec::new();

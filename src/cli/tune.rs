@@ -1,0 +1,144 @@
+//! `kcache tune`: a profile of rows for every head of a model, learnt from texts.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::Args;
+use color_eyre::eyre::{Report, WrapErr};
+use serde_json::json;
+
+use super::{
+    Failure,
+    measuring::{Display, Machine, table},
+    output::{note, print, print_json},
+    text,
+};
+use crate::{
+    config::Config,
+    quality::{EvalError, TuneError, TuneOptions, Tuned, tune},
+};
+
+/// What to learn from, and what for.
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    /// A text file (UTF-8) to learn from; repeat it: texts of several kinds make a profile that suits more
+    #[arg(long = "text", value_name = "FILE", required = true)]
+    texts: Vec<PathBuf>,
+    /// Mean rows per head to make splits for; between them a policy's `n` is interpolated
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [32, 64, 96, 128, 192, 256],
+          value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    rows: Vec<u32>,
+    /// Tokens of context before the first one that is learnt from
+    #[arg(long, value_name = "TOKENS", default_value_t = 3072)]
+    context: usize,
+    /// Tokens of each text that are learnt from
+    #[arg(long, value_name = "TOKENS", default_value_t = 384)]
+    tokens: usize,
+    /// Write the profile there instead of stdout
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub fn run(args: &TuneArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    let texts = args.texts.iter().map(|path| text::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let machine = Machine::start(config)?;
+    let texts: Vec<Vec<u32>> = texts.iter().map(|words| text::tokens(&machine.model.tokenizer, words)).collect();
+    let options = TuneOptions {
+        context: args.context,
+        tokens: args.tokens,
+        rows: args.rows.iter().map(|&rows| rows as usize).collect(),
+    };
+    let mut display = Display::start()?;
+    let mut progress =
+        |progress: crate::progress::Progress| display.show(&progress.what, progress.done, progress.total);
+    let tuned = tune(&machine.model, &machine.pool, &texts, &options, &mut progress);
+    display.end();
+    let tuned = tuned.map_err(failure)?;
+    let profile = format!("{}{}", header(args), tuned.table);
+    match &args.out {
+        Some(path) => {
+            write(path, &profile)?;
+            note(&format!("a policy takes this profile as `kcache:profile={}`", path.display()));
+        }
+        None if json => {}
+        None => print(&profile)?,
+    }
+    if json {
+        print_json(&json!({
+            "machine": machine.facts(), "texts": args.texts, "context": options.context, "tokens": options.tokens,
+            "out": args.out, "splits": splits(&tuned), "profile": args.out.is_none().then_some(profile),
+        }))?;
+    } else if args.out.is_some() {
+        print(&table(&rows(&tuned)))?;
+    } else {
+        note(&table(&rows(&tuned)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failure(error: TuneError) -> Failure {
+    match error {
+        TuneError::Text(EvalError::Cancelled) => Failure::failed("stopped; nothing was learnt to the end"),
+        TuneError::Text(EvalError::Full(_)) | TuneError::Tensor(_) => Report::new(error).into(),
+        TuneError::Text(_) | TuneError::Nothing => Failure::misuse(error),
+    }
+}
+
+/// How the profile was made, so that it can be made again. Folders differ between machines; names of texts do not.
+fn header(args: &TuneArgs) -> String {
+    let name = |path: &PathBuf| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let texts: Vec<String> = args.texts.iter().map(|path| format!("--text {}", name(path))).collect();
+    let rows: Vec<String> = args.rows.iter().map(u32::to_string).collect();
+    format!(
+        "# Rows per query head, by layer: `n` is their mean, `lean` how far a head's tail leans from the mean of all V rows\n\
+         # to the mean of the rows that were read. Made by kcache {}:\n\
+         # kcache tune {} --rows {} --context {} --tokens {}\n\n",
+        env!("CARGO_PKG_VERSION"),
+        texts.join(" "),
+        rows.join(","),
+        args.context,
+        args.tokens
+    )
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let aside = folder.join(format!(".{}.{}", std::process::id(), path.file_name().unwrap_or_default().display()));
+    let written = fs::File::create(&aside)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&aside, path));
+    if written.is_err() {
+        // What could not be made need not be there.
+        let _ = fs::remove_file(&aside);
+    }
+    Ok(written.wrap_err_with(|| format!("{} cannot be written", path.display()))?)
+}
+
+fn splits(tuned: &Tuned) -> Vec<serde_json::Value> {
+    let expected = tuned.expected_kl.iter().zip(&tuned.expected_even_kl);
+    let split = |(split, (kl, even)): (&crate::cache::Split, _)| {
+        let rows = split.rows.iter().flatten();
+        json!({
+            "n": split.n, "expected_kl": kl, "expected_even_kl": even,
+            "least": rows.clone().min(), "most": rows.max(),
+        })
+    };
+    tuned.table.split.iter().zip(expected).map(split).collect()
+}
+
+fn rows(tuned: &Tuned) -> Vec<Vec<String>> {
+    let header = ["mean rows", "expected KL", "with the same rows everywhere", "least", "most"];
+    let mut table = vec![header.map(str::to_owned).to_vec()];
+    for (split, (kl, even)) in tuned.table.split.iter().zip(tuned.expected_kl.iter().zip(&tuned.expected_even_kl)) {
+        let rows = split.rows.iter().flatten();
+        let bound = |rows: Option<&u32>| rows.map_or("-".to_owned(), u32::to_string);
+        let ends = [bound(rows.clone().min()), bound(rows.max())];
+        table.push([split.n.to_string(), format!("{kl:.5}"), format!("{even:.5}")].into_iter().chain(ends).collect());
+    }
+    table
+}
