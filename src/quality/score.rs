@@ -104,7 +104,7 @@ impl Score {
         sorted[rank.clamp(1, sorted.len()) - 1]
     }
 
-    /// The 95 % interval of an estimate over texts like these: see [`bootstrap::interval`].
+    /// The 95 % interval of an estimate over texts like these, by bootstrap.
     pub fn interval(&self, of: fn(&[TokenScore]) -> f64) -> [f64; 2] {
         bootstrap::interval(&self.tokens, of)
     }
