@@ -438,9 +438,10 @@ fn an_idle_session_leaves_its_pages_until_they_are_needed_and_goes_on_with_them(
 
 #[test]
 fn a_budget_lowered_below_what_is_held_sets_answers_back_until_it_fits() {
-    let model = model(512);
+    // Answers so long that they are under way when the budgets change, however late this thread gets to say so.
+    let model = model(4096);
     let sizes = Sizes::of(&model, "kv");
-    let prompts: Vec<_> = (0..4).map(|seed| (tokens(seed, 100), 120)).collect();
+    let prompts: Vec<_> = (0..4).map(|seed| (tokens(seed, 100), 600)).collect();
     let expected = alone(&model, "kv", &prompts);
     let (engine, events) = start(&model, options("kv", None));
     for (session, (prompt, max_tokens)) in prompts.iter().enumerate() {
@@ -451,7 +452,7 @@ fn a_budget_lowered_below_what_is_held_sets_answers_back_until_it_fits() {
     while answers(&read).len() < 4 {
         read.push(events.recv_timeout(Duration::from_secs(60)).expect("tokens come"));
     }
-    let bytes = Some(sizes.budget(1, 4));
+    let bytes = Some(sizes.budget(1, 11));
     engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes }).unwrap();
     read.extend(until_finished(&events, 4));
     let lowered = read.iter().position(|event| matches!(event.kind, EventKind::Knob { .. })).expect("a knob is told");
@@ -461,7 +462,8 @@ fn a_budget_lowered_below_what_is_held_sets_answers_back_until_it_fits() {
         assert_eq!(&found[&(session as u32)], expected, "session {session}");
     }
     // So low that nothing fits: what runs ends, and says why.
-    feed(&engine, 0, &tokens(9, 10), turn(200));
+    engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes: None }).unwrap();
+    feed(&engine, 0, &tokens(9, 10), turn(3_000));
     while !matches!(events.recv_timeout(Duration::from_secs(60)).expect("tokens come").kind, EventKind::Token(_)) {}
     engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes: Some(sizes.workspace) }).unwrap();
     let read = until_finished(&events, 1);

@@ -10,7 +10,7 @@ use super::{
     Failure,
     capacity::{self, CapacityArgs},
     machine,
-    measuring::{Display, Machine, policies, table},
+    measuring::{Comparison, Display, Machine, policies, table},
     output::{print, print_json},
     soak::{self, SoakArgs},
 };
@@ -145,51 +145,33 @@ fn failure(error: BenchError) -> Failure {
 
 /// One context and batch as a table: a row per figure, a column per policy with its ratio to the first.
 fn rows(runs: &[Run]) -> Vec<Vec<String>> {
-    let mut header = vec![format!("ctx {}, batch {}", runs[0].ctx, runs[0].batch), String::new()];
-    for (index, run) in runs.iter().enumerate() {
-        header.push(run.policy.clone());
-        header.extend((index > 0).then(|| "ratio".to_owned()));
-    }
-    let mut rows = vec![header];
-    let mut figure = |name: &str, unit: &str, digits: usize, of: &dyn Fn(&Run) -> Option<f64>| {
-        let mut row = vec![name.to_owned(), unit.to_owned()];
-        let first = of(&runs[0]);
-        for (index, run) in runs.iter().enumerate() {
-            let value = of(run);
-            row.push(value.map_or("n/a".to_owned(), |value| format!("{value:.digits$}")));
-            if index > 0 {
-                let ratio = value.zip(first).filter(|(_, first)| *first > 0.0).map(|(value, first)| value / first);
-                row.push(ratio.map_or(String::new(), |ratio| format!("×{ratio:.2}")));
-            }
-        }
-        rows.push(row);
-    };
+    let mut table = Comparison::new(format!("ctx {}, batch {}", runs[0].ctx, runs[0].batch), runs, |run| &run.policy);
     // One pass has no slowest and no fastest.
     let range = |run: &Run, end: f64| (run.prefill_passes > 1).then_some(end);
-    figure("prefill", "tok/s", 1, &|run| Some(run.prefill_tok_s));
-    figure("  slowest pass", "tok/s", 1, &|run| range(run, run.prefill_tok_s_min));
-    figure("  fastest pass", "tok/s", 1, &|run| range(run, run.prefill_tok_s_max));
-    figure("  linear layers", "GFLOP/s", 1, &|run| run.prefill_linear_gflop_s);
-    figure("decode", "tok/s", 1, &|run| Some(run.decode_tok_s));
-    figure("  slowest round", "tok/s", 1, &|run| Some(run.decode_tok_s_min));
-    figure("  fastest round", "tok/s", 1, &|run| Some(run.decode_tok_s_max));
-    figure("step p50", "ms", 2, &|run| Some(run.step_ms_p50));
-    figure("step p99", "ms", 2, &|run| Some(run.step_ms_p99));
-    figure("  linear", "ms", 2, &|run| Some(run.linear_ms));
-    figure("  attention", "ms", 2, &|run| Some(run.attention_ms));
-    figure("    scores", "ms", 2, &|run| Some(run.scores_ms));
-    figure("    select", "ms", 2, &|run| Some(run.select_ms));
-    figure("    gather", "ms", 2, &|run| Some(run.gather_ms));
-    figure("  output head", "ms", 2, &|run| Some(run.head_ms));
-    figure("  other", "ms", 2, &|run| Some(run.other_ms));
-    figure("attention reads", "GB/s", 2, &|run| run.attention_gb_s);
-    figure("rows per head", "", 1, &|run| run.rows_per_head);
+    table.figure("prefill", "tok/s", 1, |run| Some(run.prefill_tok_s));
+    table.figure("  slowest pass", "tok/s", 1, |run| range(run, run.prefill_tok_s_min));
+    table.figure("  fastest pass", "tok/s", 1, |run| range(run, run.prefill_tok_s_max));
+    table.figure("  linear layers", "GFLOP/s", 1, |run| run.prefill_linear_gflop_s);
+    table.figure("decode", "tok/s", 1, |run| Some(run.decode_tok_s));
+    table.figure("  slowest round", "tok/s", 1, |run| Some(run.decode_tok_s_min));
+    table.figure("  fastest round", "tok/s", 1, |run| Some(run.decode_tok_s_max));
+    table.figure("step p50", "ms", 2, |run| Some(run.step_ms_p50));
+    table.figure("step p99", "ms", 2, |run| Some(run.step_ms_p99));
+    table.figure("  linear", "ms", 2, |run| Some(run.linear_ms));
+    table.figure("  attention", "ms", 2, |run| Some(run.attention_ms));
+    table.figure("    scores", "ms", 2, |run| Some(run.scores_ms));
+    table.figure("    select", "ms", 2, |run| Some(run.select_ms));
+    table.figure("    gather", "ms", 2, |run| Some(run.gather_ms));
+    table.figure("  output head", "ms", 2, |run| Some(run.head_ms));
+    table.figure("  other", "ms", 2, |run| Some(run.other_ms));
+    table.figure("attention reads", "GB/s", 2, |run| run.attention_gb_s);
+    table.figure("rows per head", "", 1, |run| run.rows_per_head);
     let mib = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
-    figure("read, device", "MiB/step", 2, &|run| mib(run.device_read_bytes));
-    figure("read, host V", "MiB/step", 2, &|run| mib(run.host_v_read_bytes));
-    figure("device K+V (simulated)", "MiB", 2, &|run| mib(run.device_kv_bytes));
-    figure("host V", "MiB", 2, &|run| mib(run.host_v_bytes));
-    rows
+    table.figure("read, device", "MiB/step", 2, |run| mib(run.device_read_bytes));
+    table.figure("read, host V", "MiB/step", 2, |run| mib(run.host_v_read_bytes));
+    table.figure("device K+V (simulated)", "MiB", 2, |run| mib(run.device_kv_bytes));
+    table.figure("host V", "MiB", 2, |run| mib(run.host_v_bytes));
+    table.rows()
 }
 
 fn mib(bytes: u64) -> u64 {

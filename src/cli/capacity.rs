@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{
     Failure,
     bench::{at_least_one, enough_memory},
-    measuring::{Display, Machine, policies, table},
+    measuring::{Comparison, Display, Machine, policies, table},
     output::{print, print_json},
 };
 use crate::{
@@ -110,46 +110,28 @@ fn failure(error: CapacityError) -> Failure {
 
 /// A row per figure, a column per policy with its ratio to the first.
 fn rows(runs: &[CapacityRun]) -> Vec<Vec<String>> {
-    let mut header = vec![String::new(), String::new()];
-    for (index, run) in runs.iter().enumerate() {
-        header.push(run.policy.clone());
-        header.extend((index > 0).then(|| "ratio".to_owned()));
-    }
-    let mut rows = vec![header];
-    let mut figure = |name: &str, unit: &str, digits: usize, of: &dyn Fn(&CapacityRun) -> Option<f64>| {
-        let mut row = vec![name.to_owned(), unit.to_owned()];
-        let first = of(&runs[0]);
-        for (index, run) in runs.iter().enumerate() {
-            let value = of(run);
-            row.push(value.map_or("n/a".to_owned(), |value| format!("{value:.digits$}")));
-            if index > 0 {
-                let ratio = value.zip(first).filter(|(_, first)| *first > 0.0).map(|(value, first)| value / first);
-                row.push(ratio.map_or(String::new(), |ratio| format!("×{ratio:.2}")));
-            }
-        }
-        rows.push(row);
-    };
-    figure("sessions resident", "", 0, &|run| Some(run.sessions_resident as f64));
-    figure("all together", "tok/s", 1, &|run| run.tok_s);
-    figure("  slowest round", "tok/s", 1, &|run| run.tok_s_min);
-    figure("  fastest round", "tok/s", 1, &|run| run.tok_s_max);
-    figure("step p50", "ms", 1, &|run| run.step_ms_p50);
-    figure("  linear", "ms", 1, &|run| run.linear_ms);
-    figure("  attention", "ms", 1, &|run| run.attention_ms);
-    figure("  output head", "ms", 1, &|run| run.head_ms);
-    figure("  sampling", "ms", 1, &|run| run.sampling_ms);
-    figure("  other", "ms", 1, &|run| run.other_ms);
-    figure("TTFT p50, waiting included", "ms", 0, &|run| run.ttft_ms_p50);
-    figure("TTFT p99", "ms", 0, &|run| run.ttft_ms_p99);
-    figure("ITL p50", "ms", 1, &|run| run.itl_ms_p50);
-    figure("ITL p99", "ms", 1, &|run| run.itl_ms_p99);
-    figure("preemptions", "", 0, &|run| Some(run.preemptions as f64));
-    figure("device peak (simulated)", "MiB", 1, &|run| Some(mib(run.device_peak_bytes)));
-    figure("host peak", "MiB", 1, &|run| Some(mib(run.host_peak_bytes)));
-    figure("completed", "", 0, &|run| Some(run.completed as f64));
-    figure("scheduling a step", "ms", 3, &|run| run.schedule_ms_p50);
-    figure("  longest", "ms", 3, &|run| run.schedule_ms_max);
-    rows
+    let mut table = Comparison::new(String::new(), runs, |run| &run.policy);
+    table.figure("sessions resident", "", 0, |run| Some(run.sessions_resident as f64));
+    table.figure("all together", "tok/s", 1, |run| run.tok_s);
+    table.figure("  slowest round", "tok/s", 1, |run| run.tok_s_min);
+    table.figure("  fastest round", "tok/s", 1, |run| run.tok_s_max);
+    table.figure("step p50", "ms", 1, |run| run.step_ms_p50);
+    table.figure("  linear", "ms", 1, |run| run.linear_ms);
+    table.figure("  attention", "ms", 1, |run| run.attention_ms);
+    table.figure("  output head", "ms", 1, |run| run.head_ms);
+    table.figure("  sampling", "ms", 1, |run| run.sampling_ms);
+    table.figure("  other", "ms", 1, |run| run.other_ms);
+    table.figure("TTFT p50, waiting included", "ms", 0, |run| run.ttft_ms_p50);
+    table.figure("TTFT p99", "ms", 0, |run| run.ttft_ms_p99);
+    table.figure("ITL p50", "ms", 1, |run| run.itl_ms_p50);
+    table.figure("ITL p99", "ms", 1, |run| run.itl_ms_p99);
+    table.figure("preemptions", "", 0, |run| Some(run.preemptions as f64));
+    table.figure("device peak (simulated)", "MiB", 1, |run| Some(mib(run.device_peak_bytes)));
+    table.figure("host peak", "MiB", 1, |run| Some(mib(run.host_peak_bytes)));
+    table.figure("completed", "", 0, |run| Some(run.completed as f64));
+    table.figure("scheduling a step", "ms", 3, |run| run.schedule_ms_p50);
+    table.figure("  longest", "ms", 3, |run| run.schedule_ms_max);
+    table.rows()
 }
 
 fn mib(bytes: u64) -> f64 {

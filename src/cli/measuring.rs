@@ -150,6 +150,44 @@ impl Display {
     }
 }
 
+/// A table of figures, a row each: a column per run, and its ratio to the first run's.
+pub struct Comparison<'a, T> {
+    runs: &'a [T],
+    rows: Vec<Vec<String>>,
+}
+
+impl<'a, T> Comparison<'a, T> {
+    /// The header: a title, and what each run is called.
+    pub fn new(title: String, runs: &'a [T], name: impl Fn(&T) -> &str) -> Self {
+        let mut header = vec![title, String::new()];
+        for (index, run) in runs.iter().enumerate() {
+            header.push(name(run).to_owned());
+            header.extend((index > 0).then(|| "ratio".to_owned()));
+        }
+        Self { runs, rows: vec![header] }
+    }
+
+    /// Adds a figure; `None` is what a run does not have.
+    pub fn figure(&mut self, name: &str, unit: &str, digits: usize, of: impl Fn(&T) -> Option<f64>) {
+        let mut row = vec![name.to_owned(), unit.to_owned()];
+        let first = self.runs.first().and_then(&of);
+        for (index, run) in self.runs.iter().enumerate() {
+            let value = of(run);
+            row.push(value.map_or("n/a".to_owned(), |value| format!("{value:.digits$}")));
+            if index > 0 {
+                let ratio = value.zip(first).filter(|(_, first)| *first > 0.0).map(|(value, first)| value / first);
+                row.push(ratio.map_or(String::new(), |ratio| format!("×{ratio:.2}")));
+            }
+        }
+        self.rows.push(row);
+    }
+
+    /// The rows, header first.
+    pub fn rows(self) -> Vec<Vec<String>> {
+        self.rows
+    }
+}
+
 /// A table for people: the first column to the left, all others to the right, each as wide as it has to be.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

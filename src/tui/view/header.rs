@@ -4,7 +4,7 @@ use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 
 use super::{right_spans, spans};
 use crate::{
-    cache::{Format, Policy},
+    cache::{Format, Policy, Spread},
     tui::{action::Action, state::State, theme::Theme, widgets::Unit},
 };
 
@@ -80,6 +80,13 @@ fn policy(state: &State, theme: &Theme) -> Vec<Span<'static>> {
         ("dense", knobs.dense.to_string()),
         ("select", knobs.select.to_string()),
     ] {
+        pieces.push(Span::styled(format!(" {name}="), theme.dim));
+        pieces.push(Span::styled(value, theme.knob));
+    }
+    // How rows are spread over the heads says what N means.
+    let share = knobs.p.map(|p| ("p", p.to_string()));
+    let profile = if let Spread::Profile(profile) = knobs.spread { Some(profile.name()) } else { None };
+    for (name, value) in share.into_iter().chain(profile.map(|name| ("profile", name.to_string()))) {
         pieces.push(Span::styled(format!(" {name}="), theme.dim));
         pieces.push(Span::styled(value, theme.knob));
     }
