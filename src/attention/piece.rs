@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::{DecodeRow, HeadShape, gather::add_rows, select::Stretch};
 use crate::{
-    cache::{CachedRows, PAGE_TOKENS},
+    cache::{CachedKeys, PAGE_TOKENS},
     kernels::{
         pick::{LANES, RUN},
         q8_scores,
@@ -145,21 +145,27 @@ impl Scoring<'_> {
     fn scores(&self, shape: &HeadShape, positions: Range<usize>, out: &mut [f32], stride: usize) {
         let (group, head_dim) = (shape.group(), shape.head_dim);
         let len = positions.len();
-        for (page, at) in self.row.k[positions.start / PAGE_TOKENS..].iter().zip((0..len).step_by(PAGE_TOKENS)) {
+        let pages = &self.row.k[positions.start / PAGE_TOKENS..];
+        for (index, at) in (0..len).step_by(PAGE_TOKENS).enumerate() {
+            let page = &pages[index];
+            // The row's next page is wanted after this one, by this piece or by the thread's next.
+            let after = pages.get(index + 1).unwrap_or(page);
             let keys = PAGE_TOKENS.min(len - at);
             for kv_head in 0..shape.kv_heads {
                 let first = kv_head * group;
                 let out = &mut out[first * stride + at..];
-                match page.rows(kv_head, 0, keys) {
-                    CachedRows::F16(k) => {
+                let next = if kv_head + 1 < shape.kv_heads { page.keys(kv_head + 1) } else { after.keys(0) };
+                match (page.keys(kv_head), next) {
+                    (CachedKeys::F16(k), CachedKeys::F16(next)) => {
                         let q = &self.row.q[first * head_dim..][..group * head_dim];
-                        scores(q, k, head_dim, shape.scale, out, stride);
+                        scores(q, k, next, keys, shape.scale, out, stride);
                     }
-                    CachedRows::Q8(k) => {
+                    (CachedKeys::Q8(k), CachedKeys::Q8(next)) => {
                         let (q, scales) = self.narrow;
                         let (q, scales) = (&q[first * head_dim..][..group * head_dim], &scales[first..][..group]);
-                        q8_scores::scores(q, scales, k, head_dim, out, stride);
+                        q8_scores::scores(q, scales, k, next, keys, out, stride);
                     }
+                    _ => unreachable!("the keys of a sequence are stored in one format"),
                 }
             }
         }
