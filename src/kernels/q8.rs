@@ -11,8 +11,8 @@ use super::cpu::by_cpu;
 pub const BLOCK: usize = 32;
 /// The largest integer.
 const MOST: f32 = 127.0;
-/// The largest integer of a query: 127·256 + 127, so that it is 256 times one signed byte plus another.
-pub(super) const QUERY_MOST: f32 = 32639.0;
+/// The largest integer of a query.
+pub(super) const QUERY_MOST: f32 = 32767.0;
 
 /// Some rows, to be read.
 #[derive(Debug, Clone, Copy, PartialEq)]

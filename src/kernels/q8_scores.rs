@@ -1,9 +1,8 @@
 //! Scores of decoding on 8-bit keys: the queries that share a KV head against the keys of a page.
 //!
 //! Keys are 8-bit, queries 16-bit integers: a product of two of them and a sum over a block stay exact in 32 bits, so
-//! all that is lost is the rounding of the keys, and every path here has the same sums. AVX2 multiplies and adds pairs
-//! of 16 bits. AVX-512 VNNI does four bytes at once, unsigned by signed: keys are taken 128 higher, queries as two
-//! bytes, and what the 128 added is taken off again.
+//! all that is lost is the rounding of the keys, and every path here has the same sums. Pairs of 16 bits are multiplied
+//! and added; AVX-512 VNNI adds them to the sum in the same instruction.
 
 use super::{
     cpu::{by_cpu, by_vnni},
@@ -34,7 +33,10 @@ pub fn scores(
     }
     by_vnni!(
         vnni::scores(q, q_scales, k, next, out, stride),
-        by_cpu!(avx2::scores(q, q_scales, k, next, keys, out, stride), scores_portable(q, q_scales, k, keys, out, stride))
+        by_cpu!(
+            avx2::scores(q, q_scales, k, next, keys, out, stride),
+            scores_portable(q, q_scales, k, keys, out, stride)
+        )
     );
 }
 
@@ -166,10 +168,8 @@ mod vnni {
 
     use super::{BLOCK, Q8Keys, QUAD, SLOTS, blocks};
 
-    /// Quads of a whole block.
-    const QUADS: usize = BLOCK / QUAD;
-    /// Vectors of sixteen keys.
-    const VECTORS: usize = SLOTS / 16;
+    /// Vectors of eight keys, two pairs of dimensions each.
+    const VECTORS: usize = SLOTS / 8;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
     pub(super) fn scores(q: &[i16], q_scales: &[f32], k: Q8Keys<'_>, next: Q8Keys<'_>, out: &mut [f32], stride: usize) {
@@ -188,36 +188,6 @@ mod vnni {
                 }
             }
         }
-    }
-
-    /// A block of a query: its high and low bytes by quads, and what the sum of low bytes begins with.
-    #[derive(Clone, Copy)]
-    struct Bytes {
-        high: [i32; QUADS],
-        low: [i32; QUADS],
-        start: i32,
-    }
-
-    /// `q = 256·high + low`, both signed: that is why queries stay within ±32,639.
-    ///
-    /// # Safety
-    /// `q` can be read `len` times; `len` is at most 32.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn bytes(q: *const i16, len: usize) -> Bytes {
-        let mask = u32::MAX >> (BLOCK - len);
-        // SAFETY: the mask leaves the first `len` values.
-        let q = unsafe { _mm512_maskz_loadu_epi16(mask, q) };
-        let high = _mm512_srai_epi16::<8>(_mm512_add_epi16(q, _mm512_set1_epi16(128)));
-        let low = _mm512_sub_epi16(q, _mm512_slli_epi16::<8>(high));
-        let sum = _mm512_reduce_add_epi32(_mm512_madd_epi16(q, _mm512_set1_epi16(1)));
-        let mut bytes = Bytes { high: [0; QUADS], low: [0; QUADS], start: -128 * sum };
-        // SAFETY: 32 bytes each.
-        unsafe {
-            _mm256_storeu_si256(bytes.high.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(high));
-            _mm256_storeu_si256(bytes.low.as_mut_ptr().cast(), _mm512_cvtepi16_epi8(low));
-        }
-        bytes
     }
 
     /// `G` queries by 64 keys.
@@ -240,48 +210,48 @@ mod vnni {
         // `wrapping_add`, because `add` checks itself where debug assertions are on, in the innermost loop.
         let (q, out) = (q.as_ptr(), out.as_mut_ptr());
         let (values, scales) = (k.values.as_ptr(), k.scales.as_ptr());
-        let flip = _mm512_set1_epi8(-128);
-        let mut sums = [[_mm512_setzero_ps(); VECTORS]; G];
+        let (next_values, next_scales) = (next.values.as_ptr(), next.scales.as_ptr());
+        let (even, odd) =
+            (_mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), _mm512_set1_epi32(1));
+        let odd = _mm512_add_epi32(even, odd);
+        let mut sums = [[_mm512_setzero_ps(); VECTORS / 2]; G];
         for block in 0..blocks(head_dim) {
-            let dims = BLOCK.min(head_dim - block * BLOCK);
-            let mut query = [Bytes { high: [0; QUADS], low: [0; QUADS], start: 0 }; G];
-            let (mut high, mut low) = ([[_mm512_setzero_si512(); VECTORS]; G], [[_mm512_setzero_si512(); VECTORS]; G]);
-            for g in 0..G {
-                // SAFETY: a block of each query.
-                query[g] = unsafe { bytes(q.wrapping_add(g * head_dim + block * BLOCK), dims) };
-                low[g] = [_mm512_set1_epi32(query[g].start); VECTORS];
-            }
-            for quad in 0..dims / QUAD {
-                let dim = (block * BLOCK + quad * QUAD) * SLOTS;
-                let mut k = [_mm512_setzero_si512(); VECTORS];
-                for at in 0..VECTORS {
-                    _mm_prefetch::<_MM_HINT_T0>(next.values.as_ptr().wrapping_add(dim + 64 * at));
-                    // SAFETY: 64 bytes, four of each of sixteen keys.
-                    let line = unsafe { _mm512_loadu_si512(values.wrapping_add(dim + 64 * at).cast()) };
-                    k[at] = _mm512_xor_si512(line, flip);
-                }
+            let mut dots = [[_mm512_setzero_si512(); VECTORS]; G];
+            for dim in (block * BLOCK..head_dim.min((block + 1) * BLOCK)).step_by(QUAD) {
+                let mut query = [_mm512_setzero_si512(); G];
                 for g in 0..G {
-                    let [of_high, of_low] =
-                        [query[g].high[quad], query[g].low[quad]].map(|four| _mm512_set1_epi32(four));
-                    for at in 0..VECTORS {
-                        high[g][at] = _mm512_dpbusd_epi32(high[g][at], k[at], of_high);
-                        low[g][at] = _mm512_dpbusd_epi32(low[g][at], k[at], of_low);
+                    // SAFETY: four values of each query.
+                    let four = unsafe { q.wrapping_add(g * head_dim + dim).cast::<i64>().read_unaligned() };
+                    query[g] = _mm512_set1_epi64(four);
+                }
+                for at in 0..VECTORS {
+                    let line = dim * SLOTS + 8 * QUAD * at;
+                    if at % 2 == 0 {
+                        _mm_prefetch::<_MM_HINT_T0>(next_values.wrapping_add(line));
+                    }
+                    // SAFETY: 32 bytes, four of each of eight keys.
+                    let k = _mm512_cvtepi8_epi16(unsafe { _mm256_loadu_si256(values.wrapping_add(line).cast()) });
+                    for g in 0..G {
+                        dots[g][at] = _mm512_dpwssd_epi32(dots[g][at], k, query[g]);
                     }
                 }
             }
-            for at in 0..VECTORS {
-                _mm_prefetch::<_MM_HINT_T0>(next.scales.as_ptr().wrapping_add(block * SLOTS + 16 * at).cast());
+            for at in 0..VECTORS / 2 {
+                let line = block * SLOTS + 16 * at;
+                if at % 2 == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(next_scales.wrapping_add(line).cast());
+                }
                 // SAFETY: a scale for each of sixteen keys.
-                let d = unsafe { _mm256_loadu_si256(scales.wrapping_add(block * SLOTS + 16 * at).cast()) };
-                let d = _mm512_cvtph_ps(d);
+                let d = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.wrapping_add(line).cast()) });
                 for g in 0..G {
-                    let dots = _mm512_add_epi32(_mm512_slli_epi32::<8>(high[g][at]), low[g][at]);
-                    sums[g][at] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), d, sums[g][at]);
+                    let [low, high] = [dots[g][2 * at], dots[g][2 * at + 1]];
+                    let [even, odd] = [even, odd].map(|which| _mm512_permutex2var_epi32(low, which, high));
+                    sums[g][at] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)), d, sums[g][at]);
                 }
             }
         }
         for g in 0..G {
-            for at in 0..VECTORS {
+            for at in 0..VECTORS / 2 {
                 let scaled = _mm512_mul_ps(sums[g][at], _mm512_set1_ps(q_scales[g]));
                 // SAFETY: `out` has room for 64 scores there.
                 unsafe { _mm512_storeu_ps(out.wrapping_add(g * stride + 16 * at), scaled) };
@@ -335,7 +305,7 @@ mod tests {
             let k = Q8Keys { values: &values, scales: &scales };
             let most = QUERY_MOST as i32;
             let q: Vec<i16> = (0..group * head_dim).map(|at| ((at * 7919 + seed) as i32 % (2 * most + 1) - most) as i16).collect();
-            let q_scales: Vec<f32> = (0..group).map(|g| (1.0 + g as f32) / 32639.0 / 8.0).collect();
+            let q_scales: Vec<f32> = (0..group).map(|g| (1.0 + g as f32) / 32767.0 / 8.0).collect();
             let paths = paths(&q, &q_scales, k, keys);
             for path in &paths[1..] {
                 for (fast, plain) in path.iter().zip(&paths[0]) {
