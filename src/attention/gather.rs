@@ -44,7 +44,8 @@ impl Gathered {
                 }
                 self.take(row(positions[at]));
             }
-            add_rows((0..heads).map(|head| &weights(head)[first..end]), self.rows(v[0].format()), head_dim, sums);
+            let rows = self.rows(v[0].format());
+            add_rows((0..heads).map(|head| &weights(head)[first..end]), rows, rows, head_dim, sums);
         }
     }
 
@@ -72,11 +73,12 @@ impl Gathered {
     }
 }
 
-/// `sums_h += Σ weights_h·v` for up to a page of rows. The kernel takes three heads at a time, their weights side by
-/// side.
+/// `sums_h += Σ weights_h·v` for up to a page of rows; `next` are those that will be wanted after them. The kernel takes
+/// three heads at a time, their weights side by side.
 pub(super) fn add_rows<'a>(
     mut weights: impl Iterator<Item = &'a [f32]>,
     v: CachedRows<'_>,
+    next: CachedRows<'_>,
     head_dim: usize,
     sums: &mut [f32],
 ) {
@@ -86,9 +88,14 @@ pub(super) fn add_rows<'a>(
         for (to, from) in together.chunks_exact_mut(PAGE_TOKENS).zip(weights.by_ref().take(HEADS)) {
             to[..from.len()].copy_from_slice(from);
         }
-        match v {
-            CachedRows::F16(v) => weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums),
-            CachedRows::Q8(v) => q8_weighted_sum::weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums),
+        match (v, next) {
+            (CachedRows::F16(v), CachedRows::F16(next)) => {
+                weighted_sum(&together, PAGE_TOKENS, v, next, head_dim, sums);
+            }
+            (CachedRows::Q8(v), CachedRows::Q8(_)) => {
+                q8_weighted_sum::weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums);
+            }
+            _ => unreachable!("the values of a sequence are stored in one format"),
         }
     }
 }

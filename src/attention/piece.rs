@@ -143,11 +143,16 @@ impl Layout {
         let sums = &mut piece[..heads * head_dim];
         sums.fill(0.0);
         let group = shape.group();
-        for (page, at) in row.row.v[positions.start / PAGE_TOKENS..].iter().zip((0..len).step_by(PAGE_TOKENS)) {
-            let rows = PAGE_TOKENS.min(len - at);
+        let pages = &row.row.v[positions.start / PAGE_TOKENS..];
+        for (index, at) in (0..len).step_by(PAGE_TOKENS).enumerate() {
+            let (page, rows) = (&pages[index], PAGE_TOKENS.min(len - at));
+            let after = pages.get(index + 1).unwrap_or(page);
             for (kv_head, sums) in sums.chunks_exact_mut(group * head_dim).enumerate() {
                 let weights = weights[kv_head * group * PIECE..].chunks_exact(PIECE).take(group);
-                add_rows(weights.map(|weights| &weights[at..at + rows]), page.rows(kv_head, 0, rows), head_dim, sums);
+                let weights = weights.map(|weights| &weights[at..at + rows]);
+                let next =
+                    if kv_head + 1 < shape.kv_heads { page.rows(kv_head + 1, 0, rows) } else { after.rows(0, 0, rows) };
+                add_rows(weights, page.rows(kv_head, 0, rows), next, head_dim, sums);
             }
         }
     }

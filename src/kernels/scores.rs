@@ -5,7 +5,10 @@
 
 use half::f16;
 
-use super::{cpu::by_cpu, keys::SLOTS};
+use super::{
+    cpu::{by_cpu, by_vnni},
+    keys::SLOTS,
+};
 
 /// `out[g·stride + i] = scale·(q_g·k_i)` for the first `keys` keys, with `q` `[group, head_dim]` and `k` `[head_dim][64]`
 /// (see [`super::keys`]). Up to 64 scores of a query are written; those beyond `keys` mean nothing. `next` are the keys that
@@ -18,7 +21,10 @@ pub fn scores(q: &[f32], k: &[f16], next: &[f16], keys: usize, scale: f32, out: 
     let group = q.len() / head_dim;
     assert!(k.len() == head_dim * SLOTS && q.len() == group * head_dim && keys <= SLOTS);
     assert!(group == 0 || (SLOTS <= stride || group == 1) && out.len() >= (group - 1) * stride + SLOTS);
-    by_cpu!(avx2::scores(q, k, next, keys, scale, out, stride), scores_portable(q, k, keys, scale, out, stride));
+    by_vnni!(
+        avx512::scores(q, k, next, scale, out, stride),
+        by_cpu!(avx2::scores(q, k, next, keys, scale, out, stride), scores_portable(q, k, keys, scale, out, stride))
+    );
 }
 
 fn scores_portable(q: &[f32], k: &[f16], keys: usize, scale: f32, out: &mut [f32], stride: usize) {
@@ -50,7 +56,9 @@ mod avx2 {
         let head_dim = k.len() / SLOTS;
         for (q, at) in q.chunks(3 * head_dim).zip((0..).step_by(3 * stride)) {
             for first in (0..keys).step_by(TOGETHER) {
-                let (k, next, out) = (&k[first..], next.as_ptr().wrapping_add(first), &mut out[at + first..]);
+                // Each half asks for one half of the next keys, front to back: memory is fastest in long runs.
+                let (k, next) = (&k[first..], next.as_ptr().wrapping_add(first * head_dim));
+                let out = &mut out[at + first..];
                 // SAFETY: q holds as many queries as said; `scores` has checked the lengths for all 64 keys.
                 unsafe {
                     match q.len() / head_dim {
@@ -84,7 +92,7 @@ mod avx2 {
         let mut sums = [[_mm256_setzero_ps(); TOGETHER / 8]; G];
         for dim in 0..head_dim {
             let k = k.wrapping_add(dim * SLOTS);
-            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(dim * SLOTS).cast());
+            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(dim * TOGETHER).cast());
             let mut query = [_mm256_setzero_ps(); G];
             for g in 0..G {
                 // SAFETY: a value of each query.
@@ -103,6 +111,72 @@ mod avx2 {
                 let scaled = _mm256_mul_ps(sums[g][at], _mm256_set1_ps(scale));
                 // SAFETY: `out` has room for 32 scores there.
                 unsafe { _mm256_storeu_ps(out.wrapping_add(g * stride + 8 * at), scaled) };
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use half::f16;
+
+    use super::SLOTS;
+
+    /// Vectors of sixteen keys.
+    const VECTORS: usize = SLOTS / 16;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+    pub(super) fn scores(q: &[f32], k: &[f16], next: &[f16], scale: f32, out: &mut [f32], stride: usize) {
+        let head_dim = k.len() / SLOTS;
+        for (q, at) in q.chunks(3 * head_dim).zip((0..).step_by(3 * stride)) {
+            let out = &mut out[at..];
+            // SAFETY: q holds as many queries as said; `scores` has checked the lengths.
+            unsafe {
+                match q.len() / head_dim {
+                    1 => some::<1>(q, k, next, scale, out, stride),
+                    2 => some::<2>(q, k, next, scale, out, stride),
+                    _ => some::<3>(q, k, next, scale, out, stride),
+                }
+            }
+        }
+    }
+
+    /// `G` queries by 64 keys.
+    ///
+    /// # Safety
+    /// `q` holds `G` rows of as many values as `k` has dimensions; `out` can be written at `g·stride + 0..64`.
+    #[inline]
+    #[allow(clippy::needless_range_loop, reason = "constant ranges are unrolled, iterators are not in a debug build")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+    unsafe fn some<const G: usize>(q: &[f32], k: &[f16], next: &[f16], scale: f32, out: &mut [f32], stride: usize) {
+        let head_dim = k.len() / SLOTS;
+        // `wrapping_add`, because `add` checks itself where debug assertions are on, in the innermost loop.
+        let (q, k, next, out) = (q.as_ptr(), k.as_ptr(), next.as_ptr(), out.as_mut_ptr());
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; G];
+        for dim in 0..head_dim {
+            let (k, next) = (k.wrapping_add(dim * SLOTS), next.wrapping_add(dim * SLOTS));
+            _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(SLOTS / 2).cast());
+            let mut query = [_mm512_setzero_ps(); G];
+            for g in 0..G {
+                // SAFETY: a value of each query.
+                query[g] = _mm512_set1_ps(unsafe { *q.wrapping_add(g * head_dim + dim) });
+            }
+            for at in 0..VECTORS {
+                // SAFETY: sixteen of the 64 keys.
+                let k = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(k.wrapping_add(16 * at).cast()) });
+                for g in 0..G {
+                    sums[g][at] = _mm512_fmadd_ps(query[g], k, sums[g][at]);
+                }
+            }
+        }
+        for g in 0..G {
+            for at in 0..VECTORS {
+                let scaled = _mm512_mul_ps(sums[g][at], _mm512_set1_ps(scale));
+                // SAFETY: `out` has room for 64 scores there.
+                unsafe { _mm512_storeu_ps(out.wrapping_add(g * stride + 16 * at), scaled) };
             }
         }
     }

@@ -4,19 +4,23 @@
 
 use half::f16;
 
-use super::cpu::by_cpu;
+use super::cpu::{by_cpu, by_vnni};
 
-/// `out_g += Σ_i weights[g·stride + i]·v_i`, with `v` `[rows, head_dim]` and `out` `[group, head_dim]`.
+/// `out_g += Σ_i weights[g·stride + i]·v_i`, with `v` `[rows, head_dim]` and `out` `[group, head_dim]`. `next` are the rows
+/// that will be wanted after these: memory is asked for them meanwhile.
 ///
 /// # Panics
 /// When a slice is too short.
-pub fn weighted_sum(weights: &[f32], stride: usize, v: &[f16], head_dim: usize, out: &mut [f32]) {
+pub fn weighted_sum(weights: &[f32], stride: usize, v: &[f16], next: &[f16], head_dim: usize, out: &mut [f32]) {
     let (group, rows) = (out.len() / head_dim, v.len() / head_dim);
     assert!(out.len() == group * head_dim && v.len() == rows * head_dim);
     assert!(rows <= stride && (group == 0 || weights.len() >= (group - 1) * stride + rows));
-    by_cpu!(
-        avx2::weighted_sum(weights, stride, v, head_dim, out),
-        weighted_sum_portable(weights, stride, v, head_dim, out, 0)
+    by_vnni!(
+        avx512::weighted_sum(weights, stride, v, next, head_dim, out),
+        by_cpu!(
+            avx2::weighted_sum(weights, stride, v, next, head_dim, out, 0),
+            weighted_sum_portable(weights, stride, v, head_dim, out, 0)
+        )
     );
 }
 
@@ -40,35 +44,42 @@ mod avx2 {
 
     use super::weighted_sum_portable;
 
+    /// The columns from `first` on.
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn weighted_sum(weights: &[f32], stride: usize, v: &[f16], head_dim: usize, out: &mut [f32]) {
+    pub(super) fn weighted_sum(
+        weights: &[f32],
+        stride: usize,
+        v: &[f16],
+        next: &[f16],
+        head_dim: usize,
+        out: &mut [f32],
+        first: usize,
+    ) {
         let whole = head_dim / 8 * 8;
+        let next = next.as_ptr();
         for (out, at) in out.chunks_mut(3 * head_dim).zip((0..).step_by(3 * stride)) {
             let weights = &weights[at..];
-            let mut column = 0;
+            let mut column = first;
             while column < whole {
                 let four = column + 32 <= whole;
                 // SAFETY: the columns are inside the rows of `v` and `out`; `weighted_sum` has checked the lengths.
                 unsafe {
                     match (out.len() / head_dim, four) {
-                        (1, true) => columns::<1, 4>(weights, stride, v, head_dim, column, out),
-                        (2, true) => columns::<2, 4>(weights, stride, v, head_dim, column, out),
-                        (_, true) => columns::<3, 4>(weights, stride, v, head_dim, column, out),
-                        (1, false) => columns::<1, 1>(weights, stride, v, head_dim, column, out),
-                        (2, false) => columns::<2, 1>(weights, stride, v, head_dim, column, out),
-                        (_, false) => columns::<3, 1>(weights, stride, v, head_dim, column, out),
+                        (1, true) => columns::<1, 4>(weights, stride, v, next, head_dim, column, out),
+                        (2, true) => columns::<2, 4>(weights, stride, v, next, head_dim, column, out),
+                        (_, true) => columns::<3, 4>(weights, stride, v, next, head_dim, column, out),
+                        (1, false) => columns::<1, 1>(weights, stride, v, next, head_dim, column, out),
+                        (2, false) => columns::<2, 1>(weights, stride, v, next, head_dim, column, out),
+                        (_, false) => columns::<3, 1>(weights, stride, v, next, head_dim, column, out),
                     }
                 }
                 column += if four { 32 } else { 8 };
             }
-            if whole < head_dim {
-                weighted_sum_portable(weights, stride, v, head_dim, out, whole);
+            if whole.max(first) < head_dim {
+                weighted_sum_portable(weights, stride, v, head_dim, out, whole.max(first));
             }
         }
     }
-
-    /// How far ahead of the work values are asked for.
-    const AHEAD: usize = 2048;
 
     /// `8·C` columns from `column` on, for `G` queries.
     ///
@@ -81,6 +92,7 @@ mod avx2 {
         weights: &[f32],
         stride: usize,
         v: &[f16],
+        next: *const f16,
         head_dim: usize,
         column: usize,
         out: &mut [f32],
@@ -103,7 +115,7 @@ mod avx2 {
                 weight[g] = _mm256_set1_ps(unsafe { *weights.wrapping_add(g * stride + row) });
             }
             let v = v.wrapping_add(row * head_dim);
-            _mm_prefetch::<_MM_HINT_T0>(v.wrapping_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(row * head_dim + column).cast());
             for at in 0..C {
                 // SAFETY: inside row `row` of `v`.
                 let v = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(v.wrapping_add(8 * at).cast()) });
@@ -121,6 +133,98 @@ mod avx2 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use half::f16;
+
+    /// Columns that are summed together: four vectors, for three queries twelve sums.
+    const TOGETHER: usize = 64;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+    pub(super) fn weighted_sum(
+        weights: &[f32],
+        stride: usize,
+        v: &[f16],
+        next: &[f16],
+        head_dim: usize,
+        out: &mut [f32],
+    ) {
+        let whole = head_dim / TOGETHER * TOGETHER;
+        for (out, at) in out.chunks_mut(3 * head_dim).zip((0..).step_by(3 * stride)) {
+            let weights = &weights[at..];
+            for column in (0..whole).step_by(TOGETHER) {
+                // SAFETY: the columns are inside the rows of `v` and `out`; `weighted_sum` has checked the lengths.
+                unsafe {
+                    match out.len() / head_dim {
+                        1 => columns::<1>(weights, stride, v, next, head_dim, column, out),
+                        2 => columns::<2>(weights, stride, v, next, head_dim, column, out),
+                        _ => columns::<3>(weights, stride, v, next, head_dim, column, out),
+                    }
+                }
+            }
+        }
+        if whole < head_dim {
+            super::avx2::weighted_sum(weights, stride, v, next, head_dim, out, whole);
+        }
+    }
+
+    /// 64 columns from `column` on, for `G` queries.
+    ///
+    /// # Safety
+    /// `out` holds `G` rows of `head_dim`, of which the columns are part; `weights` holds `g·stride + rows`.
+    #[inline]
+    #[allow(clippy::needless_range_loop, reason = "constant ranges are unrolled, iterators are not in a debug build")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
+    unsafe fn columns<const G: usize>(
+        weights: &[f32],
+        stride: usize,
+        v: &[f16],
+        next: &[f16],
+        head_dim: usize,
+        column: usize,
+        out: &mut [f32],
+    ) {
+        const VECTORS: usize = TOGETHER / 16;
+        let rows = v.len() / head_dim;
+        // `wrapping_add`, because `add` checks itself where debug assertions are on, in the innermost loop.
+        let (weights, v, out) = (weights.as_ptr(), v.as_ptr().wrapping_add(column), out.as_mut_ptr());
+        let next = next.as_ptr().wrapping_add(column);
+        let out = |g: usize, at: usize| out.wrapping_add(g * head_dim + column + 16 * at);
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; G];
+        for g in 0..G {
+            for at in 0..VECTORS {
+                // SAFETY: inside row g of `out`.
+                sums[g][at] = unsafe { _mm512_loadu_ps(out(g, at)) };
+            }
+        }
+        for row in 0..rows {
+            let mut weight = [_mm512_setzero_ps(); G];
+            for g in 0..G {
+                // SAFETY: one weight per query and row.
+                weight[g] = _mm512_set1_ps(unsafe { *weights.wrapping_add(g * stride + row) });
+            }
+            let (v, next) = (v.wrapping_add(row * head_dim), next.wrapping_add(row * head_dim));
+            _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(TOGETHER / 2).cast());
+            for at in 0..VECTORS {
+                // SAFETY: inside row `row` of `v`.
+                let v = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(v.wrapping_add(16 * at).cast()) });
+                for g in 0..G {
+                    sums[g][at] = _mm512_fmadd_ps(weight[g], v, sums[g][at]);
+                }
+            }
+        }
+        for g in 0..G {
+            for at in 0..VECTORS {
+                // SAFETY: inside row g of `out`.
+                unsafe { _mm512_storeu_ps(out(g, at), sums[g][at]) };
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,7 +237,7 @@ mod tests {
             let v: Vec<f16> = (0..rows * head_dim).map(|at| f16::from_f32((at as f32 * 0.3).cos())).collect();
             let mut fast: Vec<f32> = (0..group * head_dim).map(|at| at as f32 * 0.01).collect();
             let mut plain = fast.clone();
-            weighted_sum(&weights, stride, &v, head_dim, &mut fast);
+            weighted_sum(&weights, stride, &v, &[], head_dim, &mut fast);
             weighted_sum_portable(&weights, stride, &v, head_dim, &mut plain, 0);
             for (fast, plain) in fast.iter().zip(&plain) {
                 assert!((fast - plain).abs() < 1e-4, "{group} {head_dim} {rows}: {fast} {plain}");
