@@ -116,13 +116,19 @@ impl DecodeScratch {
     /// The V rows that were fetched for `row`, one KV head's row each; heads that choose together fetch once. `None`
     /// where `row` read every row.
     pub fn fetched(&self, row: usize) -> Option<usize> {
+        Some(self.choosing(row)?.map(<[u32]>::len).sum())
+    }
+
+    /// The positions that `row` chose, a list for every query head or for those that choose together. `None` where it
+    /// read every row.
+    pub fn choosing(&self, row: usize) -> Option<impl Iterator<Item = &[u32]>> {
         let step = match (*self.whole.get(row)?, self.selects[row]) {
             (true, _) => return None,
             (false, Select::Head) => 1,
             (false, Select::Group) => self.group,
         };
         let states = self.states[row * self.heads..][..self.heads].iter().step_by(step);
-        Some(states.map(|state| state.selected.len()).sum())
+        Some(states.map(|state| &state.selected[..]))
     }
 
     /// Lays out the tasks of a call and makes room for their results.

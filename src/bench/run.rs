@@ -13,6 +13,8 @@ use crate::model::{PassTimes, Traffic};
 pub struct Run {
     /// The policy, as it was spelled.
     pub policy: String,
+    /// A token was probed at every position that this divides; 0 for never.
+    pub probe_every: usize,
     /// Tokens of each prompt.
     pub ctx: usize,
     /// Sequences that decode together.
@@ -117,6 +119,7 @@ pub(super) struct DecodeRound {
 #[derive(Debug, Clone)]
 pub(super) struct Subject<'a> {
     pub policy: &'a str,
+    pub probe_every: usize,
     pub ctx: usize,
     pub batch: usize,
     pub threads: usize,
@@ -127,7 +130,7 @@ pub(super) struct Subject<'a> {
 impl Run {
     /// From at least one pass and one round of at least one step.
     pub(super) fn summarise(subject: Subject<'_>, passes: &[PrefillPass], rounds: &[DecodeRound]) -> Option<Self> {
-        let Subject { policy, ctx, batch, threads, flop_per_token } = subject;
+        let Subject { policy, probe_every, ctx, batch, threads, flop_per_token } = subject;
         let tokens = ctx as f64;
         let prefill = Spread::of(passes.iter().map(|pass| tokens / pass.total.as_secs_f64()))?;
         let prefill_linear_ms = median(passes.iter().map(|pass| ms(pass.linear)))?;
@@ -145,6 +148,7 @@ impl Run {
         let last = rounds.last()?;
         Some(Self {
             policy: policy.to_owned(),
+            probe_every,
             ctx,
             batch,
             threads,
@@ -221,7 +225,7 @@ mod tests {
         let rounds = [round([10, 10, 10, 10]), round([20, 20, 20, 20]), round([10, 10, 10, 90])];
         let second = Duration::from_secs(1);
         let pass = |seconds| PrefillPass { total: second * seconds, linear: second, attention: second / 2 };
-        let subject = Subject { policy: "kv", ctx: 600, batch: 2, threads: 1, flop_per_token: 5e6 };
+        let subject = Subject { policy: "kv", probe_every: 0, ctx: 600, batch: 2, threads: 1, flop_per_token: 5e6 };
         let run = Run::summarise(subject, &[pass(2), pass(6), pass(3)], &rounds).unwrap();
         assert_eq!((run.prefill_tok_s, run.prefill_tok_s_min, run.prefill_tok_s_max), (200.0, 100.0, 300.0));
         assert_eq!(run.prefill_linear_gflop_s, Some(3.0));
@@ -236,7 +240,7 @@ mod tests {
 
     #[test]
     fn nothing_measured_is_no_run() {
-        let subject = Subject { policy: "kv", ctx: 1, batch: 1, threads: 1, flop_per_token: 1.0 };
+        let subject = Subject { policy: "kv", probe_every: 0, ctx: 1, batch: 1, threads: 1, flop_per_token: 1.0 };
         assert_eq!(Run::summarise(subject, &[], &[]), None);
     }
 }

@@ -79,6 +79,7 @@ impl LaneCache {
                 }
                 match (block.place, v_place) {
                     (Place::Device, Place::Device) => device[1] += v,
+                    (Place::Device, Place::Host) if block.lifted => device[1] += v,
                     _ => host[1] += v,
                 }
             }

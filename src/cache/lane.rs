@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{
     Format, Full, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
-    blocks::{BlockId, Blocks},
+    blocks::{Block, BlockId, Blocks},
     sequence::{LayerCache, add_row},
     tier::Owner,
 };
@@ -128,6 +128,16 @@ impl LaneCache {
         if self.keeps_sums() { self.shape.sum_bytes() } else { 0 }
     }
 
+    /// A block as it lies.
+    pub(super) fn bytes_of(&self, block: Block) -> BlockBytes {
+        let bytes = self.block_bytes(block.place);
+        if block.lifted {
+            BlockBytes { device_v: bytes.device_v + bytes.host_v, host_v: 0, ..bytes }
+        } else {
+            bytes
+        }
+    }
+
     /// A block at a place: on the device V lies as the policy says, on the host everything is there.
     pub(super) fn block_bytes(&self, place: Place) -> BlockBytes {
         let layers = self.shape.layers as u64;
@@ -214,6 +224,10 @@ impl LaneCache {
             self.book(Place::Device)?;
             sequence.blocks.push(self.blocks.add());
         }
+        if sequence.lifted {
+            // What does not fit any more is read where it is.
+            let _ = self.lift(sequence);
+        }
         Ok(())
     }
 
@@ -224,6 +238,7 @@ impl LaneCache {
 
     /// Takes back everything that a sequence holds, its running sums too.
     pub fn vacate(&mut self, sequence: &mut SequenceCache) {
+        self.lower_shared(sequence);
         sequence.len = 0;
         self.trim(sequence);
         match sequence.residence.take() {
@@ -446,6 +461,86 @@ mod tests {
             assert!(!lane.any_stranded());
             assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
         }
+    }
+
+    #[test]
+    fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
+        for policy in ["kv", "kcache:dense=1", "kcache:dense=0,k=q8"] {
+            let mut lane = lane(policy);
+            let mut first = filled(&mut lane, 150);
+            let before = (lane.device().used(), lane.host().used());
+            let v = lane.host().held(Owner::V);
+            lane.lift(&mut first).unwrap();
+            assert_eq!((lane.device().used(), lane.host().used()), (before.0 + v, 0), "{policy}");
+            assert_eq!(lane.can_lower(&first), v > 0, "{policy}");
+            lane.check([&first].into_iter()).unwrap();
+            lane.place_pages(&mut first);
+            assert!(first.lifted_at(149) && first.any_lifted());
+
+            // What it grows by comes too, where there is room.
+            let (block, host) = lane.resident_block();
+            lane.grow(&mut first, 64).unwrap();
+            assert_eq!(lane.host().used(), 0, "{policy}");
+            let used = lane.device().used();
+            lane.device.set_cap(Some(used + block));
+            lane.grow(&mut first, 128).unwrap();
+            assert_eq!((lane.device().used(), lane.host().used()), (used + block, host), "{policy}");
+            lane.device.set_cap(None);
+            lane.check([&first].into_iter()).unwrap();
+            lane.trim(&mut first);
+
+            // Another may share the pages; when the first has gone they lie as the policy says.
+            let mut second = lane.open().unwrap();
+            lane.adopt(&mut second, &first, 128, 22).unwrap();
+            lane.check([&first, &second].into_iter()).unwrap();
+            lane.set_aside(&mut first).unwrap();
+            lane.check([&first, &second].into_iter()).unwrap();
+            lane.place_pages(&mut second);
+            assert!(!second.any_lifted() && !first.is_lifted());
+            lane.grow(&mut first, 0).unwrap();
+            same_rows(&first, &filled(&mut super::tests::lane(policy), 150));
+            lane.lift(&mut first).unwrap();
+            lane.close(first);
+            lane.check([&second].into_iter()).unwrap();
+            assert_eq!(lane.host().held(Owner::V), v, "{policy}");
+            lane.close(second);
+            assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
+
+            // All or none; and the host may have no room for the way back.
+            let mut third = filled(&mut lane, 100);
+            let (device, v) = (lane.device().used(), lane.host().used());
+            if v > 0 {
+                lane.device.set_cap(Some(device + v - 1));
+                lane.lift(&mut third).unwrap_err();
+                lane.check([&third].into_iter()).unwrap();
+                lane.device.set_cap(None);
+                lane.lift(&mut third).unwrap();
+                lane.host.set_cap(Some(0));
+                assert!(!lane.can_lower(&third));
+                lane.lower(&mut third);
+                lane.check([&third].into_iter()).unwrap();
+                assert_eq!((lane.device().used(), lane.host().used()), (device + v, 0), "{policy}");
+            }
+            lane.close(third);
+            assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
+        }
+    }
+
+    #[test]
+    fn a_knob_moves_what_is_not_lifted() {
+        let mut lane = lane("kcache:dense=1");
+        let (mut first, mut second) = (filled(&mut lane, 100), filled(&mut lane, 70));
+        lane.lift(&mut first).unwrap();
+        for dense in [0, 3, 2] {
+            let Policy::KCache(knobs) = lane.policy() else { panic!("a lane of kcache") };
+            lane.set_knobs(Knobs { dense, ..knobs }, [&mut first, &mut second].into_iter()).unwrap();
+            lane.check([&first, &second].into_iter()).unwrap();
+        }
+        lane.lower(&mut first);
+        lane.check([&first, &second].into_iter()).unwrap();
+        lane.close(first);
+        lane.close(second);
+        assert_eq!((lane.device().used(), lane.host().used()), (0, 0));
     }
 
     #[test]

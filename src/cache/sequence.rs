@@ -13,6 +13,10 @@ pub struct SequenceCache {
     pub(super) residence: Option<Place>,
     /// The first so many layers keep V on the device.
     pub(super) device_v_layers: usize,
+    /// Whether V of all layers is wanted on the device.
+    pub(super) lifted: bool,
+    /// Which pages have it there, as of the last [`LaneCache::place_pages`]; empty where none has.
+    pub(super) lifted_pages: Vec<bool>,
     formats: [Format; 2],
     kv_heads: usize,
     head_dim: usize,
@@ -38,6 +42,8 @@ impl SequenceCache {
             len: 0,
             residence: None,
             device_v_layers: lane.policy().device_v_layers(shape.layers),
+            lifted: false,
+            lifted_pages: Vec::new(),
             formats: lane.formats(),
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
@@ -84,9 +90,24 @@ impl SequenceCache {
         &self.layers[layer].v
     }
 
-    /// Where a layer's V pages are while the sequence is resident.
+    /// Where the policy has a layer's V pages while the sequence is resident.
     pub fn v_place(&self, layer: usize) -> Place {
         if layer < self.device_v_layers { Place::Device } else { Place::Host }
+    }
+
+    /// Whether V is wanted on the device in all layers: [`LaneCache::lift`].
+    pub fn is_lifted(&self) -> bool {
+        self.lifted
+    }
+
+    /// Whether V of any page is on the device although the policy has it on the host.
+    pub fn any_lifted(&self) -> bool {
+        self.lifted_pages.contains(&true)
+    }
+
+    /// Whether that of the page that holds `position` is.
+    pub fn lifted_at(&self, position: usize) -> bool {
+        self.lifted_pages.get(position / PAGE_TOKENS).copied().unwrap_or(false)
     }
 
     /// The sum of a layer's V rows, `[kv_heads, head_dim]`; empty in a lane that reads every row.
@@ -112,6 +133,27 @@ impl SequenceCache {
                 // The rounded values, as they will be read: the sum can then be made again from the pages alone.
                 add_row(&v_pages[page], head, slot, &mut v_sum[values]);
             }
+        }
+    }
+
+    /// Has a token that was written, and not yet counted as cached, be another one for attention. Running sums stay what
+    /// they are.
+    pub fn replace(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
+        debug_assert!(position >= self.len, "what is cached stays");
+        let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
+        let LayerCache { k: k_pages, v: v_pages, .. } = &mut self.layers[layer];
+        let rows = k.chunks_exact(self.head_dim).zip(v.chunks_exact(self.head_dim));
+        for (head, (k, v)) in rows.enumerate() {
+            k_pages[page].write(head, slot, k);
+            v_pages[page].write(head, slot, v);
+        }
+    }
+
+    /// Adds a token's V row of a layer, as it is stored, to `sum`, `[kv_heads, head_dim]`.
+    pub fn add_v(&self, layer: usize, position: usize, sum: &mut [f32]) {
+        let page = &self.layers[layer].v[position / PAGE_TOKENS];
+        for (head, sum) in sum.chunks_exact_mut(self.head_dim).enumerate() {
+            add_row(page, head, position % PAGE_TOKENS, sum);
         }
     }
 
