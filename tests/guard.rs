@@ -41,7 +41,12 @@ fn prompt(model: &LanguageModel) -> Vec<u32> {
     model.tokenizer.encode(&text)
 }
 
-fn start(model: &Arc<LanguageModel>, policy: &str, guard: GuardOptions, device_budget: Option<u64>) -> (Engine, Events) {
+fn start(
+    model: &Arc<LanguageModel>,
+    policy: &str,
+    guard: GuardOptions,
+    device_budget: Option<u64>,
+) -> (Engine, Events) {
     let policy = policy.parse().unwrap();
     let lane = LaneOptions { lane: Lane::KCache, policy, device_budget, host_budget: None };
     let options = EngineOptions { threads: 2, lanes: vec![lane], guard, ..EngineOptions::default() };
@@ -177,13 +182,17 @@ fn probes_change_nothing_and_come_at_their_positions() {
             assert!(found.iter().all(|probe| probe.kl >= 0.0 && probe.kept_mass.is_some() && !probe.full));
             assert!(found.iter().any(|probe| probe.kl > 1e-3), "eight rows of a random model are not all");
             // A sequence finds the same alone.
-            let alone: Vec<_> = probes(&run(every, &[session])).iter().map(|probe| (probe.position, probe.kl)).collect();
+            let alone: Vec<_> =
+                probes(&run(every, &[session])).iter().map(|probe| (probe.position, probe.kl)).collect();
             assert_eq!(alone, found.iter().map(|probe| (probe.position, probe.kl)).collect::<Vec<_>>());
         }
-        let counted: usize = probed.iter().map(|event| match &event.kind {
-            EventKind::Step(step) => step.probes,
-            _ => 0,
-        }).sum();
+        let counted: usize = probed
+            .iter()
+            .map(|event| match &event.kind {
+                EventKind::Step(step) => step.probes,
+                _ => 0,
+            })
+            .sum();
         assert_eq!(counted, probes(&probed).len());
     }
 }
@@ -224,9 +233,16 @@ fn a_probe_tells_the_kl_to_exact_attention_over_the_same_cache() {
         let upto = probe.position - prompt.len() + 2;
         let by_policy = say_again(&model, policy, &prompt, &said[..upto], |_| policy);
         let last = said[upto - 1].step;
-        let exact = say_again(&model, policy, &prompt, &said[..upto], |token| {
-            if token.step == last { Policy::Kv } else { policy }
-        });
+        let exact =
+            say_again(
+                &model,
+                policy,
+                &prompt,
+                &said[..upto],
+                |token| {
+                    if token.step == last { Policy::Kv } else { policy }
+                },
+            );
         let (exact, by_policy) = (exact.last().unwrap(), by_policy.last().unwrap());
         assert_eq!((probe.kl, probe.agree), compare_logits(exact, by_policy, &mut Vec::new()));
         assert_eq!(probe.step, last);
@@ -238,19 +254,19 @@ fn a_poor_policy_is_rolled_back_and_exact_attention_goes_on() {
     let model = real();
     let prompt = prompt(&model);
     let policy: Policy = POOR.parse().unwrap();
-    let guard = GuardOptions {
-        mode: GuardMode::Rollback, probe_every: 4, kl: 0.25, kept_mass: 0.0, window: 12, back: 0,
-    };
+    let guard =
+        GuardOptions { mode: GuardMode::Rollback, probe_every: 4, kl: 0.25, kept_mass: 0.0, window: 12, back: 0 };
     let shape = model.cache_shape();
-    // Too little for V, by a page.
+    // V of one page is not that of all.
     let (_, v) = LaneCache::new(shape, policy, None, None).resident_block();
     let pages = (prompt.len() + 60).div_ceil(64) as u64;
     let mut texts = Vec::new();
     for roomy in [true, false] {
         let (engine, events) = start(&model, POOR, guard, None);
         if !roomy {
-            let (workspace, resident) = (workspace(&events), LaneCache::new(shape, policy, None, None).resident_block().0);
-            let bytes = Some(workspace + shape.sum_bytes() + pages * (resident + v) - v);
+            let (workspace, resident) =
+                (workspace(&events), LaneCache::new(shape, policy, None, None).resident_block().0);
+            let bytes = Some(workspace + shape.sum_bytes() + pages * resident + v);
             engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes }).unwrap();
         }
         open(&engine, 1);
@@ -264,9 +280,16 @@ fn a_poor_policy_is_rolled_back_and_exact_attention_goes_on() {
         let last = said.last().unwrap().step;
         assert!(fired.step < last - 20, "it fires early enough to see what follows");
         // Every token is the one that its way of reading says.
-        let logits = say_again(&model, policy, &prompt, &said, |token| {
-            if token.step > fired.step { Policy::Kv } else { policy }
-        });
+        let logits =
+            say_again(
+                &model,
+                policy,
+                &prompt,
+                &said,
+                |token| {
+                    if token.step > fired.step { Policy::Kv } else { policy }
+                },
+            );
         assert_eq!(logits.iter().map(|logits| argmax(logits)).collect::<Vec<_>>(), ids(&said));
         // From then on the policy is asked beside it.
         assert!(probes(&read).iter().all(|probe| probe.full == (probe.step > fired.step)));

@@ -330,8 +330,7 @@ impl Bench<'_> {
         for _ in 0..steps {
             let started = Instant::now();
             let probed = *probe_every > 0 && caches[0].len().is_multiple_of(*probe_every);
-            let reading =
-                if probed { Reading::Probed(*policy, Policy::Kv) } else { Reading::Policy(*policy) };
+            let reading = if probed { Reading::Probed(*policy, Policy::Kv) } else { Reading::Policy(*policy) };
             let mut spans: Vec<Span> = caches
                 .iter_mut()
                 .zip(&tokens)

@@ -211,7 +211,7 @@ mod tests {
         let part = |share: u64| Duration::from_micros(ms * share);
         let decode = DecodeTimes { scores: part(100), select: part(50), gather: part(50) };
         let times = PassTimes { linear: part(500), decode, prefill: Duration::ZERO, head: part(200) };
-        DecodeStep { total: part(1000), times, traffic: Traffic { device: 3_000_000, host: 1_000_000 } }
+        DecodeStep { total: part(1000), times, traffic: Traffic { device: 3_000_000, host: 1_000_000, probes: 0 } }
     }
 
     #[test]

@@ -131,11 +131,7 @@ impl LaneCache {
     /// A block as it lies.
     pub(super) fn bytes_of(&self, block: Block) -> BlockBytes {
         let bytes = self.block_bytes(block.place);
-        if block.lifted {
-            BlockBytes { device_v: bytes.device_v + bytes.host_v, host_v: 0, ..bytes }
-        } else {
-            bytes
-        }
+        if block.lifted { BlockBytes { device_v: bytes.device_v + bytes.host_v, host_v: 0, ..bytes } } else { bytes }
     }
 
     /// A block at a place: on the device V lies as the policy says, on the host everything is there.
@@ -313,6 +309,7 @@ impl LayerCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Knobs;
 
     const SHAPE: CacheShape = CacheShape { layers: 3, kv_heads: 2, head_dim: 64 };
 

@@ -102,12 +102,7 @@ pub const KEYS: [Key; 31] = [
         allowed: BUDGET,
         check: |c| c.lanes.kv.host_budget.0.is_none_or(|bytes| bytes >= MIN_BUDGET),
     },
-    Key {
-        path: "guard.mode",
-        form: Form::Text,
-        allowed: "one of `off`, `warn`, `rollback`",
-        check: |_| true,
-    },
+    Key { path: "guard.mode", form: Form::Text, allowed: "one of `off`, `warn`, `rollback`", check: |_| true },
     Key {
         path: "guard.probe_every",
         form: Form::Plain,

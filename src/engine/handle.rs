@@ -41,7 +41,14 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     /// One thread, no lane yet, and no guard.
     fn default() -> Self {
-        Self { threads: 1, prefill_chunk: 128, lanes: Vec::new(), queue: 256, share_prefixes: true, guard: GuardOptions::OFF }
+        Self {
+            threads: 1,
+            prefill_chunk: 128,
+            lanes: Vec::new(),
+            queue: 256,
+            share_prefixes: true,
+            guard: GuardOptions::OFF,
+        }
     }
 }
 

@@ -137,7 +137,8 @@ impl Worker {
         let growing = self.in_lane(lane).filter(|(_, sequence)| grows(sequence)).count() as u64;
         let (device, host) = self.lanes[index].cache.resident_block();
         let rows = self.lanes[index].rows;
-        let buffers = if running < rows { 0 } else { self.workspace(index, rows + DECODE_ROWS) - self.workspace(index, rows) };
+        let buffers =
+            if running < rows { 0 } else { self.workspace(index, rows + DECODE_ROWS) - self.workspace(index, rows) };
         Demand { total, donor, besides: (growing * device + buffers, growing * host) }
     }
 

@@ -51,7 +51,8 @@ pub struct GuardOptions {
 
 impl GuardOptions {
     /// No probes and no guard.
-    pub const OFF: Self = Self { mode: GuardMode::Off, probe_every: 0, kl: 0.25, kept_mass: 0.5, window: 64, back: 256 };
+    pub const OFF: Self =
+        Self { mode: GuardMode::Off, probe_every: 0, kl: 0.25, kept_mass: 0.5, window: 64, back: 256 };
 }
 
 /// How a session reads, as its guard sees it.
@@ -135,7 +136,8 @@ impl Guard {
     }
 
     fn next(&self, options: &GuardOptions) -> GuardState {
-        let past = (options.kl > 0.0 && self.kl.past(|kl| kl > options.kl)) || self.kept.past(|kept| kept < options.kept_mass);
+        let past =
+            (options.kl > 0.0 && self.kl.past(|kl| kl > options.kl)) || self.kept.past(|kept| kept < options.kept_mass);
         match (self.state, options.mode) {
             (_, GuardMode::Off) => GuardState::TopN,
             (GuardState::Full, GuardMode::Warn) => GuardState::TopN,
@@ -311,7 +313,8 @@ mod tests {
             let mut began = 0;
             let mut state = GuardState::TopN;
             for (at, &next) in states.iter().enumerate() {
-                prop_assert!(next != if rollback { GuardState::Warned } else { GuardState::Full });
+                let never = if rollback { GuardState::Warned } else { GuardState::Full };
+                prop_assert_ne!(next, never);
                 if next != state {
                     // A whole window of one state is seen before the next, and the way back takes its time.
                     prop_assert!(at + 1 - began >= window);

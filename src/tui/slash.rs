@@ -132,9 +132,13 @@ mod tests {
 
     #[test]
     fn mistakes_say_what_is_expected() {
-        for (text, word) in
-            [("/file", "PATH"), ("/n 0", "at least 1"), ("/policy kcache:n=0", "at least 1"), ("/guard on", "rollback"), ("/fly", "/help")]
-        {
+        for (text, word) in [
+            ("/file", "PATH"),
+            ("/n 0", "at least 1"),
+            ("/policy kcache:n=0", "at least 1"),
+            ("/guard on", "rollback"),
+            ("/fly", "/help"),
+        ] {
             let error = parse(text).unwrap().unwrap_err();
             assert!(error.contains(word) && !error.contains('\n'), "{error}");
         }
