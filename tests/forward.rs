@@ -359,4 +359,48 @@ proptest! {
             }
         }
     }
+
+    /// A lane with reuse buffers says what one without says, bit for bit, in a batch too, and fetches no more.
+    #[test]
+    fn reuse_buffers_change_nothing(lens in prop::collection::vec(1usize..150, 1..4), n in 1usize..40, buffer in 1usize..90,
+                                    dense in 0usize..2, group: bool, q8: bool, seed: u64) {
+        let model = small();
+        let knobs = Knobs {
+            n,
+            dense,
+            select: if group { Select::Group } else { Select::Head },
+            k: if q8 { Format::Q8 } else { Format::F16 },
+            ..Knobs::EVEN
+        };
+        let mut results = Vec::new();
+        for knobs in [knobs, Knobs { buffer, ..knobs }] {
+            let mut bench = Bench::new(&model, Policy::KCache(knobs));
+            let reading = bench.policy();
+            let mut caches = Vec::new();
+            for (index, &len) in lens.iter().enumerate() {
+                let mut cache = bench.open();
+                let prompt = random_tokens(len, model.shape.vocab, seed ^ index as u64);
+                bench.feed(vec![(&mut cache, &prompt)], Reading::Exact);
+                caches.push(cache);
+            }
+            let (mut logits, mut traffic) = (Vec::new(), Vec::new());
+            for token in [7u32, 11, 7, 13] {
+                let parts = caches.iter_mut().map(|cache| (cache, std::slice::from_ref(&token))).collect();
+                logits.extend(bench.feed(parts, reading));
+                traffic.push(bench.forward.traffic());
+            }
+            bench.lane.check(caches.iter()).unwrap();
+            caches.into_iter().for_each(|cache| bench.lane.close(cache));
+            prop_assert_eq!((bench.lane.device().used(), bench.lane.host().used()), (0, 0));
+            results.push((logits, traffic));
+        }
+        let [(plain, without), (reused, with)] = &results[..] else { panic!("two lanes") };
+        prop_assert!(plain == reused);
+        for (without, with) in without.iter().zip(with) {
+            prop_assert_eq!(without.rows_chosen, with.rows_chosen);
+            prop_assert_eq!(without.rows_fetched, without.rows_chosen);
+            prop_assert!(with.rows_fetched <= with.rows_chosen);
+            prop_assert_eq!(without.host + without.device, with.host + with.device);
+        }
+    }
 }

@@ -37,7 +37,7 @@ fn real() -> Arc<LanguageModel> {
 
 /// A text of some hundred tokens.
 fn prompt(model: &LanguageModel) -> Vec<u32> {
-    let text = include_str!("../README.md").split_whitespace().take(260).collect::<Vec<_>>().join(" ");
+    let text = include_str!("../assets/demo/meetings.md").split_whitespace().take(260).collect::<Vec<_>>().join(" ");
     model.tokenizer.encode(&text)
 }
 
@@ -399,4 +399,39 @@ fn what_a_guard_took_is_given_back_before_anybody_is_set_back() {
     }
     assert!((1..4).all(|session| tokens(&read, session).len() == 60));
     stop(engine, &events);
+}
+
+#[test]
+fn a_session_may_return_and_every_token_is_as_its_guard_says() {
+    let model = tiny();
+    let text = "kcache:n=8,tail=mean,dense=0";
+    let policy: Policy = text.parse().unwrap();
+    let prompt: Vec<u32> = (10..150).collect();
+    let run = |guard| {
+        let (engine, events) = start(&model, text, guard, None);
+        open(&engine, 1);
+        feed(&engine, 1, &prompt, 80);
+        let read = until_finished(&events, 1);
+        stop(engine, &events);
+        read
+    };
+    // A bound that half of the tokens are past, and no patience: the guard changes its mind many times.
+    let off = GuardOptions { probe_every: 1, ..GuardOptions::OFF };
+    let mut found: Vec<f64> = probes(&run(off)).iter().map(|probe| probe.kl).collect();
+    found.sort_by(f64::total_cmp);
+    let kl = found[found.len() / 2];
+    let read = run(GuardOptions { mode: GuardMode::Rollback, kl, kept_mass: 0.0, window: 1, back: 1, ..off });
+    let changes: Vec<(u64, GuardState)> = guards(&read).iter().map(|guarded| (guarded.step, guarded.state)).collect();
+    assert!(changes.iter().any(|(_, state)| *state == GuardState::TopN), "it returns: {changes:?}");
+    for (at, (_, state)) in changes.iter().enumerate() {
+        assert_eq!(*state, if at % 2 == 0 { GuardState::Full } else { GuardState::TopN });
+    }
+    let said = tokens(&read, 1);
+    let logits = say_again(&model, policy, &prompt, &said, |token| {
+        match changes.iter().rev().find(|(step, _)| token.step > *step) {
+            Some((_, GuardState::Full)) => Policy::Kv,
+            _ => policy,
+        }
+    });
+    assert_eq!(logits.iter().map(|logits| argmax(logits)).collect::<Vec<_>>(), ids(&said));
 }

@@ -46,9 +46,11 @@ impl BenchOptions {
     /// Bytes of cache that are held at once, at most.
     pub fn cache_bytes(&self, shape: CacheShape) -> u64 {
         let batch = self.batch.iter().copied().max().unwrap_or(0) as u64;
+        let knobs = self.policies.iter().filter_map(|(_, policy)| policy.knobs());
+        let buffer = knobs.map(|knobs| knobs.buffer).max().unwrap_or(0);
         let at = |ctx: usize| {
             let prompts = batch * shape.kv_bytes(ctx);
-            let decoding = batch * (shape.kv_bytes(ctx + self.steps) + shape.sum_bytes());
+            let decoding = batch * (shape.kv_bytes(ctx + self.steps) + shape.sum_bytes() + shape.buffer_bytes(buffer));
             let prefilling = self.subjects().count() as u64 * (shape.kv_bytes(ctx) + shape.sum_bytes());
             prompts + decoding.max(prefilling)
         };

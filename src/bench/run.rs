@@ -75,6 +75,11 @@ pub struct Run {
     pub host_v_bytes: u64,
     /// V rows that a query head read per token, dense layers counted.
     pub rows_per_head: Option<f64>,
+    /// V rows that a step chose, each of one KV head and counted for every head, or heads that choose together, that
+    /// chose it; 0 where every row is read.
+    pub rows_chosen: u64,
+    /// Those of them that were fetched from host memory: all, without a reuse buffer.
+    pub rows_fetched: u64,
 }
 
 /// One pass over a whole prompt, or over a chunk of it.
@@ -179,6 +184,8 @@ impl Run {
             device_kv_bytes: last.device_kv_bytes,
             host_v_bytes: last.host_v_bytes,
             rows_per_head: last.rows_per_head,
+            rows_chosen: mean(steps().map(|step| step.traffic.rows_chosen as f64)) as u64,
+            rows_fetched: mean(steps().map(|step| step.traffic.rows_fetched as f64)) as u64,
         })
     }
 }
@@ -191,6 +198,12 @@ impl DecodeStep {
 
 fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     quantile(&sorted(values), 0.5)
+}
+
+/// Of at least one value.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (count, sum) = values.fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
+    sum / count
 }
 
 /// Billions of `amount` per second.
@@ -211,7 +224,11 @@ mod tests {
         let part = |share: u64| Duration::from_micros(ms * share);
         let decode = DecodeTimes { scores: part(100), select: part(50), gather: part(50) };
         let times = PassTimes { linear: part(500), decode, prefill: Duration::ZERO, head: part(200) };
-        DecodeStep { total: part(1000), times, traffic: Traffic { device: 3_000_000, host: 1_000_000, probes: 0 } }
+        DecodeStep {
+            total: part(1000),
+            times,
+            traffic: Traffic { device: 3_000_000, host: 1_000_000, ..Traffic::default() },
+        }
     }
 
     #[test]

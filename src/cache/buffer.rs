@@ -60,6 +60,11 @@ impl RowBuffer {
         (capacity * (head_dim * size_of::<f16>() + size_of::<Entry>())) as u64
     }
 
+    /// Bytes that it takes, or will.
+    pub fn bytes(&self) -> u64 {
+        Self::bytes_for(self.capacity, self.head_dim)
+    }
+
     /// Begins a step: rows chosen from now on do not give way to each other.
     pub fn begin(&mut self) {
         self.step += 1;

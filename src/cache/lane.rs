@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::{
     Format, Full, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
     blocks::{Block, BlockId, Blocks},
+    buffer::RowBuffer,
     sequence::{LayerCache, add_row},
     tier::Owner,
 };
@@ -30,6 +31,11 @@ impl CacheShape {
     /// paper's claim is this line with one of the two left out.
     pub fn kv_bytes(&self, tokens: usize) -> u64 {
         2 * (self.layers * tokens.div_ceil(PAGE_TOKENS)) as u64 * self.page_bytes(Format::F16)
+    }
+
+    /// Bytes of one sequence's reuse buffers of so many rows. All layers have them, so that `dense` can be turned.
+    pub fn buffer_bytes(&self, rows: usize) -> u64 {
+        (self.layers * self.kv_heads) as u64 * RowBuffer::bytes_for(rows, self.head_dim)
     }
 
     /// Bytes of one sequence's running sums of V.
@@ -128,6 +134,16 @@ impl LaneCache {
         if self.keeps_sums() { self.shape.sum_bytes() } else { 0 }
     }
 
+    /// Rows of the reuse buffer of each KV head.
+    pub(super) fn buffer_rows(&self) -> usize {
+        self.policy.knobs().map_or(0, |knobs| knobs.buffer)
+    }
+
+    /// Bytes that a resident sequence's reuse buffers take on the device.
+    pub(super) fn buffer_bytes(&self) -> u64 {
+        self.shape.buffer_bytes(self.buffer_rows())
+    }
+
     /// A block as it lies.
     pub(super) fn bytes_of(&self, block: Block) -> BlockBytes {
         let bytes = self.block_bytes(block.place);
@@ -161,7 +177,7 @@ impl LaneCache {
             Some(cap) if bytes > 0 => Some(cap.saturating_sub(fixed) / bytes),
             _ => None,
         };
-        let device = blocks(&self.device, device, workspace + self.sum_bytes());
+        let device = blocks(&self.device, device, workspace + self.sum_bytes() + self.buffer_bytes());
         let host = blocks(&self.host, host, 0);
         let least = device.into_iter().chain(host).min()?;
         Some(usize::try_from(least).unwrap_or(usize::MAX).saturating_mul(PAGE_TOKENS))
@@ -202,9 +218,10 @@ impl LaneCache {
         let own = if sequence.residence == Some(Place::Device) { &[][..] } else { &sequence.blocks[..kept] };
         let on_host = |id: &&BlockId| self.blocks.get(**id).place == Place::Host;
         let returning = own.iter().chain(adopted).filter(on_host).count() as u64;
-        let sums = if sequence.residence == Some(Place::Device) { 0 } else { self.sum_bytes() };
+        let resident = sequence.residence == Some(Place::Device);
+        let besides = if resident { 0 } else { self.sum_bytes() + self.buffer_bytes() };
         let (resident, aside) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
-        let device = sums + (new + returning) * resident.device();
+        let device = besides + (new + returning) * resident.device();
         let host = (new * resident.host()).saturating_sub(returning * (aside.host() - resident.host()));
         (device, host)
     }
@@ -238,7 +255,10 @@ impl LaneCache {
         sequence.len = 0;
         self.trim(sequence);
         match sequence.residence.take() {
-            Some(Place::Device) => self.device.give(Owner::Tail, self.sum_bytes()),
+            Some(Place::Device) => {
+                self.device.give(Owner::Tail, self.sum_bytes());
+                self.drop_buffers(sequence);
+            }
             Some(Place::Host) => self.host.give(Owner::Tail, self.sum_bytes()),
             None => {}
         }
@@ -521,6 +541,31 @@ mod tests {
             lane.close(third);
             assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
         }
+    }
+
+    #[test]
+    fn reuse_buffers_are_booked_while_a_sequence_is_resident() {
+        let (mut plain, mut lane) = (lane("kcache:dense=1"), lane("kcache:dense=1,buffer=100"));
+        let bytes = SHAPE.buffer_bytes(100);
+        assert!(bytes >= 3 * 2 * 100 * 64 * 2);
+        let (first, mut second) = (filled(&mut plain, 100), filled(&mut lane, 100));
+        assert_eq!(lane.device().used(), plain.device().used() + bytes);
+        assert_eq!(second.buffers(2).len(), 2);
+        lane.check([&second].into_iter()).unwrap();
+        lane.set_aside(&mut second).unwrap();
+        plain.close(first);
+        assert_eq!((lane.device().used(), second.buffers(2).len()), (0, 0));
+        lane.check([&second].into_iter()).unwrap();
+        let back = lane.growth(&second, 0).0;
+        lane.device.set_cap(Some(back - 1));
+        lane.grow(&mut second, 0).unwrap_err();
+        lane.check([&second].into_iter()).unwrap();
+        lane.device.set_cap(Some(back));
+        assert_eq!(lane.most_tokens(0), Some(128));
+        lane.grow(&mut second, 0).unwrap();
+        lane.check([&second].into_iter()).unwrap();
+        lane.close(second);
+        assert_eq!((lane.device().used(), lane.host().used()), (0, 0));
     }
 
     #[test]

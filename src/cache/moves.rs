@@ -68,6 +68,8 @@ impl LaneCache {
         }
         self.device.give(Owner::Tail, self.sum_bytes());
         self.host.take(Owner::Tail, self.sum_bytes())?;
+        // They hold nothing that is not in the pages too.
+        self.drop_buffers(sequence);
         sequence.residence = Some(Place::Host);
         // Pages that others share are lowered where the host still has room for them.
         self.lower(sequence);
@@ -130,6 +132,8 @@ impl LaneCache {
             return Ok(());
         }
         self.device.take(Owner::Tail, self.sum_bytes())?;
+        self.device.take(Owner::V, self.buffer_bytes())?;
+        sequence.make_buffers(self.buffer_rows());
         match sequence.residence {
             Some(_) => self.host.give(Owner::Tail, self.sum_bytes()),
             None if self.keeps_sums() => {
@@ -146,6 +150,12 @@ impl LaneCache {
         }
         sequence.residence = Some(Place::Device);
         Ok(())
+    }
+
+    /// A sequence that was resident gives its reuse buffers back.
+    pub(super) fn drop_buffers(&mut self, sequence: &mut SequenceCache) {
+        sequence.make_buffers(0);
+        self.device.give(Owner::V, self.buffer_bytes());
     }
 
     pub(super) fn book(&mut self, place: Place) -> Result<(), Full> {

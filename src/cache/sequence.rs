@@ -1,6 +1,9 @@
-//! The cached keys and values of one sequence: a list of pages per layer for K and for V, and V's running sums.
+//! The cached keys and values of one sequence: a list of pages per layer for K and for V, V's running sums, and reuse
+//! buffers where the policy has them.
 
-use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place, blocks::BlockId};
+use std::sync::Mutex;
+
+use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place, RowBuffer, blocks::BlockId};
 use crate::kernels::q8::BLOCK;
 
 /// Keys and values of one sequence in one lane. Made, grown and given back by the lane's [`LaneCache`].
@@ -30,12 +33,15 @@ pub(super) struct LayerCache {
     pub(super) v: Vec<Page>,
     /// Sum of all V rows, `[kv_heads, head_dim]`; empty in a lane that never needs it, and where nothing is held.
     pub(super) v_sum: Vec<f32>,
+    /// A reuse buffer for every KV head, each used by one task of a step; none without the policy's key, and while the
+    /// sequence is not resident.
+    pub(super) buffers: Vec<Mutex<RowBuffer>>,
 }
 
 impl SequenceCache {
     pub(super) fn vacant(lane: &LaneCache) -> Self {
         let shape = lane.shape();
-        let layer = |_| LayerCache { k: Vec::new(), v: Vec::new(), v_sum: Vec::new() };
+        let layer = |_| LayerCache { k: Vec::new(), v: Vec::new(), v_sum: Vec::new(), buffers: Vec::new() };
         Self {
             layers: (0..shape.layers).map(layer).collect(),
             blocks: Vec::new(),
@@ -115,12 +121,31 @@ impl SequenceCache {
         &self.layers[layer].v_sum
     }
 
+    /// The reuse buffers of a layer, one for every KV head; none in a lane without.
+    pub fn buffers(&self, layer: usize) -> &[Mutex<RowBuffer>] {
+        &self.layers[layer].buffers
+    }
+
+    /// New and empty reuse buffers of so many rows, or none.
+    pub(super) fn make_buffers(&mut self, rows: usize) {
+        let (count, head_dim) = (if rows > 0 { self.kv_heads } else { 0 }, self.head_dim);
+        for layer in &mut self.layers {
+            layer.buffers = (0..count).map(|_| Mutex::new(RowBuffer::new(rows, head_dim))).collect();
+        }
+    }
+
+    /// Bytes of its reuse buffers.
+    pub(super) fn buffer_bytes(&self) -> u64 {
+        let buffers = self.layers.iter().flat_map(|layer| &layer.buffers);
+        buffers.map(|buffer| buffer.lock().map_or(0, |buffer| buffer.bytes())).sum()
+    }
+
     /// Writes one token's row of a layer: `k` and `v` are `[kv_heads, head_dim]`. The capacity must have been grown
     /// before. The token counts as cached once every layer has it and [`SequenceCache::advance`] was called.
     pub fn write(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
         let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
         assert!(page < self.blocks.len(), "pages were grown before the step");
-        let LayerCache { k: k_pages, v: v_pages, v_sum } = &mut self.layers[layer];
+        let LayerCache { k: k_pages, v: v_pages, v_sum, .. } = &mut self.layers[layer];
         if page == k_pages.len() {
             k_pages.push(Page::new(self.formats[0], self.kv_heads, self.head_dim));
             v_pages.push(Page::new(self.formats[1], self.kv_heads, self.head_dim));

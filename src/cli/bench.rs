@@ -173,6 +173,9 @@ fn rows(runs: &[Run]) -> Vec<Vec<String>> {
     table.figure("  other", "ms", 2, |run| Some(run.other_ms));
     table.figure("attention reads", "GB/s", 2, |run| run.attention_gb_s);
     table.figure("rows per head", "", 1, |run| run.rows_per_head);
+    let chosen = |run: &Run, rows: u64| (run.rows_chosen > 0).then_some(rows as f64);
+    table.figure("rows chosen", "/step", 0, |run| chosen(run, run.rows_chosen));
+    table.figure("  fetched from the host", "/step", 0, |run| chosen(run, run.rows_fetched));
     let mib = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
     table.figure("read, device", "MiB/step", 2, |run| mib(run.device_read_bytes));
     table.figure("read, host V", "MiB/step", 2, |run| mib(run.host_v_read_bytes));

@@ -251,6 +251,13 @@ pub struct Step {
     /// Decoded tokens that were probed in this step; the stages contain what that took.
     #[serde(default)]
     pub probes: usize,
+    /// V rows that decoded tokens chose, each of one KV head, counted for every head, or heads that choose together, that
+    /// chose it.
+    #[serde(default)]
+    pub rows_chosen: u64,
+    /// Those of them that were fetched from the host tier: all, without a reuse buffer.
+    #[serde(default)]
+    pub rows_fetched: u64,
     /// Bytes of K and V that the probes read, from both tiers, not counted in the others.
     #[serde(default)]
     pub probe_read_bytes: u64,

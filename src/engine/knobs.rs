@@ -15,7 +15,7 @@ impl Worker {
         };
         let Some(index) = self.lanes.iter().position(|state| state.lane == lane) else { return };
         if let (Policy::KCache(old), Policy::KCache(new)) = (self.lanes[index].cache.policy(), policy)
-            && old.k == new.k
+            && Policy::KCache(old).turns_into(&policy)
         {
             let fits = |worker: &Self| worker.lanes[index].cache.knobs_fit(new);
             // Where it does not fit after all, turning it says so.
@@ -25,7 +25,7 @@ impl Worker {
         let step = state.steps + 1;
         let sequences = self.sessions.values_mut().filter_map(|session| session.sequence_mut(lane));
         let change = match (state.cache.policy(), policy) {
-            (Policy::KCache(old), Policy::KCache(new)) if old != new && old.k == new.k => {
+            (Policy::KCache(old), Policy::KCache(new)) if old != new && Policy::KCache(old).turns_into(&policy) => {
                 match state.cache.set_knobs(new, sequences.map(|sequence| &mut sequence.cache)) {
                     Ok(()) => change(&old, &new),
                     Err(full) => return self.error(Some(lane), None, format!("the policy stays as it was: {full}")),

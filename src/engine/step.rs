@@ -82,6 +82,8 @@ impl Worker {
             device_read_bytes: 0,
             probes: 0,
             probe_read_bytes: 0,
+            rows_chosen: 0,
+            rows_fetched: 0,
         }));
         self.publish(outcomes, failures);
         true
@@ -188,6 +190,8 @@ impl Worker {
             device_read_bytes: traffic.device,
             probes: findings.probes.len(),
             probe_read_bytes: traffic.probes,
+            rows_chosen: traffic.rows_chosen,
+            rows_fetched: traffic.rows_fetched,
         }));
         findings.probes.into_iter().for_each(|probe| self.publisher.publish(EventKind::Probe(probe)));
         findings.verdicts.into_iter().for_each(|verdict| self.publisher.publish(EventKind::Guard(verdict)));

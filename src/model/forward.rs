@@ -337,6 +337,8 @@ impl Forward {
                 len: span.cache.len() + 1,
                 rows: Rows::of(policy, layer),
                 v_sum,
+                // A buffer keeps what the answer itself has chosen.
+                buffers: &[],
             })
             .collect();
         let out = &mut self.attended[first * q_width..];
@@ -441,6 +443,8 @@ fn policy_reads<'a>(
                 len: span.cache.len() + offset + 1,
                 rows,
                 v_sum: &v_sums[row * kv_width..][..kv_width],
+                // Several rows at once would come to the same buffer in any order.
+                buffers: if span.tokens.len() == 1 { span.cache.buffers(layer) } else { &[] },
             });
         }
     }
@@ -457,15 +461,20 @@ fn count_v_reads(layer: usize, spans: &[Span], shape: &HeadShape, decoded: &Deco
         }
         for offset in 0..span.tokens.len() {
             let len = span.cache.len() + offset + 1;
-            let rows = decoded.fetched(row).unwrap_or(len * shape.kv_heads);
+            let chosen = decoded.choosing(row).map(|lists| lists.map(<[u32]>::len).sum());
+            let rows = chosen.unwrap_or(len * shape.kv_heads);
             let near = match span.cache.v_place(layer) {
                 Place::Device => rows,
                 Place::Host if span.cache.any_lifted() => lifted_rows(span.cache, len, row, shape, decoded),
-                Place::Host => 0,
+                Place::Host => rows - decoded.fetched(row).unwrap_or(rows),
             };
             let row_bytes = span.cache.v(layer)[0].row_bytes();
             traffic.device += near as u64 * row_bytes;
             traffic.host += (rows - near) as u64 * row_bytes;
+            if chosen.is_some() {
+                traffic.rows_chosen += rows as u64;
+                traffic.rows_fetched += (rows - near) as u64;
+            }
             row += 1;
         }
     }

@@ -143,6 +143,8 @@ impl Script {
             device_read_bytes: KV_BYTES / 2 * context as u64,
             probes: 0,
             probe_read_bytes: 0,
+            rows_chosen: 0,
+            rows_fetched: 0,
         }));
     }
 

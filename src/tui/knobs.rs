@@ -61,7 +61,7 @@ pub fn set(state: &mut State, mut knobs: Knobs) -> Vec<Command> {
         return Vec::new();
     }
     if let Some(now) = state.policy().filter(|now| !now.turns_into(&policy)) {
-        state.toast(format!("a lane keeps how it stores keys: {now} cannot become {policy}"), true);
+        state.toast(format!("a lane keeps how it stores keys and rows: {now} cannot become {policy}"), true);
         return Vec::new();
     }
     if state.stopped.is_some() {

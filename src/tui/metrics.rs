@@ -303,6 +303,8 @@ mod tests {
             device_read_bytes: 1,
             probes: 0,
             probe_read_bytes: 0,
+            rows_chosen: 0,
+            rows_fetched: 0,
         }
     }
 
