@@ -96,7 +96,7 @@ fn bench_decode(bencher: Bencher<'_, '_>, pool: &Pool, [k, v]: [Format; 2], len:
     let bytes = [k, v].map(|format| len as u64 * SHAPE.kv_heads as u64 * format.row_bytes(SHAPE.head_dim));
     bencher.counter(BytesCount::new(bytes[0] + bytes[1])).bench_local(|| {
         let (k, v) = turn.next().expect("endless");
-        let row = DecodeRow { q: &q, k, v, len, rows, v_sum: &v_sum };
+        let row = DecodeRow { q: &q, k, v, len, rows, v_sum: &v_sum, buffers: &[] };
         decode(pool, &SHAPE, &[row], &mut scratch, &mut out, &mut times);
         calls += 1;
     });

@@ -278,4 +278,129 @@ proptest! {
         }
         prop_assert!(at_once == single);
     }
+
+    /// A probe is told what the other policy finds after the same cached tokens, bit for bit, and leaves no trace: in a
+    /// batch, beside a prompt, for rows that are chosen and for those that are all read.
+    #[test]
+    fn a_probe_equals_the_other_policy_alone_and_leaves_no_trace(
+        lens in prop::collection::vec(1usize..150, 1..4), n in 1usize..40, dense in 0usize..2, tail in 0usize..3,
+        group: bool, q8: bool, full: bool, probed in prop::collection::vec(any::<bool>(), 4), seed: u64,
+    ) {
+        let model = small();
+        let knobs = Knobs {
+            n,
+            dense,
+            tail: [Tail::None, Tail::Renorm, Tail::Mean][tail],
+            select: if group { Select::Group } else { Select::Head },
+            k: if q8 { Format::Q8 } else { Format::F16 },
+            ..Knobs::EVEN
+        };
+        let policy = Policy::KCache(knobs);
+        let (read, asked) = if full { (Policy::Kv, policy) } else { (policy, Policy::Kv) };
+        let mut bench = Bench::new(&model, policy);
+        let mut caches = Vec::new();
+        for (index, &len) in lens.iter().enumerate() {
+            let mut cache = bench.open();
+            let prompt = random_tokens(len, model.shape.vocab, seed ^ index as u64);
+            bench.feed(vec![(&mut cache, &prompt)], Reading::Exact);
+            caches.push(cache);
+        }
+        let prompt = random_tokens(20, model.shape.vocab, !seed);
+        for token in [7u32, 11] {
+            let mut expected = Vec::new();
+            let mut asked_alone = Vec::new();
+            let mut plain = Vec::new();
+            for (cache, &probed) in caches.iter().zip(&probed) {
+                let mut copy = bench.lane.fork(cache).unwrap();
+                expected.extend(bench.feed(vec![(&mut copy, &[token])], Reading::Policy(read)));
+                plain.push((copy, bench.forward.kept_mass(0)));
+                if probed {
+                    let mut copy = bench.lane.fork(cache).unwrap();
+                    asked_alone.extend(bench.feed(vec![(&mut copy, &[token])], Reading::Policy(asked)));
+                    asked_alone.push(vec![bench.forward.kept_mass(0).unwrap_or(1.0)]);
+                    bench.lane.close(copy);
+                }
+            }
+            let mut other = bench.open();
+            bench.lane.grow(&mut other, prompt.len()).unwrap();
+            for cache in &mut caches {
+                bench.lane.grow(cache, 1).unwrap();
+            }
+            let tokens = [token];
+            let mut spans: Vec<Span> = caches.iter_mut().zip(&probed).map(|(cache, &probed)| Span {
+                tokens: &tokens,
+                cache,
+                copies: Vec::new(),
+                reading: if probed { Reading::Probed(read, asked) } else { Reading::Policy(read) },
+                logits: LogitRows::Last,
+            }).collect();
+            let (cache, copies, logits) = (&mut other, Vec::new(), LogitRows::None);
+            spans.push(Span { tokens: &prompt, cache, copies, reading: Reading::Exact, logits });
+            bench.forward.run(&model, &bench.pool, &mut spans, &mut bench.hits);
+            drop(spans);
+            bench.lane.close(other);
+            let rows = |logits: &[f32]| logits.chunks_exact(model.shape.vocab).map(<[f32]>::to_vec).collect::<Vec<_>>();
+            prop_assert!(rows(bench.forward.logits()) == expected);
+            let mut found = Vec::new();
+            for (at, logits) in rows(bench.forward.probe_logits()).into_iter().enumerate() {
+                found.push(logits);
+                found.push(vec![bench.forward.probe_kept_mass(at).unwrap_or(1.0)]);
+            }
+            prop_assert!(found == asked_alone);
+            for (row, (cache, (copy, kept))) in caches.iter().zip(plain).enumerate() {
+                prop_assert_eq!(bench.forward.kept_mass(row), kept);
+                for layer in 0..model.shape.layers {
+                    prop_assert!(cache.v_sum(layer) == copy.v_sum(layer));
+                    for (ours, theirs) in cache.k(layer).iter().zip(copy.k(layer)).chain(cache.v(layer).iter().zip(copy.v(layer))) {
+                        prop_assert!((0..model.shape.kv_heads).all(|head| ours.rows(head, 0, 64) == theirs.rows(head, 0, 64)));
+                    }
+                }
+                bench.lane.close(copy);
+            }
+        }
+    }
+
+    /// A lane with reuse buffers says what one without says, bit for bit, in a batch too, and fetches no more.
+    #[test]
+    fn reuse_buffers_change_nothing(lens in prop::collection::vec(1usize..150, 1..4), n in 1usize..40, buffer in 1usize..90,
+                                    dense in 0usize..2, group: bool, q8: bool, seed: u64) {
+        let model = small();
+        let knobs = Knobs {
+            n,
+            dense,
+            select: if group { Select::Group } else { Select::Head },
+            k: if q8 { Format::Q8 } else { Format::F16 },
+            ..Knobs::EVEN
+        };
+        let mut results = Vec::new();
+        for knobs in [knobs, Knobs { buffer, ..knobs }] {
+            let mut bench = Bench::new(&model, Policy::KCache(knobs));
+            let reading = bench.policy();
+            let mut caches = Vec::new();
+            for (index, &len) in lens.iter().enumerate() {
+                let mut cache = bench.open();
+                let prompt = random_tokens(len, model.shape.vocab, seed ^ index as u64);
+                bench.feed(vec![(&mut cache, &prompt)], Reading::Exact);
+                caches.push(cache);
+            }
+            let (mut logits, mut traffic) = (Vec::new(), Vec::new());
+            for token in [7u32, 11, 7, 13] {
+                let parts = caches.iter_mut().map(|cache| (cache, std::slice::from_ref(&token))).collect();
+                logits.extend(bench.feed(parts, reading));
+                traffic.push(bench.forward.traffic());
+            }
+            bench.lane.check(caches.iter()).unwrap();
+            caches.into_iter().for_each(|cache| bench.lane.close(cache));
+            prop_assert_eq!((bench.lane.device().used(), bench.lane.host().used()), (0, 0));
+            results.push((logits, traffic));
+        }
+        let [(plain, without), (reused, with)] = &results[..] else { panic!("two lanes") };
+        prop_assert!(plain == reused);
+        for (without, with) in without.iter().zip(with) {
+            prop_assert_eq!(without.rows_chosen, with.rows_chosen);
+            prop_assert_eq!(without.rows_fetched, without.rows_chosen);
+            prop_assert!(with.rows_fetched <= with.rows_chosen);
+            prop_assert_eq!(without.host + without.device, with.host + with.device);
+        }
+    }
 }

@@ -7,7 +7,10 @@
 //! sequences in the batch.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,9 +19,10 @@ use super::{
     head::{self, HeadState, Pieces, Workspace},
     locals::Locals,
     piece::{Layout, Scoring, piece_len},
+    reuse,
 };
 use crate::{
-    cache::{Format, PAGE_TOKENS, Page, Select, Tail},
+    cache::{Format, PAGE_TOKENS, Page, RowBuffer, Select, Tail},
     kernels::{Pool, q8},
 };
 
@@ -37,6 +41,8 @@ pub struct DecodeRow<'a> {
     pub rows: Rows<'a>,
     /// Sum of V over all positions, `[kv_heads·head_dim]`; may be empty where the tail is not [`Tail::Mean`].
     pub v_sum: &'a [f32],
+    /// Reuse buffers of chosen rows, one for every KV head, used by nobody else during the call; or none.
+    pub buffers: &'a [Mutex<RowBuffer>],
 }
 
 /// Wall time of the stages; [`decode`] adds to it. Where stages follow each other within a task, a pass's wall time is
@@ -113,16 +119,25 @@ impl DecodeScratch {
         Some(&self.states[row * self.heads + head].selected)
     }
 
-    /// The V rows that were fetched for `row`, one KV head's row each; heads that choose together fetch once. `None`
-    /// where `row` read every row.
+    /// The V rows that were fetched for `row`, one KV head's row each; heads that choose together fetch once, and what a
+    /// reuse buffer held is not fetched. `None` where `row` read every row.
     pub fn fetched(&self, row: usize) -> Option<usize> {
+        Some(self.states(row)?.map(|state| state.fetched).sum())
+    }
+
+    /// The positions that `row` chose, a list for every query head or for those that choose together. `None` where it
+    /// read every row.
+    pub fn choosing(&self, row: usize) -> Option<impl Iterator<Item = &[u32]>> {
+        Some(self.states(row)?.map(|state| &state.selected[..]))
+    }
+
+    fn states(&self, row: usize) -> Option<impl Iterator<Item = &HeadState>> {
         let step = match (*self.whole.get(row)?, self.selects[row]) {
             (true, _) => return None,
             (false, Select::Head) => 1,
             (false, Select::Group) => self.group,
         };
-        let states = self.states[row * self.heads..][..self.heads].iter().step_by(step);
-        Some(states.map(|state| state.selected.len()).sum())
+        Some(self.states[row * self.heads..][..self.heads].iter().step_by(step))
     }
 
     /// Lays out the tasks of a call and makes room for their results.
@@ -146,7 +161,8 @@ impl DecodeScratch {
             assert!(!mean || input.v_sum.len() == shape.kv_heads * head_dim, "the mean tail needs the sum of V");
             self.whole.push(rule == Rows::All);
             self.selects.push(if let Rows::Top { select, .. } = rule { select } else { Select::Group });
-            let together = head::together(rule, group);
+            // Heads that share a buffer use it one after the other.
+            let together = if input.buffers.is_empty() { head::together(rule, group) } else { group };
             let piece = self.pieces.len();
             self.pieces.extend((0..input.len).step_by(piece_len(input.len)).map(|start| Piece { row, start }));
             for first in (0..shape.heads).step_by(together) {
@@ -242,11 +258,20 @@ pub fn decode(
             return;
         };
         locals.with(|work| {
-            head::choose(pieces, first, (n, select), states, work);
-            let chosen = second_pass.add(0, began);
-            let lean = if lean.is_empty() { lean } else { &lean[first..first + states.len()] };
-            head::attend(shape, input, (tail, lean), first / group, states, work, out);
-            second_pass.add(1, chosen);
+            let together = head::together(input.rows.over(input.len), group);
+            let parts = states.chunks_mut(together).zip(out.chunks_mut(together * head_dim));
+            let (mut first, mut began) = (first, began);
+            if let Some(buffer) = input.buffers.get(first / group) {
+                reuse::lock(buffer).begin();
+            }
+            for (states, out) in parts {
+                head::choose(pieces, first, (n, select), states, work);
+                let chosen = second_pass.add(0, began);
+                let lean = if lean.is_empty() { lean } else { &lean[first..first + states.len()] };
+                head::attend(shape, input, (tail, lean), first / group, states, work, out);
+                began = second_pass.add(1, chosen);
+                first += states.len();
+            }
         });
     });
     kept.clear();

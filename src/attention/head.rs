@@ -5,6 +5,7 @@ use super::{
     Count, DecodeRow, HeadShape, Rows,
     gather::Gathered,
     piece::{HeadPiece, Layout, PIECE, piece_len},
+    reuse::Reused,
     select::{Selector, Stretch},
 };
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
 pub(super) struct HeadState {
     /// Chosen positions, ascending; of heads that choose together they stand at the first.
     pub selected: Vec<u32>,
+    /// Those of them that no reuse buffer held.
+    pub fetched: usize,
     /// The share of the softmax that they hold.
     pub kept: f32,
     /// The largest score, and the sum of exponentials relative to it.
@@ -34,6 +37,7 @@ pub(super) struct HeadState {
 #[derive(Debug, Default)]
 pub(super) struct Workspace {
     pub gathered: Gathered,
+    pub reused: Reused,
     /// Weights of a piece of the first pass.
     pub weights: Vec<f32>,
     selector: Selector,
@@ -139,8 +143,16 @@ pub(super) fn attend(
         let rows = states[0].selected.len();
         states.iter_mut().zip(lean).for_each(|(state, &lean)| state.lean(lean, rows));
     }
+    let weights = |head: usize| &states[head].chosen[..];
+    let fetched = match row.buffers.get(kv_head) {
+        None => {
+            work.gathered.add(row.v, kv_head, &states[0].selected, shape.head_dim, weights, out);
+            states[0].selected.len()
+        }
+        Some(buffer) => work.reused.add(buffer, (row.v, kv_head), &states[0].selected, shape.head_dim, weights, out),
+    };
+    states[0].fetched = fetched;
     let states = &*states;
-    work.gathered.add(row.v, kv_head, &states[0].selected, shape.head_dim, |head| &states[head].chosen, out);
     for (head, (state, out)) in states.iter().zip(out.chunks_exact_mut(shape.head_dim)).enumerate() {
         let factor = match tail {
             // A head whose group chose only rows without weight for it has nothing to divide.

@@ -8,6 +8,7 @@ mod locals;
 mod piece;
 mod prefill;
 pub mod reference;
+mod reuse;
 mod rule;
 mod select;
 mod shape;

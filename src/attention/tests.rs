@@ -1,12 +1,12 @@
 //! Attention against its reference, and against itself: other batches, chunks and thread counts.
 
-use std::sync::LazyLock;
+use std::sync::{LazyLock, Mutex};
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    cache::{Format, PAGE_TOKENS, Page, Select, Tail},
+    cache::{Format, PAGE_TOKENS, Page, RowBuffer, Select, Tail},
     kernels::Pool,
 };
 
@@ -71,7 +71,7 @@ impl Sequence {
     fn row<'a>(&'a self, shape: &HeadShape, rows: Rows<'a>) -> DecodeRow<'a> {
         let width = shape.heads * shape.head_dim;
         let q = &self.q[(self.len - 1) * width..];
-        DecodeRow { q, k: &self.k, v: &self.v, len: self.len, rows, v_sum: &self.v_sum }
+        DecodeRow { q, k: &self.k, v: &self.v, len: self.len, rows, v_sum: &self.v_sum, buffers: &[] }
     }
 
     fn span(&self, shape: &HeadShape, start: usize, end: usize) -> PrefillSpan<'_> {
@@ -302,5 +302,47 @@ fn strange_scores_give_numbers() {
                 assert!(out.iter().all(|value| value.is_finite()), "{len} {key} {q}");
             }
         }
+    }
+}
+
+proptest! {
+    /// Over a run of steps, chosen rows that come from reuse buffers give the bits that the pages give; what is fetched
+    /// depends on nothing but the steps.
+    #[test]
+    fn a_reuse_buffer_changes_no_bit(
+        shape in shapes(), k in prop_oneof![Just(Format::F16), Just(Format::Q8)], len in lengths(), rule in rules(),
+        capacity in prop_oneof![1usize..20, 1usize..300], steps in 1usize..6, seed: u64, whole: bool,
+    ) {
+        let steps = steps.min(len);
+        let sequence = Sequence::new(&shape, [k, Format::F16], len, seed, whole);
+        fn at<'a>(row: DecodeRow<'a>, q: &'a [f32], len: usize, buffers: &'a [Mutex<RowBuffer>]) -> DecodeRow<'a> {
+            DecodeRow { q: &q[(len - 1) * row.q.len()..][..row.q.len()], len, buffers, ..row }
+        }
+        let (row, q) = (sequence.row(&shape, rule), &sequence.q);
+        let mut fetched = Vec::new();
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            let new = || Mutex::new(RowBuffer::new(capacity, shape.head_dim));
+            let buffers: Vec<Mutex<RowBuffer>> = (0..shape.kv_heads).map(|_| new()).collect();
+            let mut found = Vec::new();
+            for len in len + 1 - steps..=len {
+                let (plain, plain_scratch) = decoded(&pool, &shape, &[at(row, q, len, &[])]);
+                let (reused, scratch) = decoded(&pool, &shape, &[at(row, q, len, &buffers)]);
+                prop_assert_eq!(bits(&reused), bits(&plain));
+                prop_assert_eq!(scratch.kept_mass(0), plain_scratch.kept_mass(0));
+                for head in 0..shape.heads {
+                    prop_assert_eq!(scratch.selected(0, head), plain_scratch.selected(0, head));
+                }
+                prop_assert!(scratch.fetched(0) <= plain_scratch.fetched(0));
+                found.push(scratch.fetched(0));
+            }
+            // The same step once more has all it wants, if that fits.
+            let (_, scratch) = decoded(&pool, &shape, &[at(row, q, len, &buffers)]);
+            if capacity >= len {
+                prop_assert!(scratch.fetched(0).unwrap_or(0) == 0);
+            }
+            fetched.push(found);
+        }
+        prop_assert_eq!(&fetched[0], &fetched[1]);
     }
 }

@@ -301,6 +301,7 @@ impl Trial<'_> {
             lanes: vec![lane],
             queue: requests,
             share_prefixes: false,
+            ..EngineOptions::default()
         };
         let (engine, events) = Engine::start(Arc::clone(self.model), options)?;
         let turn = Turn { max_tokens: self.options.generate, ignore_eos: true, ..Turn::default() };

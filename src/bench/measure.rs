@@ -15,6 +15,7 @@ use crate::{
     kernels::{Linear, Pool},
     model::{Forward, LanguageModel, LogitRows, Reading, Span},
     progress::Progress,
+    quality::compare_logits,
 };
 
 /// Short prompts are computed several times, until about so many tokens were measured.
@@ -37,16 +38,20 @@ pub struct BenchOptions {
     pub rounds: usize,
     /// Prompt tokens computed in one pass.
     pub prefill_chunk: usize,
+    /// Measures every policy that chooses rows once more with a probe at every position that this divides; 0 for not.
+    pub probe_every: usize,
 }
 
 impl BenchOptions {
     /// Bytes of cache that are held at once, at most.
     pub fn cache_bytes(&self, shape: CacheShape) -> u64 {
         let batch = self.batch.iter().copied().max().unwrap_or(0) as u64;
+        let knobs = self.policies.iter().filter_map(|(_, policy)| policy.knobs());
+        let buffer = knobs.map(|knobs| knobs.buffer).max().unwrap_or(0);
         let at = |ctx: usize| {
             let prompts = batch * shape.kv_bytes(ctx);
-            let decoding = batch * (shape.kv_bytes(ctx + self.steps) + shape.sum_bytes());
-            let prefilling = self.policies.len() as u64 * (shape.kv_bytes(ctx) + shape.sum_bytes());
+            let decoding = batch * (shape.kv_bytes(ctx + self.steps) + shape.sum_bytes() + shape.buffer_bytes(buffer));
+            let prefilling = self.subjects().count() as u64 * (shape.kv_bytes(ctx) + shape.sum_bytes());
             prompts + decoding.max(prefilling)
         };
         self.ctx.iter().map(|&ctx| at(ctx)).max().unwrap_or(0)
@@ -61,9 +66,18 @@ impl BenchOptions {
         self.steps.min(WARM_UP_STEPS)
     }
 
+    /// What is measured in turns: policies with their spelling, and how often each is probed.
+    fn subjects(&self) -> impl Iterator<Item = (&str, Policy, usize)> {
+        let probed = |policy: &Policy| (self.probe_every > 0 && policy.knobs().is_some()).then_some(self.probe_every);
+        let policies = self.policies.iter();
+        policies.flat_map(move |(spelling, policy)| {
+            [Some(0), probed(policy)].into_iter().flatten().map(move |every| (spelling.as_str(), *policy, every))
+        })
+    }
+
     /// Forward passes in all.
     fn passes(&self) -> usize {
-        let policies = self.policies.len();
+        let policies = self.subjects().count();
         let largest = self.batch.iter().copied().max().unwrap_or(0);
         let at = |ctx: usize| {
             let chunks = ctx.div_ceil(self.prefill_chunk);
@@ -132,12 +146,12 @@ pub fn bench(
     let total = options.passes();
     let mut bench = Bench { model, pool, options, forward: Forward::new(), progress, done: 0, total };
     let mut contenders: Vec<Contender> = options
-        .policies
-        .iter()
-        .map(|(spelling, policy)| Contender {
+        .subjects()
+        .map(|(spelling, policy, probe_every)| Contender {
             spelling,
-            policy: *policy,
-            lane: LaneCache::new(model.cache_shape(), *policy, None, None),
+            policy,
+            probe_every,
+            lane: LaneCache::new(model.cache_shape(), policy, None, None),
         })
         .collect();
     let largest = options.batch.iter().copied().max().unwrap_or(1);
@@ -155,6 +169,7 @@ pub fn bench(
             for ((contender, passes), rounds) in contenders.iter().zip(&passes).zip(&rounds) {
                 let subject = Subject {
                     policy: contender.spelling,
+                    probe_every: contender.probe_every,
                     ctx,
                     batch,
                     threads: pool.threads(),
@@ -171,6 +186,7 @@ pub fn bench(
 struct Contender<'a> {
     spelling: &'a str,
     policy: Policy,
+    probe_every: usize,
     lane: LaneCache,
 }
 
@@ -301,7 +317,9 @@ impl Bench<'_> {
         steps: usize,
         what: &str,
     ) -> Result<DecodeRound, BenchError> {
-        let Contender { policy, lane, .. } = contender;
+        let Contender { policy, probe_every, lane, .. } = contender;
+        let vocab = self.model.shape.vocab;
+        let mut weights = Vec::new();
         let mut caches = Vec::new();
         for prompt in ready {
             let mut cache = lane.fork(&prompt.cache)?;
@@ -313,7 +331,8 @@ impl Bench<'_> {
         let mut measured = Vec::with_capacity(steps);
         for _ in 0..steps {
             let started = Instant::now();
-            let reading = Reading::Policy(*policy);
+            let probed = *probe_every > 0 && caches[0].len().is_multiple_of(*probe_every);
+            let reading = if probed { Reading::Probed(*policy, Policy::Kv) } else { Reading::Policy(*policy) };
             let mut spans: Vec<Span> = caches
                 .iter_mut()
                 .zip(&tokens)
@@ -327,8 +346,13 @@ impl Bench<'_> {
                 .collect();
             self.forward.run(self.model, self.pool, &mut spans, &mut hits);
             drop(spans);
-            for (token, logits) in tokens.iter_mut().zip(self.forward.logits().chunks_exact(self.model.shape.vocab)) {
+            let logits = || self.forward.logits().chunks_exact(vocab);
+            for (token, logits) in tokens.iter_mut().zip(logits()) {
                 *token = [argmax(logits)];
+            }
+            // What an engine makes of it is part of the cost.
+            for (exact, logits) in self.forward.probe_logits().chunks_exact(vocab).zip(logits()) {
+                compare_logits(exact, logits, &mut weights);
             }
             let (total, times, traffic) = (started.elapsed(), self.forward.times(), self.forward.traffic());
             measured.push(DecodeStep { total, times, traffic });

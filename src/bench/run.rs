@@ -13,6 +13,8 @@ use crate::model::{PassTimes, Traffic};
 pub struct Run {
     /// The policy, as it was spelled.
     pub policy: String,
+    /// A token was probed at every position that this divides; 0 for never.
+    pub probe_every: usize,
     /// Tokens of each prompt.
     pub ctx: usize,
     /// Sequences that decode together.
@@ -73,6 +75,11 @@ pub struct Run {
     pub host_v_bytes: u64,
     /// V rows that a query head read per token, dense layers counted.
     pub rows_per_head: Option<f64>,
+    /// V rows that a step chose, each of one KV head and counted for every head, or heads that choose together, that
+    /// chose it; 0 where every row is read.
+    pub rows_chosen: u64,
+    /// Those of them that were fetched from host memory: all, without a reuse buffer.
+    pub rows_fetched: u64,
 }
 
 /// One pass over a whole prompt, or over a chunk of it.
@@ -117,6 +124,7 @@ pub(super) struct DecodeRound {
 #[derive(Debug, Clone)]
 pub(super) struct Subject<'a> {
     pub policy: &'a str,
+    pub probe_every: usize,
     pub ctx: usize,
     pub batch: usize,
     pub threads: usize,
@@ -127,7 +135,7 @@ pub(super) struct Subject<'a> {
 impl Run {
     /// From at least one pass and one round of at least one step.
     pub(super) fn summarise(subject: Subject<'_>, passes: &[PrefillPass], rounds: &[DecodeRound]) -> Option<Self> {
-        let Subject { policy, ctx, batch, threads, flop_per_token } = subject;
+        let Subject { policy, probe_every, ctx, batch, threads, flop_per_token } = subject;
         let tokens = ctx as f64;
         let prefill = Spread::of(passes.iter().map(|pass| tokens / pass.total.as_secs_f64()))?;
         let prefill_linear_ms = median(passes.iter().map(|pass| ms(pass.linear)))?;
@@ -145,6 +153,7 @@ impl Run {
         let last = rounds.last()?;
         Some(Self {
             policy: policy.to_owned(),
+            probe_every,
             ctx,
             batch,
             threads,
@@ -175,6 +184,8 @@ impl Run {
             device_kv_bytes: last.device_kv_bytes,
             host_v_bytes: last.host_v_bytes,
             rows_per_head: last.rows_per_head,
+            rows_chosen: mean(steps().map(|step| step.traffic.rows_chosen as f64)) as u64,
+            rows_fetched: mean(steps().map(|step| step.traffic.rows_fetched as f64)) as u64,
         })
     }
 }
@@ -187,6 +198,12 @@ impl DecodeStep {
 
 fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     quantile(&sorted(values), 0.5)
+}
+
+/// Of at least one value.
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (count, sum) = values.fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
+    sum / count
 }
 
 /// Billions of `amount` per second.
@@ -207,7 +224,11 @@ mod tests {
         let part = |share: u64| Duration::from_micros(ms * share);
         let decode = DecodeTimes { scores: part(100), select: part(50), gather: part(50) };
         let times = PassTimes { linear: part(500), decode, prefill: Duration::ZERO, head: part(200) };
-        DecodeStep { total: part(1000), times, traffic: Traffic { device: 3_000_000, host: 1_000_000 } }
+        DecodeStep {
+            total: part(1000),
+            times,
+            traffic: Traffic { device: 3_000_000, host: 1_000_000, ..Traffic::default() },
+        }
     }
 
     #[test]
@@ -221,7 +242,7 @@ mod tests {
         let rounds = [round([10, 10, 10, 10]), round([20, 20, 20, 20]), round([10, 10, 10, 90])];
         let second = Duration::from_secs(1);
         let pass = |seconds| PrefillPass { total: second * seconds, linear: second, attention: second / 2 };
-        let subject = Subject { policy: "kv", ctx: 600, batch: 2, threads: 1, flop_per_token: 5e6 };
+        let subject = Subject { policy: "kv", probe_every: 0, ctx: 600, batch: 2, threads: 1, flop_per_token: 5e6 };
         let run = Run::summarise(subject, &[pass(2), pass(6), pass(3)], &rounds).unwrap();
         assert_eq!((run.prefill_tok_s, run.prefill_tok_s_min, run.prefill_tok_s_max), (200.0, 100.0, 300.0));
         assert_eq!(run.prefill_linear_gflop_s, Some(3.0));
@@ -236,7 +257,7 @@ mod tests {
 
     #[test]
     fn nothing_measured_is_no_run() {
-        let subject = Subject { policy: "kv", ctx: 1, batch: 1, threads: 1, flop_per_token: 1.0 };
+        let subject = Subject { policy: "kv", probe_every: 0, ctx: 1, batch: 1, threads: 1, flop_per_token: 1.0 };
         assert_eq!(Run::summarise(subject, &[], &[]), None);
     }
 }

@@ -41,7 +41,10 @@ impl LaneCache {
             let resident = u32::from(sequence.residence == Some(Place::Device));
             let sums: u64 = sequence.layers.iter().map(|layer| size_of_val(layer.v_sum.as_slice()) as u64).sum();
             match sequence.residence {
-                Some(Place::Device) => device[2] += sums,
+                Some(Place::Device) => {
+                    device[1] += sequence.buffer_bytes();
+                    device[2] += sums;
+                }
                 _ => host[2] += sums,
             }
             for (index, &id) in sequence.blocks.iter().enumerate() {
@@ -79,6 +82,7 @@ impl LaneCache {
                 }
                 match (block.place, v_place) {
                     (Place::Device, Place::Device) => device[1] += v,
+                    (Place::Device, Place::Host) if block.lifted => device[1] += v,
                     _ => host[1] += v,
                 }
             }

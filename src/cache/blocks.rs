@@ -18,6 +18,8 @@ pub(super) struct Block {
     pub residents: u32,
     /// Where it is. On the device its pages lie as the policy says, V of some layers on the host; on the host all do.
     pub place: Place,
+    /// Whether V of all layers is on the device, for a sequence that reads every row.
+    pub lifted: bool,
 }
 
 /// The blocks of a lane.
@@ -27,12 +29,13 @@ pub(super) struct Blocks {
     table: Vec<Block>,
     unused: Vec<BlockId>,
     on_device: usize,
+    lifted: usize,
 }
 
 impl Blocks {
     /// A new block on the device, held by one resident sequence.
     pub fn add(&mut self) -> BlockId {
-        let block = Block { holders: 1, residents: 1, place: Place::Device };
+        let block = Block { holders: 1, residents: 1, place: Place::Device, lifted: false };
         self.on_device += 1;
         match self.unused.pop() {
             Some(id) => {
@@ -77,12 +80,26 @@ impl Blocks {
         if left.holders == 0 {
             self.unused.push(id);
             self.on_device -= usize::from(left.place == Place::Device);
+            self.lifted -= usize::from(left.lifted);
         }
         left
     }
 
-    /// Notes that a block has moved.
+    /// Notes that a block's V has come to the device, or has gone back to where the policy has it.
+    pub fn set_lifted(&mut self, id: BlockId, lifted: bool) {
+        let block = &mut self.table[id as usize];
+        self.lifted = self.lifted + usize::from(lifted) - usize::from(block.lifted);
+        block.lifted = lifted;
+    }
+
+    /// Blocks whose V is on the device in all layers.
+    pub fn lifted(&self) -> usize {
+        self.lifted
+    }
+
+    /// Notes that a block has moved. Where it is now it lies as the policy says.
     pub fn moved(&mut self, id: BlockId, place: Place) {
+        self.set_lifted(id, false);
         let block = &mut self.table[id as usize];
         match (block.place, place) {
             (Place::Device, Place::Host) => self.on_device -= 1,

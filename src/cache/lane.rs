@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::{
     Format, Full, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
-    blocks::{BlockId, Blocks},
+    blocks::{Block, BlockId, Blocks},
+    buffer::RowBuffer,
     sequence::{LayerCache, add_row},
     tier::Owner,
 };
@@ -30,6 +31,11 @@ impl CacheShape {
     /// paper's claim is this line with one of the two left out.
     pub fn kv_bytes(&self, tokens: usize) -> u64 {
         2 * (self.layers * tokens.div_ceil(PAGE_TOKENS)) as u64 * self.page_bytes(Format::F16)
+    }
+
+    /// Bytes of one sequence's reuse buffers of so many rows. All layers have them, so that `dense` can be turned.
+    pub fn buffer_bytes(&self, rows: usize) -> u64 {
+        (self.layers * self.kv_heads) as u64 * RowBuffer::bytes_for(rows, self.head_dim)
     }
 
     /// Bytes of one sequence's running sums of V.
@@ -128,6 +134,22 @@ impl LaneCache {
         if self.keeps_sums() { self.shape.sum_bytes() } else { 0 }
     }
 
+    /// Rows of the reuse buffer of each KV head.
+    pub(super) fn buffer_rows(&self) -> usize {
+        self.policy.knobs().map_or(0, |knobs| knobs.buffer)
+    }
+
+    /// Bytes that a resident sequence's reuse buffers take on the device.
+    pub(super) fn buffer_bytes(&self) -> u64 {
+        self.shape.buffer_bytes(self.buffer_rows())
+    }
+
+    /// A block as it lies.
+    pub(super) fn bytes_of(&self, block: Block) -> BlockBytes {
+        let bytes = self.block_bytes(block.place);
+        if block.lifted { BlockBytes { device_v: bytes.device_v + bytes.host_v, host_v: 0, ..bytes } } else { bytes }
+    }
+
     /// A block at a place: on the device V lies as the policy says, on the host everything is there.
     pub(super) fn block_bytes(&self, place: Place) -> BlockBytes {
         let layers = self.shape.layers as u64;
@@ -155,7 +177,7 @@ impl LaneCache {
             Some(cap) if bytes > 0 => Some(cap.saturating_sub(fixed) / bytes),
             _ => None,
         };
-        let device = blocks(&self.device, device, workspace + self.sum_bytes());
+        let device = blocks(&self.device, device, workspace + self.sum_bytes() + self.buffer_bytes());
         let host = blocks(&self.host, host, 0);
         let least = device.into_iter().chain(host).min()?;
         Some(usize::try_from(least).unwrap_or(usize::MAX).saturating_mul(PAGE_TOKENS))
@@ -196,9 +218,10 @@ impl LaneCache {
         let own = if sequence.residence == Some(Place::Device) { &[][..] } else { &sequence.blocks[..kept] };
         let on_host = |id: &&BlockId| self.blocks.get(**id).place == Place::Host;
         let returning = own.iter().chain(adopted).filter(on_host).count() as u64;
-        let sums = if sequence.residence == Some(Place::Device) { 0 } else { self.sum_bytes() };
+        let resident = sequence.residence == Some(Place::Device);
+        let besides = if resident { 0 } else { self.sum_bytes() + self.buffer_bytes() };
         let (resident, aside) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
-        let device = sums + (new + returning) * resident.device();
+        let device = besides + (new + returning) * resident.device();
         let host = (new * resident.host()).saturating_sub(returning * (aside.host() - resident.host()));
         (device, host)
     }
@@ -214,6 +237,10 @@ impl LaneCache {
             self.book(Place::Device)?;
             sequence.blocks.push(self.blocks.add());
         }
+        if sequence.lifted {
+            // What does not fit any more is read where it is.
+            let _ = self.lift(sequence);
+        }
         Ok(())
     }
 
@@ -224,10 +251,14 @@ impl LaneCache {
 
     /// Takes back everything that a sequence holds, its running sums too.
     pub fn vacate(&mut self, sequence: &mut SequenceCache) {
+        self.lower_shared(sequence);
         sequence.len = 0;
         self.trim(sequence);
         match sequence.residence.take() {
-            Some(Place::Device) => self.device.give(Owner::Tail, self.sum_bytes()),
+            Some(Place::Device) => {
+                self.device.give(Owner::Tail, self.sum_bytes());
+                self.drop_buffers(sequence);
+            }
             Some(Place::Host) => self.host.give(Owner::Tail, self.sum_bytes()),
             None => {}
         }
@@ -298,6 +329,7 @@ impl LayerCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Knobs;
 
     const SHAPE: CacheShape = CacheShape { layers: 3, kv_heads: 2, head_dim: 64 };
 
@@ -449,6 +481,111 @@ mod tests {
             assert!(!lane.any_stranded());
             assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
         }
+    }
+
+    #[test]
+    fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
+        for policy in ["kv", "kcache:dense=1", "kcache:dense=0,k=q8"] {
+            let mut lane = lane(policy);
+            let mut first = filled(&mut lane, 150);
+            let before = (lane.device().used(), lane.host().used());
+            let v = lane.host().held(Owner::V);
+            lane.lift(&mut first).unwrap();
+            assert_eq!((lane.device().used(), lane.host().used()), (before.0 + v, 0), "{policy}");
+            assert_eq!(lane.can_lower(&first), v > 0, "{policy}");
+            lane.check([&first].into_iter()).unwrap();
+            lane.place_pages(&mut first);
+            assert!(first.lifted_at(149) && first.any_lifted());
+
+            // What it grows by comes too, where there is room.
+            let (block, host) = lane.resident_block();
+            lane.grow(&mut first, 64).unwrap();
+            assert_eq!(lane.host().used(), 0, "{policy}");
+            let used = lane.device().used();
+            lane.device.set_cap(Some(used + block));
+            lane.grow(&mut first, 128).unwrap();
+            assert_eq!((lane.device().used(), lane.host().used()), (used + block, host), "{policy}");
+            lane.device.set_cap(None);
+            lane.check([&first].into_iter()).unwrap();
+            lane.trim(&mut first);
+
+            // Another may share the pages; when the first has gone they lie as the policy says.
+            let mut second = lane.open().unwrap();
+            lane.adopt(&mut second, &first, 128, 22).unwrap();
+            lane.check([&first, &second].into_iter()).unwrap();
+            lane.set_aside(&mut first).unwrap();
+            lane.check([&first, &second].into_iter()).unwrap();
+            lane.place_pages(&mut second);
+            assert!(!second.any_lifted() && !first.is_lifted());
+            lane.grow(&mut first, 0).unwrap();
+            same_rows(&first, &filled(&mut super::tests::lane(policy), 150));
+            lane.lift(&mut first).unwrap();
+            lane.close(first);
+            lane.check([&second].into_iter()).unwrap();
+            assert_eq!(lane.host().held(Owner::V), v, "{policy}");
+            lane.close(second);
+            assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
+
+            // All or none; and the host may have no room for the way back.
+            let mut third = filled(&mut lane, 100);
+            let (device, v) = (lane.device().used(), lane.host().used());
+            if v > 0 {
+                lane.device.set_cap(Some(device + v - 1));
+                lane.lift(&mut third).unwrap_err();
+                lane.check([&third].into_iter()).unwrap();
+                lane.device.set_cap(None);
+                lane.lift(&mut third).unwrap();
+                lane.host.set_cap(Some(0));
+                assert!(!lane.can_lower(&third));
+                lane.lower(&mut third);
+                lane.check([&third].into_iter()).unwrap();
+                assert_eq!((lane.device().used(), lane.host().used()), (device + v, 0), "{policy}");
+            }
+            lane.close(third);
+            assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
+        }
+    }
+
+    #[test]
+    fn reuse_buffers_are_booked_while_a_sequence_is_resident() {
+        let (mut plain, mut lane) = (lane("kcache:dense=1"), lane("kcache:dense=1,buffer=100"));
+        let bytes = SHAPE.buffer_bytes(100);
+        assert!(bytes >= 3 * 2 * 100 * 64 * 2);
+        let (first, mut second) = (filled(&mut plain, 100), filled(&mut lane, 100));
+        assert_eq!(lane.device().used(), plain.device().used() + bytes);
+        assert_eq!(second.buffers(2).len(), 2);
+        lane.check([&second].into_iter()).unwrap();
+        lane.set_aside(&mut second).unwrap();
+        plain.close(first);
+        assert_eq!((lane.device().used(), second.buffers(2).len()), (0, 0));
+        lane.check([&second].into_iter()).unwrap();
+        let back = lane.growth(&second, 0).0;
+        lane.device.set_cap(Some(back - 1));
+        lane.grow(&mut second, 0).unwrap_err();
+        lane.check([&second].into_iter()).unwrap();
+        lane.device.set_cap(Some(back));
+        assert_eq!(lane.most_tokens(0), Some(128));
+        lane.grow(&mut second, 0).unwrap();
+        lane.check([&second].into_iter()).unwrap();
+        lane.close(second);
+        assert_eq!((lane.device().used(), lane.host().used()), (0, 0));
+    }
+
+    #[test]
+    fn a_knob_moves_what_is_not_lifted() {
+        let mut lane = lane("kcache:dense=1");
+        let (mut first, mut second) = (filled(&mut lane, 100), filled(&mut lane, 70));
+        lane.lift(&mut first).unwrap();
+        for dense in [0, 3, 2] {
+            let Policy::KCache(knobs) = lane.policy() else { panic!("a lane of kcache") };
+            lane.set_knobs(Knobs { dense, ..knobs }, [&mut first, &mut second].into_iter()).unwrap();
+            lane.check([&first, &second].into_iter()).unwrap();
+        }
+        lane.lower(&mut first);
+        lane.check([&first, &second].into_iter()).unwrap();
+        lane.close(first);
+        lane.close(second);
+        assert_eq!((lane.device().used(), lane.host().used()), (0, 0));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod audit;
 mod blocks;
+mod buffer;
 mod lane;
 mod moves;
 mod page;
@@ -11,6 +12,7 @@ mod sequence;
 mod tier;
 
 pub use audit::Unbalanced;
+pub use buffer::{NO_SLOT, RowBuffer};
 pub use lane::{CacheShape, LaneCache};
 pub use page::{CachedKeys, CachedRows, Format, PAGE_TOKENS, Page};
 pub use policy::{Knobs, Mass, Policy, PolicyError, Select, Spread, Tail};

@@ -2,7 +2,11 @@
 //!
 //! On the CPU both tiers are the same memory, and a move is one of the accounts.
 
-use super::{Full, Knobs, LaneCache, Owner, PAGE_TOKENS, Place, Policy, SequenceCache, blocks::BlockId};
+use super::{
+    Full, Knobs, LaneCache, Owner, PAGE_TOKENS, Place, Policy, SequenceCache,
+    blocks::{Block, BlockId},
+    lane::BlockBytes,
+};
 
 impl LaneCache {
     /// Has a sequence begin with the first `shared` tokens of `donor`, a sequence of this lane: it holds the same pages.
@@ -53,10 +57,10 @@ impl LaneCache {
         if sequence.residence != Some(Place::Device) {
             return Ok(());
         }
-        let sole = |id: &&BlockId| self.blocks.get(**id).residents == 1;
-        let moving = sequence.blocks.iter().filter(sole).count() as u64;
-        let (resident, aside) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
-        self.host.room(self.sum_bytes() + moving * (aside.host() - resident.host()))?;
+        let moving = sequence.blocks.iter().map(|&id| self.blocks.get(id)).filter(|block| block.residents == 1);
+        let aside = self.block_bytes(Place::Host).host();
+        let needed: u64 = moving.map(|block| aside - self.bytes_of(block).host()).sum();
+        self.host.room(self.sum_bytes() + needed)?;
         for &id in &sequence.blocks {
             if self.blocks.set_resident(id, false) == 0 {
                 self.relocate(id, Place::Host)?;
@@ -64,8 +68,62 @@ impl LaneCache {
         }
         self.device.give(Owner::Tail, self.sum_bytes());
         self.host.take(Owner::Tail, self.sum_bytes())?;
+        // They hold nothing that is not in the pages too.
+        self.drop_buffers(sequence);
         sequence.residence = Some(Place::Host);
+        // Pages that others share are lowered where the host still has room for them.
+        self.lower(sequence);
         Ok(())
+    }
+
+    /// Moves V of a resident sequence to the device in all layers, also of pages that it grows by, or, where that does
+    /// not fit, none of it: for one that reads every row.
+    pub fn lift(&mut self, sequence: &mut SequenceCache) -> Result<(), Full> {
+        let ids = sequence.blocks.iter().copied();
+        let lying: Vec<BlockId> = ids.filter(|&id| !self.blocks.get(id).lifted).collect();
+        let bytes = self.block_bytes(Place::Device).host_v;
+        self.device.take(Owner::V, lying.len() as u64 * bytes)?;
+        self.host.give(Owner::V, lying.len() as u64 * bytes);
+        lying.into_iter().for_each(|id| self.blocks.set_lifted(id, true));
+        sequence.lifted = true;
+        Ok(())
+    }
+
+    /// Has V of a sequence lie as the policy says again, as far as the host has room.
+    pub fn lower(&mut self, sequence: &mut SequenceCache) {
+        self.lower_held(sequence, 1);
+    }
+
+    /// The same of the pages that others hold too: the sequence gives up its own.
+    pub(super) fn lower_shared(&mut self, sequence: &mut SequenceCache) {
+        self.lower_held(sequence, 2);
+    }
+
+    fn lower_held(&mut self, sequence: &mut SequenceCache, holders: u32) {
+        sequence.lifted = false;
+        let bytes = self.block_bytes(Place::Device).host_v;
+        for &id in &sequence.blocks {
+            let Block { lifted, holders: found, .. } = self.blocks.get(id);
+            if lifted && found >= holders && self.host.take(Owner::V, bytes).is_ok() {
+                self.device.give(Owner::V, bytes);
+                self.blocks.set_lifted(id, false);
+            }
+        }
+    }
+
+    /// Whether lowering a sequence would give room on the device.
+    pub fn can_lower(&self, sequence: &SequenceCache) -> bool {
+        let bytes = self.block_bytes(Place::Device).host_v;
+        let lifted = |id: &BlockId| self.blocks.get(*id).lifted;
+        bytes > 0 && sequence.blocks.iter().any(lifted) && self.host.room(bytes).is_ok()
+    }
+
+    /// Tells a sequence which of its pages have V on the device, before a step counts what it reads.
+    pub fn place_pages(&self, sequence: &mut SequenceCache) {
+        sequence.lifted_pages.clear();
+        if self.blocks.lifted() > 0 {
+            sequence.lifted_pages.extend(sequence.blocks.iter().map(|&id| self.blocks.get(id).lifted));
+        }
     }
 
     /// Makes a sequence resident. The room must have been checked.
@@ -74,6 +132,8 @@ impl LaneCache {
             return Ok(());
         }
         self.device.take(Owner::Tail, self.sum_bytes())?;
+        self.device.take(Owner::V, self.buffer_bytes())?;
+        sequence.make_buffers(self.buffer_rows());
         match sequence.residence {
             Some(_) => self.host.give(Owner::Tail, self.sum_bytes()),
             None if self.keeps_sums() => {
@@ -92,6 +152,12 @@ impl LaneCache {
         Ok(())
     }
 
+    /// A sequence that was resident gives its reuse buffers back.
+    pub(super) fn drop_buffers(&mut self, sequence: &mut SequenceCache) {
+        sequence.make_buffers(0);
+        self.device.give(Owner::V, self.buffer_bytes());
+    }
+
     pub(super) fn book(&mut self, place: Place) -> Result<(), Full> {
         let bytes = self.block_bytes(place);
         self.device.take(Owner::K, bytes.device_k)?;
@@ -100,8 +166,7 @@ impl LaneCache {
         self.host.take(Owner::V, bytes.host_v)
     }
 
-    fn give_back(&mut self, place: Place) {
-        let bytes = self.block_bytes(place);
+    fn give_back(&mut self, bytes: BlockBytes) {
         self.device.give(Owner::K, bytes.device_k);
         self.device.give(Owner::V, bytes.device_v);
         self.host.give(Owner::K, bytes.host_k);
@@ -110,7 +175,7 @@ impl LaneCache {
 
     /// Moves a block between the tiers. The room must have been checked.
     fn relocate(&mut self, id: BlockId, to: Place) -> Result<(), Full> {
-        self.give_back(self.blocks.get(id).place);
+        self.give_back(self.bytes_of(self.blocks.get(id)));
         self.blocks.moved(id, to);
         self.book(to)
     }
@@ -119,9 +184,9 @@ impl LaneCache {
     pub(super) fn release(&mut self, id: BlockId, resident: bool) {
         let left = self.blocks.release(id, resident);
         if left.holders == 0 {
-            self.give_back(left.place);
+            self.give_back(self.bytes_of(left));
         } else if left.residents == 0 && left.place == Place::Device {
-            let (here, there) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
+            let (here, there) = (self.bytes_of(left), self.block_bytes(Place::Host));
             // Where the host has no room it stays, stranded, until its holders are freed.
             if self.host.room(there.host() - here.host()).is_ok() {
                 self.relocate(id, Place::Host).expect("the room was checked");
@@ -164,8 +229,8 @@ impl LaneCache {
         let policy = Policy::KCache(knobs);
         assert_eq!(self.formats(), policy.formats(), "pages keep their format");
         let [_, v] = self.formats();
-        // What lies on the host lies there whole, whatever the policy says.
-        let layer = self.blocks.on_device() as u64 * self.shape.page_bytes(v);
+        // What lies on the host lies there whole, whatever the policy says, and what was lifted on the device.
+        let layer = (self.blocks.on_device() - self.blocks.lifted()) as u64 * self.shape.page_bytes(v);
         let [old, new] = [self.policy, policy].map(|policy| policy.device_v_layers(self.shape.layers) as u64);
         (new.saturating_sub(old) * layer, old.saturating_sub(new) * layer)
     }

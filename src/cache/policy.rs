@@ -2,7 +2,7 @@
 //!
 //! `kv` keeps K and V on the device and reads every row; `kv-q8` does so with both as 8-bit blocks. `kcache` keeps K on the device and V in host memory, and
 //! reads only the N rows with the largest attention weight (He & Wu, arXiv 2404.18057, section 3). The written form is
-//! `kcache:n=128,tail=mean,dense=1,select=head,k=f16,p=0.9,profile=FILE` with every key optional, and `kcache:paper` for
+//! `kcache:n=128,tail=mean,dense=1,select=head,k=f16,p=0.9,buffer=256,profile=FILE` with every key optional, and `kcache:paper` for
 //! the published method. Spelled without `dense`, `p` and `profile` it means the profile that comes with the program for
 //! the model, or the default without one: [`Policy::on`]. [`Policy::from_str`] and [`Policy`]'s `Display` are inverse to each other.
 
@@ -24,7 +24,7 @@ pub enum Policy {
     KCache(Knobs),
 }
 
-/// The parts of a `kcache` policy. All but `k` can be turned while tokens stream.
+/// The parts of a `kcache` policy. All but `k` and `buffer` can be turned while tokens stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Knobs {
     /// Rows each query head reads per token, at least 1.
@@ -35,12 +35,15 @@ pub struct Knobs {
     pub dense: usize,
     /// Whether each query head chooses its own rows or the heads that share a KV head choose together.
     pub select: Select,
-    /// How keys are stored. The one that stays as it is while a lane runs: its pages are of this format.
+    /// How keys are stored. Stays as it is while a lane runs: its pages are of this format.
     pub k: Format,
     /// Each head reads as few rows as hold this share of its softmax, and no more than `n`.
     pub p: Option<Mass>,
     /// How `n` is spread over the heads.
     pub spread: Spread,
+    /// Rows that each KV head of a layer keeps on the device of those it chose lately; 0 for none. Stays as it is while
+    /// a lane runs, as `k` does.
+    pub buffer: usize,
 }
 
 /// How rows are spread over the query heads of a model.
@@ -98,7 +101,11 @@ impl Knobs {
         k: Format::F16,
         p: None,
         spread: Spread::Even,
+        buffer: 0,
     };
+
+    /// The most rows that a KV head can keep.
+    pub const MOST_BUFFERED: usize = u16::MAX as usize;
 
     /// What the heads of a layer read by the profile; `None` where rows are spread evenly.
     pub fn split(&self, layer: usize) -> Option<SplitOf> {
@@ -159,7 +166,7 @@ impl Policy {
     /// Whether a lane can change to `other` while it runs: its pages have to stay what they are.
     pub fn turns_into(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::KCache(old), Self::KCache(new)) => old.k == new.k,
+            (Self::KCache(old), Self::KCache(new)) => old.k == new.k && old.buffer == new.buffer,
             (old, new) => old == new,
         }
     }
@@ -196,7 +203,7 @@ impl fmt::Display for Policy {
         match self {
             Self::Kv => f.write_str("kv"),
             Self::KvQ8 => f.write_str("kv-q8"),
-            Self::KCache(Knobs { n, tail, dense, select, k, p, spread }) => {
+            Self::KCache(Knobs { n, tail, dense, select, k, p, spread, buffer }) => {
                 write!(f, "kcache:n={n},tail={tail}")?;
                 // Without it, dense layers are those of the model's default.
                 if *spread != Spread::BuiltIn {
@@ -209,6 +216,9 @@ impl fmt::Display for Policy {
                 }
                 if let Some(p) = p {
                     write!(f, ",p={p}")?;
+                }
+                if *buffer > 0 {
+                    write!(f, ",buffer={buffer}")?;
                 }
                 if let Spread::Profile(profile) = spread { write!(f, ",profile={}", profile.name()) } else { Ok(()) }
             }
@@ -292,13 +302,18 @@ impl FromStr for Policy {
                     let complain = || fail(format!("p is a share above 0 and at most 1, not `{value}`"));
                     knobs.p = Some(share.ok_or_else(complain)?)
                 }
+                "buffer" => {
+                    knobs.buffer = value.parse().ok().filter(|&rows| rows <= Knobs::MOST_BUFFERED).ok_or_else(|| {
+                        fail(format!("buffer is a whole number of rows up to {}, not `{value}`", Knobs::MOST_BUFFERED))
+                    })?
+                }
                 "profile" => {
                     named = match value {
                         "" => return Err(fail("profile is `default` or the path of a file".into())),
                         name => Some(Profile::named(name)),
                     }
                 }
-                _ => return Err(fail(format!("`{key}` is not one of n, tail, dense, select, k, p, profile"))),
+                _ => return Err(fail(format!("`{key}` is not one of n, tail, dense, select, k, p, buffer, profile"))),
             }
         }
         (knobs.spread, knobs.dense) = match (named, knobs.p, dense) {
@@ -358,7 +373,8 @@ mod tests {
         let profile = Spread::Profile(Profile::named("some/file.toml"));
         let shares = [0.9, 0.999, 1.0, 1e-6].map(|p| Knobs { p: Mass::new(p), ..even });
         let others = [Knobs::default(), Knobs::EVEN, Knobs::PAPER, Knobs { n: 7, dense: 0, spread: profile, ..even }];
-        let others = others.into_iter().chain(shares).map(Policy::KCache);
+        let buffered = others.map(|knobs| Knobs { buffer: 300, ..knobs });
+        let others = others.into_iter().chain(buffered).chain(shares).map(Policy::KCache);
         for policy in [Policy::Kv, Policy::KvQ8].into_iter().chain(others) {
             assert_eq!(policy.to_string().parse(), Ok(policy));
         }
@@ -401,6 +417,8 @@ mod tests {
             ("kcache:n=1", "kcache:n=2,dense=7", true),
             ("kcache:k=q8", "kcache:k=q8,n=9", true),
             ("kcache:k=q8", "kcache", false),
+            ("kcache:buffer=64", "kcache:buffer=64,n=9", true),
+            ("kcache:buffer=64", "kcache", false),
             ("kv", "kv-q8", false),
             ("kv-q8", "kcache:k=q8", false),
             ("kv-q8", "kv-q8", true),
@@ -421,6 +439,8 @@ mod tests {
             ("kv-q8:k=q8", "`kv-q8` has no keys"),
             ("kcache:k=q4", "f16 or q8"),
             ("kcache:p=0", "at most 1"),
+            ("kcache:buffer=-1", "up to 65535"),
+            ("kcache:buffer=65536", "up to 65535"),
             ("kcache:p=1.1", "at most 1"),
             ("kcache:p=NaN", "at most 1"),
             ("kcache:profile=", "path of a file"),

@@ -1,6 +1,9 @@
-//! The cached keys and values of one sequence: a list of pages per layer for K and for V, and V's running sums.
+//! The cached keys and values of one sequence: a list of pages per layer for K and for V, V's running sums, and reuse
+//! buffers where the policy has them.
 
-use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place, blocks::BlockId};
+use std::sync::Mutex;
+
+use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place, RowBuffer, blocks::BlockId};
 use crate::kernels::q8::BLOCK;
 
 /// Keys and values of one sequence in one lane. Made, grown and given back by the lane's [`LaneCache`].
@@ -13,6 +16,10 @@ pub struct SequenceCache {
     pub(super) residence: Option<Place>,
     /// The first so many layers keep V on the device.
     pub(super) device_v_layers: usize,
+    /// Whether V of all layers is wanted on the device.
+    pub(super) lifted: bool,
+    /// Which pages have it there, as of the last [`LaneCache::place_pages`]; empty where none has.
+    pub(super) lifted_pages: Vec<bool>,
     formats: [Format; 2],
     kv_heads: usize,
     head_dim: usize,
@@ -26,18 +33,23 @@ pub(super) struct LayerCache {
     pub(super) v: Vec<Page>,
     /// Sum of all V rows, `[kv_heads, head_dim]`; empty in a lane that never needs it, and where nothing is held.
     pub(super) v_sum: Vec<f32>,
+    /// A reuse buffer for every KV head, each used by one task of a step; none without the policy's key, and while the
+    /// sequence is not resident.
+    pub(super) buffers: Vec<Mutex<RowBuffer>>,
 }
 
 impl SequenceCache {
     pub(super) fn vacant(lane: &LaneCache) -> Self {
         let shape = lane.shape();
-        let layer = |_| LayerCache { k: Vec::new(), v: Vec::new(), v_sum: Vec::new() };
+        let layer = |_| LayerCache { k: Vec::new(), v: Vec::new(), v_sum: Vec::new(), buffers: Vec::new() };
         Self {
             layers: (0..shape.layers).map(layer).collect(),
             blocks: Vec::new(),
             len: 0,
             residence: None,
             device_v_layers: lane.policy().device_v_layers(shape.layers),
+            lifted: false,
+            lifted_pages: Vec::new(),
             formats: lane.formats(),
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
@@ -84,9 +96,24 @@ impl SequenceCache {
         &self.layers[layer].v
     }
 
-    /// Where a layer's V pages are while the sequence is resident.
+    /// Where the policy has a layer's V pages while the sequence is resident.
     pub fn v_place(&self, layer: usize) -> Place {
         if layer < self.device_v_layers { Place::Device } else { Place::Host }
+    }
+
+    /// Whether V is wanted on the device in all layers: [`LaneCache::lift`].
+    pub fn is_lifted(&self) -> bool {
+        self.lifted
+    }
+
+    /// Whether V of any page is on the device although the policy has it on the host.
+    pub fn any_lifted(&self) -> bool {
+        self.lifted_pages.contains(&true)
+    }
+
+    /// Whether that of the page that holds `position` is.
+    pub fn lifted_at(&self, position: usize) -> bool {
+        self.lifted_pages.get(position / PAGE_TOKENS).copied().unwrap_or(false)
     }
 
     /// The sum of a layer's V rows, `[kv_heads, head_dim]`; empty in a lane that reads every row.
@@ -94,12 +121,31 @@ impl SequenceCache {
         &self.layers[layer].v_sum
     }
 
+    /// The reuse buffers of a layer, one for every KV head; none in a lane without.
+    pub fn buffers(&self, layer: usize) -> &[Mutex<RowBuffer>] {
+        &self.layers[layer].buffers
+    }
+
+    /// New and empty reuse buffers of so many rows, or none.
+    pub(super) fn make_buffers(&mut self, rows: usize) {
+        let (count, head_dim) = (if rows > 0 { self.kv_heads } else { 0 }, self.head_dim);
+        for layer in &mut self.layers {
+            layer.buffers = (0..count).map(|_| Mutex::new(RowBuffer::new(rows, head_dim))).collect();
+        }
+    }
+
+    /// Bytes of its reuse buffers.
+    pub(super) fn buffer_bytes(&self) -> u64 {
+        let buffers = self.layers.iter().flat_map(|layer| &layer.buffers);
+        buffers.map(|buffer| buffer.lock().map_or(0, |buffer| buffer.bytes())).sum()
+    }
+
     /// Writes one token's row of a layer: `k` and `v` are `[kv_heads, head_dim]`. The capacity must have been grown
     /// before. The token counts as cached once every layer has it and [`SequenceCache::advance`] was called.
     pub fn write(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
         let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
         assert!(page < self.blocks.len(), "pages were grown before the step");
-        let LayerCache { k: k_pages, v: v_pages, v_sum } = &mut self.layers[layer];
+        let LayerCache { k: k_pages, v: v_pages, v_sum, .. } = &mut self.layers[layer];
         if page == k_pages.len() {
             k_pages.push(Page::for_keys(self.formats[0], self.kv_heads, self.head_dim));
             v_pages.push(Page::for_values(self.formats[1], self.kv_heads, self.head_dim));
@@ -112,6 +158,27 @@ impl SequenceCache {
                 // The rounded values, as they will be read: the sum can then be made again from the pages alone.
                 add_row(&v_pages[page], head, slot, &mut v_sum[values]);
             }
+        }
+    }
+
+    /// Has a token that was written, and not yet counted as cached, be another one for attention. Running sums stay what
+    /// they are.
+    pub fn replace(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
+        debug_assert!(position >= self.len, "what is cached stays");
+        let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
+        let LayerCache { k: k_pages, v: v_pages, .. } = &mut self.layers[layer];
+        let rows = k.chunks_exact(self.head_dim).zip(v.chunks_exact(self.head_dim));
+        for (head, (k, v)) in rows.enumerate() {
+            k_pages[page].write(head, slot, k);
+            v_pages[page].write(head, slot, v);
+        }
+    }
+
+    /// Adds a token's V row of a layer, as it is stored, to `sum`, `[kv_heads, head_dim]`.
+    pub fn add_v(&self, layer: usize, position: usize, sum: &mut [f32]) {
+        let page = &self.layers[layer].v[position / PAGE_TOKENS];
+        for (head, sum) in sum.chunks_exact_mut(self.head_dim).enumerate() {
+            add_row(page, head, position % PAGE_TOKENS, sum);
         }
     }
 

@@ -60,6 +60,9 @@ struct SpeedArgs {
     /// Tokens that each sequence decodes in a round
     #[arg(long = "gen", value_name = "TOKENS", default_value_t = 32, value_parser = at_least_one())]
     steps: u32,
+    /// Measures every kcache policy once more with a probe of exact attention at every position that this divides
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one())]
+    probe_every: Option<u32>,
     /// Rounds that are measured; the policies take turns
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
     rounds: u32,
@@ -90,6 +93,7 @@ fn speed(args: &SpeedArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
         steps: args.steps as usize,
         rounds: args.rounds as usize,
         prefill_chunk: config.engine.prefill_chunk,
+        probe_every: args.probe_every.unwrap_or(0) as usize,
     };
     let mut display = Display::start()?;
     let mut progress = |progress: Progress| display.show(&progress.what, progress.done, progress.total);
@@ -146,6 +150,9 @@ fn failure(error: BenchError) -> Failure {
 /// One context and batch as a table: a row per figure, a column per policy with its ratio to the first.
 fn rows(runs: &[Run]) -> Vec<Vec<String>> {
     let mut table = Comparison::new(format!("ctx {}, batch {}", runs[0].ctx, runs[0].batch), runs, |run| &run.policy);
+    if runs.iter().any(|run| run.probe_every > 0) {
+        table.figure("probed at every", "tokens", 0, |run| (run.probe_every > 0).then_some(run.probe_every as f64));
+    }
     // One pass has no slowest and no fastest.
     let range = |run: &Run, end: f64| (run.prefill_passes > 1).then_some(end);
     table.figure("prefill", "tok/s", 1, |run| Some(run.prefill_tok_s));
@@ -166,6 +173,9 @@ fn rows(runs: &[Run]) -> Vec<Vec<String>> {
     table.figure("  other", "ms", 2, |run| Some(run.other_ms));
     table.figure("attention reads", "GB/s", 2, |run| run.attention_gb_s);
     table.figure("rows per head", "", 1, |run| run.rows_per_head);
+    let chosen = |run: &Run, rows: u64| (run.rows_chosen > 0).then_some(rows as f64);
+    table.figure("rows chosen", "/step", 0, |run| chosen(run, run.rows_chosen));
+    table.figure("  fetched from the host", "/step", 0, |run| chosen(run, run.rows_fetched));
     let mib = |bytes: u64| Some(bytes as f64 / f64::from(1 << 20));
     table.figure("read, device", "MiB/step", 2, |run| mib(run.device_read_bytes));
     table.figure("read, host V", "MiB/step", 2, |run| mib(run.host_v_read_bytes));

@@ -58,7 +58,8 @@ pub fn lanes(config: &Config) -> Vec<LaneOptions> {
 /// The configured options of an engine with these lanes.
 pub fn options(config: &Config, lanes: Vec<LaneOptions>) -> EngineOptions {
     let EngineConfig { prefill_chunk, queue, share_prefixes, .. } = config.engine;
-    EngineOptions { threads: threads(config), prefill_chunk, lanes, queue, share_prefixes }
+    let guard = config.guard.options();
+    EngineOptions { threads: threads(config), prefill_chunk, lanes, queue, share_prefixes, guard }
 }
 
 /// Starts an engine on `model` and the samplers that write to its stream of events.

@@ -34,7 +34,7 @@ const MIN_BUDGET: u64 = 1 << 20;
 const BUDGET: &str = "`none` or a size of at least 1MiB, such as `512MiB` or `1.5GiB`";
 
 /// Every key but those of `[keys]`, whose names are the dashboard's actions. In the order of `config.toml`.
-pub const KEYS: [Key; 25] = [
+pub const KEYS: [Key; 31] = [
     Key {
         path: "model.path",
         form: Form::Path,
@@ -101,6 +101,37 @@ pub const KEYS: [Key; 25] = [
         form: Form::Text,
         allowed: BUDGET,
         check: |c| c.lanes.kv.host_budget.0.is_none_or(|bytes| bytes >= MIN_BUDGET),
+    },
+    Key { path: "guard.mode", form: Form::Text, allowed: "one of `off`, `warn`, `rollback`", check: |_| true },
+    Key {
+        path: "guard.probe_every",
+        form: Form::Plain,
+        allowed: "a whole number of tokens, at most 1000000; 0 is off",
+        check: |c| c.guard.probe_every <= 1_000_000,
+    },
+    Key {
+        path: "guard.kl",
+        form: Form::Plain,
+        allowed: "a number of nats from 0 (not looked at) to 100",
+        check: |c| (0.0..=100.0).contains(&c.guard.kl),
+    },
+    Key {
+        path: "guard.kept_mass",
+        form: Form::Plain,
+        allowed: "a number from 0 (not looked at) to below 1",
+        check: |c| (0.0..1.0).contains(&c.guard.kept_mass),
+    },
+    Key {
+        path: "guard.window",
+        form: Form::Plain,
+        allowed: "a whole number of tokens from 1 to 1000000",
+        check: |c| (1..=1_000_000).contains(&c.guard.window),
+    },
+    Key {
+        path: "guard.back",
+        form: Form::Plain,
+        allowed: "a whole number of tokens, at most 1000000; 0 is never",
+        check: |c| c.guard.back <= 1_000_000,
     },
     Key {
         path: "sampling.temperature",

@@ -305,7 +305,7 @@ fn unknown_key(path: &str) -> String {
                 .collect();
             format!("unknown key `{path}`; [{section}] has {}", names.join(", "))
         }
-        None => format!("unknown key `{path}`; there are model, engine, lanes, sampling, screen, log and keys"),
+        None => format!("unknown key `{path}`; there are model, engine, lanes, guard, sampling, screen, log and keys"),
     }
 }
 

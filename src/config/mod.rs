@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cache::{Knobs, Policy},
     engine::{Lane, Sampling},
+    quality::{GuardMode, GuardOptions},
 };
 
 mod budget;
@@ -35,6 +36,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// The two lanes.
     pub lanes: LanesConfig,
+    /// How answers of the lane under test are probed and guarded.
+    pub guard: GuardConfig,
     /// How tokens are chosen.
     pub sampling: SamplingConfig,
     /// How the dashboard looks and behaves.
@@ -119,6 +122,40 @@ impl From<LanesFile> for LanesConfig {
     }
 }
 
+/// `[guard]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuardConfig {
+    /// `off`, `warn` or `rollback`.
+    pub mode: GuardMode,
+    /// A token is probed at every position that this divides; 0 for never.
+    pub probe_every: usize,
+    /// The largest mean KL in nats; 0 where it is not looked at.
+    pub kl: f64,
+    /// The smallest mean kept mass; 0 where it is not looked at.
+    pub kept_mass: f64,
+    /// Tokens over which figures are averaged.
+    pub window: usize,
+    /// Tokens of full attention before top-N may return; 0 for never.
+    pub back: usize,
+}
+
+impl Default for GuardConfig {
+    /// Probed, and told of.
+    fn default() -> Self {
+        let GuardOptions { kl, kept_mass, window, back, .. } = GuardOptions::OFF;
+        Self { mode: GuardMode::Warn, probe_every: 16, kl, kept_mass, window, back }
+    }
+}
+
+impl GuardConfig {
+    /// The part that an engine takes.
+    pub fn options(&self) -> GuardOptions {
+        let Self { mode, probe_every, kl, kept_mass, window, back } = *self;
+        GuardOptions { mode, probe_every, kl, kept_mass, window, back }
+    }
+}
+
 /// `[sampling]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -187,6 +224,7 @@ impl Default for Config {
             model: ModelConfig::default(),
             engine: EngineConfig::default(),
             lanes: LanesConfig::default(),
+            guard: GuardConfig::default(),
             sampling: SamplingConfig::default(),
             screen: ScreenConfig::default(),
             log: LogConfig::default(),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::Policy,
+    quality::GuardState,
     telemetry::{GpuSample, HostSample},
 };
 
@@ -122,13 +123,17 @@ pub enum EventKind {
     },
     /// Where the selected rows lay, summed since the lane's last `hits` event.
     Hits(Hits),
-    /// A lane's policy or budget was changed; acts from this step on.
+    /// A decoded token was probed: what exact attention would have made of it, or the policy where exact attention read.
+    Probe(Probe),
+    /// The guard of a session changed its mind.
+    Guard(Guarded),
+    /// A lane's policy, guard or budget was changed; acts from this step on.
     Knob {
         /// Which lane.
         lane: Lane,
         /// The lane's next step.
         step: u64,
-        /// What changed, for a mark on a chart: `n=256`, `tail=mean`, `budget=512MiB`.
+        /// What changed, for a mark on a chart: `n=256`, `tail=mean`, `guard=warn`, `budget=512MiB`.
         change: String,
         /// The whole policy now.
         policy: Policy,
@@ -243,6 +248,19 @@ pub struct Step {
     pub host_v_read_bytes: u64,
     /// Bytes of K and V read from the device tier for attention.
     pub device_read_bytes: u64,
+    /// Decoded tokens that were probed in this step; the stages contain what that took.
+    #[serde(default)]
+    pub probes: usize,
+    /// V rows that decoded tokens chose, each of one KV head, counted for every head, or heads that choose together, that
+    /// chose it.
+    #[serde(default)]
+    pub rows_chosen: u64,
+    /// Those of them that were fetched from the host tier: all, without a reuse buffer.
+    #[serde(default)]
+    pub rows_fetched: u64,
+    /// Bytes of K and V that the probes read, from both tiers, not counted in the others.
+    #[serde(default)]
+    pub probe_read_bytes: u64,
 }
 
 /// Milliseconds a step spent in each stage. They sum to the step's total.
@@ -400,6 +418,50 @@ pub struct Hits {
     pub recent_share: f64,
     /// The kept mass per layer, mean over heads and tokens; 1 where every row is read.
     pub kept_mass: Vec<f32>,
+}
+
+/// What a probe found: the prediction from one decoded token by the lane's policy, compared with that of exact attention
+/// over the same cached tokens. The text goes on by whichever the session reads with.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// In which lane.
+    pub lane: Lane,
+    /// In which session.
+    pub session: SessionId,
+    /// By which step of the lane.
+    pub step: u64,
+    /// The position of the token in its sequence.
+    pub position: usize,
+    /// KL(exact ‖ policy) of the next token, in nats.
+    pub kl: f64,
+    /// Whether both find the same likeliest token.
+    pub agree: bool,
+    /// The softmax mass that the policy's rows held, mean over heads and the layers that chose; `None` where it read
+    /// every row.
+    pub kept_mass: Option<f32>,
+    /// Whether the session reads every row, and the policy was only asked.
+    pub full: bool,
+}
+
+/// The guard of a session changed its mind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Guarded {
+    /// In which lane.
+    pub lane: Lane,
+    /// In which session.
+    pub session: SessionId,
+    /// After which step of the lane; acts from the next one on.
+    pub step: u64,
+    /// How the session reads from now on.
+    pub state: GuardState,
+    /// Why, in one line with the figures.
+    pub reason: String,
+    /// The mean KL in nats over the guard's window; `None` where it was not probed.
+    pub kl: Option<f64>,
+    /// The mean kept mass over the guard's window; `None` where no rows were chosen.
+    pub kept_mass: Option<f64>,
+    /// Whether all of the session's V is on the device now; else, reading every row, it reads V where it is.
+    pub v_on_device: bool,
 }
 
 /// How an answer ended.

@@ -15,6 +15,7 @@ use super::{EventKind, Events, Lane, Op, Publisher, stream::stream, worker::Work
 use crate::{
     cache::{Policy, ProfileError},
     model::LanguageModel,
+    quality::GuardOptions,
 };
 
 /// Ops that may wait to be carried out.
@@ -33,12 +34,21 @@ pub struct EngineOptions {
     pub queue: usize,
     /// Whether sequences that begin with the same tokens hold the same pages.
     pub share_prefixes: bool,
+    /// How answers of lanes that choose rows are probed and guarded.
+    pub guard: GuardOptions,
 }
 
 impl Default for EngineOptions {
-    /// One thread, and no lane yet.
+    /// One thread, no lane yet, and no guard.
     fn default() -> Self {
-        Self { threads: 1, prefill_chunk: 128, lanes: Vec::new(), queue: 256, share_prefixes: true }
+        Self {
+            threads: 1,
+            prefill_chunk: 128,
+            lanes: Vec::new(),
+            queue: 256,
+            share_prefixes: true,
+            guard: GuardOptions::OFF,
+        }
     }
 }
 
@@ -92,6 +102,9 @@ impl Engine {
             if count == 0 {
                 return Err(EngineError::Zero(name));
             }
+        }
+        if options.guard.window == 0 {
+            return Err(EngineError::Zero("the guard's window"));
         }
         for lane in &mut options.lanes {
             lane.policy = lane.policy.on(model.id())?;

@@ -1,7 +1,10 @@
 //! Knobs: policies and budgets that change while tokens stream.
 
-use super::{EventKind, Lane, reclaim::Reach, worker::Worker};
-use crate::cache::{Knobs, Policy, Spread};
+use super::{EventKind, Lane, guard::guarded, reclaim::Reach, worker::Worker};
+use crate::{
+    cache::{Knobs, Policy, Spread},
+    quality::GuardMode,
+};
 
 impl Worker {
     /// Turns a lane's policy, from its next step on.
@@ -12,7 +15,7 @@ impl Worker {
         };
         let Some(index) = self.lanes.iter().position(|state| state.lane == lane) else { return };
         if let (Policy::KCache(old), Policy::KCache(new)) = (self.lanes[index].cache.policy(), policy)
-            && old.k == new.k
+            && Policy::KCache(old).turns_into(&policy)
         {
             let fits = |worker: &Self| worker.lanes[index].cache.knobs_fit(new);
             // Where it does not fit after all, turning it says so.
@@ -22,7 +25,7 @@ impl Worker {
         let step = state.steps + 1;
         let sequences = self.sessions.values_mut().filter_map(|session| session.sequence_mut(lane));
         let change = match (state.cache.policy(), policy) {
-            (Policy::KCache(old), Policy::KCache(new)) if old != new && old.k == new.k => {
+            (Policy::KCache(old), Policy::KCache(new)) if old != new && Policy::KCache(old).turns_into(&policy) => {
                 match state.cache.set_knobs(new, sequences.map(|sequence| &mut sequence.cache)) {
                     Ok(()) => change(&old, &new),
                     Err(full) => return self.error(Some(lane), None, format!("the policy stays as it was: {full}")),
@@ -34,7 +37,38 @@ impl Worker {
                 return self.error(Some(lane), None, message);
             }
         };
-        self.publisher.publish(EventKind::Knob { lane, step, change, policy });
+        self.publisher.publish(EventKind::Knob { lane, step, change: change.clone(), policy });
+        self.reset_guards(index, &format!("the policy was turned: {change}"));
+    }
+
+    /// Turns what a lane's guard does.
+    pub(super) fn set_guard(&mut self, lane: Lane, mode: GuardMode) {
+        let Some(index) = self.lanes.iter().position(|state| state.lane == lane) else { return };
+        let state = &mut self.lanes[index];
+        if state.cache.policy().knobs().is_none() {
+            let message = "the lane reads every row: there is nothing to guard".to_owned();
+            return self.error(Some(lane), None, message);
+        }
+        if state.guard.mode == mode {
+            return;
+        }
+        state.guard.mode = mode;
+        let (step, policy) = (state.steps + 1, state.cache.policy());
+        let change = format!("guard={mode}");
+        self.publisher.publish(EventKind::Knob { lane, step, change: change.clone(), policy });
+        self.reset_guards(index, &format!("the guard was turned: {change}"));
+    }
+
+    /// Has every guard of a lane begin anew.
+    fn reset_guards(&mut self, index: usize, reason: &str) {
+        let state = &mut self.lanes[index];
+        let mut changes = Vec::new();
+        for (&id, session) in &mut self.sessions {
+            let Some(sequence) = session.sequence_mut(state.lane) else { continue };
+            let verdict = sequence.guard.reset(reason);
+            changes.extend(verdict.map(|verdict| guarded(state, id, sequence, verdict)));
+        }
+        changes.into_iter().for_each(|change| self.publisher.publish(EventKind::Guard(change)));
     }
 
     /// Changes what a lane may hold on the device. Before its next step the lane makes that true.

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     attention::HitCounts,
     cache::{CacheShape, LaneCache, Owner, PAGE_TOKENS, SequenceCache, Tier},
+    quality::GuardOptions,
 };
 
 /// The least time between two reports of the same kind from one lane: faster than a reader can see helps nobody.
@@ -17,6 +18,8 @@ const REPORT_EVERY: Duration = Duration::from_millis(100);
 pub(super) struct LaneState {
     pub lane: Lane,
     pub cache: LaneCache,
+    /// How its answers are probed and guarded.
+    pub guard: GuardOptions,
     /// Steps taken.
     pub steps: u64,
     pub hits: HitCounts,
@@ -43,9 +46,11 @@ pub(super) struct Counts {
 }
 
 impl LaneState {
-    pub fn new(options: &LaneOptions, shape: CacheShape) -> Self {
+    pub fn new(options: &LaneOptions, guard: GuardOptions, shape: CacheShape) -> Self {
         Self {
             lane: options.lane,
+            // A lane that reads every row has nothing to guard.
+            guard: if options.policy.knobs().is_some() { guard } else { GuardOptions::OFF },
             cache: LaneCache::new(shape, options.policy, options.device_budget, options.host_budget),
             steps: 0,
             hits: HitCounts::new(shape.layers),
@@ -57,6 +62,11 @@ impl LaneState {
             queue_reported: None,
             longest_scheduling: Duration::ZERO,
         }
+    }
+
+    /// Rows of a step in which `rows` sequences decode, if all of them are probed where the lane probes.
+    pub fn step_rows(&self, rows: usize) -> usize {
+        if self.guard.probe_every > 0 { 2 * rows } else { rows }
     }
 
     /// Notes how long the next step's scheduling took.

@@ -6,6 +6,7 @@
 mod event;
 #[cfg(debug_assertions)]
 mod fault;
+mod guard;
 mod handle;
 mod knobs;
 mod lane;

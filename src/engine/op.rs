@@ -1,7 +1,7 @@
 //! What can be asked of the engine. Ops go in through a bounded channel and are carried out between steps.
 
 use super::{Lane, Prefilled, SessionId};
-use crate::cache::Policy;
+use crate::{cache::Policy, quality::GuardMode};
 
 /// One request to the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +77,13 @@ pub enum Op {
         lane: Lane,
         /// Bytes of K, V, tail and workspace the lane may hold on the device.
         bytes: Option<u64>,
+    },
+    /// Turns what the guard of a lane does; acts from the lane's next step.
+    SetGuard {
+        /// Which lane.
+        lane: Lane,
+        /// What it does from now on.
+        mode: GuardMode,
     },
     /// Stops every answer, closes every session and ends the engine thread.
     Shutdown,

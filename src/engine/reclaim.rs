@@ -2,7 +2,8 @@
 //!
 //! Sessions without an answer keep their pages as a cache: they go first, those used longest ago before others. Then
 //! answers are set back, the youngest first. Pages move to the host tier and come back as they were. Only where that is
-//! full too are they given up, and computed again when they are needed.
+//! full too are they given up, and computed again when they are needed. Before all of these, V that a guard brought to
+//! the device goes back: its sequence reads it on the host as well.
 
 use super::{
     EventKind, Scheduling, SessionId,
@@ -35,6 +36,8 @@ impl Reach {
 /// What is done next to make room.
 #[derive(Debug, Clone, Copy)]
 enum Measure {
+    /// V of one that reads every row goes back to the host tier.
+    Lower(SessionId),
     /// A sequence that does not run is moved to the host tier.
     SetAside(SessionId),
     /// The pages of one that does not run are given up.
@@ -55,10 +58,11 @@ impl Worker {
         keep: Option<SessionId>,
         fits: impl Fn(&Self) -> Result<(), Full>,
     ) -> Result<(), Full> {
-        // Every measure leaves one sequence less that another could concern.
+        // Every measure leaves one sequence less that another could concern, or less V that could be lowered.
         while let Err(full) = fits(self) {
             match self.measure(index, full.place, reach, keep) {
                 None => return Err(full),
+                Some(Measure::Lower(id)) => self.lower(index, id),
                 Some(Measure::SetAside(id)) => self.put_away(index, id),
                 Some(Measure::Free(id)) => self.free(index, id),
                 Some(Measure::SetBack(id)) => self.set_back(index, id),
@@ -92,8 +96,10 @@ impl Worker {
             Place::Device => {
                 let aside =
                     || cache.any_stranded().then(|| idle(Some(Place::Host)).or_else(|| youngest(Stage::Preempted)));
-                idle(Some(Place::Device))
-                    .map(Measure::SetAside)
+                let lifted = self.in_lane(lane).find(|(_, each)| cache.can_lower(&each.cache));
+                lifted
+                    .map(|(id, _)| Measure::Lower(id))
+                    .or_else(|| idle(Some(Place::Device)).map(Measure::SetAside))
                     .or_else(|| youngest(Stage::Running).map(Measure::SetBack))
                     .or_else(|| aside().flatten().map(Measure::Free))
             }
@@ -125,6 +131,13 @@ impl Worker {
     fn put_away(&mut self, index: usize, id: SessionId) {
         if self.set_aside(index, id).is_err() {
             self.free(index, id);
+        }
+    }
+
+    fn lower(&mut self, index: usize, id: SessionId) {
+        let state = &mut self.lanes[index];
+        if let Some(sequence) = self.sessions.get_mut(&id).and_then(|session| session.sequence_mut(state.lane)) {
+            state.cache.lower(&mut sequence.cache);
         }
     }
 

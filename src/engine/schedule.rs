@@ -137,7 +137,8 @@ impl Worker {
         let growing = self.in_lane(lane).filter(|(_, sequence)| grows(sequence)).count() as u64;
         let (device, host) = self.lanes[index].cache.resident_block();
         let rows = self.lanes[index].rows;
-        let buffers = if running < rows { 0 } else { self.workspace(rows + DECODE_ROWS) - self.workspace(rows) };
+        let buffers =
+            if running < rows { 0 } else { self.workspace(index, rows + DECODE_ROWS) - self.workspace(index, rows) };
         Demand { total, donor, besides: (growing * device + buffers, growing * host) }
     }
 
@@ -210,7 +211,7 @@ impl Worker {
 
     /// Why a sequence of `tokens` can never run in a lane, if that is so.
     pub(super) fn too_large(&mut self, index: usize, tokens: usize) -> Option<String> {
-        let workspace = self.workspace(DECODE_ROWS);
+        let workspace = self.workspace(index, DECODE_ROWS);
         let most = self.lanes[index].cache.most_tokens(workspace)?;
         (tokens > most).then(|| {
             format!(

@@ -4,8 +4,9 @@ use std::{cmp::Reverse, time::Instant};
 
 use super::{FinishReason, Lane, Prefilled, Priority, Turn, Usage, sampler::Sampler};
 use crate::{
-    cache::SequenceCache,
-    model::{LanguageModel, Message, Role, TextStream},
+    cache::{Policy, SequenceCache},
+    model::{LanguageModel, Message, Reading, Role, TextStream},
+    quality::{Guard, GuardOptions, GuardState},
 };
 
 /// One session in one lane.
@@ -24,6 +25,7 @@ pub(super) struct Sequence {
     pub lost: usize,
     /// The order of its last turn.
     pub last_turn: u64,
+    pub guard: Guard,
     pub answer: Option<Answer>,
 }
 
@@ -87,7 +89,8 @@ impl Sequence {
     pub fn new(lane: Lane, cache: SequenceCache, system: Option<&str>) -> Self {
         let messages = system.map(|text| Message::new(Role::System, text)).into_iter().collect();
         let (tokens, pending) = (Vec::new(), Vec::new());
-        Self { lane, cache, messages, tokens, pending, exact: 0, lost: 0, last_turn: 0, answer: None }
+        let guard = Guard::default();
+        Self { lane, cache, messages, tokens, pending, exact: 0, lost: 0, last_turn: 0, guard, answer: None }
     }
 
     /// Where its answer stands, if there is one.
@@ -119,6 +122,17 @@ impl Sequence {
     /// Whether it would, once it runs again.
     pub fn decodes_when_back(&self) -> bool {
         self.stage() == Some(Stage::Preempted) && self.reads_by_policy()
+    }
+
+    /// How its next token is read under its lane's policy: as the guard says, and probed where its position says so.
+    /// Nothing but the sequence itself decides either, so company changes nothing.
+    pub fn reading(&self, policy: Policy, guard: &GuardOptions) -> Reading {
+        let (read, asked) = match self.guard.state() {
+            GuardState::TopN | GuardState::Warned => (policy, Policy::Kv),
+            GuardState::Full => (Policy::Kv, policy),
+        };
+        let probed = guard.probe_every > 0 && self.cache.len().is_multiple_of(guard.probe_every);
+        if probed { Reading::Probed(read, asked) } else { Reading::Policy(read) }
     }
 
     /// Whether the sequence computes its prompt by itself.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     EventKind, FinishReason, Lane, SessionId, Stages, Step, Token,
+    guard::Findings,
     schedule::may_prefill,
     sequence::{Chosen, Sequence},
     session::Session,
@@ -79,6 +80,10 @@ impl Worker {
             rows_per_head: None,
             host_v_read_bytes: 0,
             device_read_bytes: 0,
+            probes: 0,
+            probe_read_bytes: 0,
+            rows_chosen: 0,
+            rows_fetched: 0,
         }));
         self.publish(outcomes, failures);
         true
@@ -121,9 +126,13 @@ impl Worker {
         let take = prompt.as_ref().map_or(0, |(_, sequence)| sequence.pending.len().min(self.chunk));
         let complete = prompt.as_ref().is_some_and(|(_, sequence)| sequence.pending.len() == take);
         let mut hits = HitCounts::new(self.model.shape.layers);
+        let mut probed = Vec::with_capacity(decode_rows);
         let mut spans: Vec<Span> = Vec::with_capacity(decode_rows + 1);
         for (_, sequence) in &mut decoding {
-            spans.push(span(&mut sequence.cache, &sequence.pending, Reading::Policy(policy), LogitRows::Last));
+            state.cache.place_pages(&mut sequence.cache);
+            let reading = sequence.reading(policy, &state.guard);
+            probed.push(reading.probe().is_some());
+            spans.push(span(&mut sequence.cache, &sequence.pending, reading, LogitRows::Last));
         }
         if let Some((_, sequence)) = &mut prompt {
             let logits = if complete { LogitRows::Last } else { LogitRows::None };
@@ -136,10 +145,12 @@ impl Worker {
         let mut outcomes = Vec::new();
         let mut failures = Vec::new();
         let mut context = 0;
+        let mut findings = Findings::default();
         for (row, (id, sequence)) in decoding.into_iter().enumerate() {
             sequence.fed(1);
             context = context.max(sequence.cache.len());
             let Some(logits) = logits.next() else { break };
+            findings.take(state, id, sequence, (&self.forward, row, logits), probed[row]);
             match choose(&self.model, id, sequence, logits, self.forward.kept_mass(row)) {
                 Ok(outcome) => outcomes.extend(outcome),
                 Err(message) => failures.push((id, lane, message)),
@@ -177,7 +188,13 @@ impl Worker {
             rows_per_head: hits.rows_per_head(),
             host_v_read_bytes: traffic.host,
             device_read_bytes: traffic.device,
+            probes: findings.probes.len(),
+            probe_read_bytes: traffic.probes,
+            rows_chosen: traffic.rows_chosen,
+            rows_fetched: traffic.rows_fetched,
         }));
+        findings.probes.into_iter().for_each(|probe| self.publisher.publish(EventKind::Probe(probe)));
+        findings.verdicts.into_iter().for_each(|verdict| self.publisher.publish(EventKind::Guard(verdict)));
         self.publish(outcomes, failures);
         #[cfg(debug_assertions)]
         if decode_rows > 0 {

@@ -138,6 +138,7 @@ fn is_telemetry(kind: &EventKind) -> bool {
         | EventKind::Ledger(_)
         | EventKind::Queue(_)
         | EventKind::Hits(_)
+        | EventKind::Probe(_)
         | EventKind::Host(_)
         | EventKind::Gpu(_) => true,
         EventKind::Started(_)
@@ -147,6 +148,7 @@ fn is_telemetry(kind: &EventKind) -> bool {
         | EventKind::Token(_)
         | EventKind::Scheduled { .. }
         | EventKind::Knob { .. }
+        | EventKind::Guard(_)
         | EventKind::Finished(_)
         | EventKind::Error { .. }
         | EventKind::Dropped { .. }

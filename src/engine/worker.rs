@@ -37,7 +37,7 @@ pub(super) struct Worker {
     /// Answers that may wait in a lane.
     pub(super) queue: usize,
     pub(super) share_prefixes: bool,
-    /// Bytes of the step's buffers, by decoding sequences.
+    /// Bytes of the step's buffers, by rows beside a prompt's chunk.
     workspaces: BTreeMap<usize, u64>,
 }
 
@@ -47,7 +47,7 @@ impl Worker {
         let mut worker = Self {
             pool: Pool::new(options.threads),
             forward: Forward::new(),
-            lanes: options.lanes.iter().map(|lane| LaneState::new(lane, shape)).collect(),
+            lanes: options.lanes.iter().map(|lane| LaneState::new(lane, options.guard, shape)).collect(),
             sessions: BTreeMap::new(),
             publisher,
             chunk: options.prefill_chunk,
@@ -148,6 +148,7 @@ impl Worker {
             Op::Close { session } => self.close(session),
             Op::SetPolicy { lane, policy } => self.set_policy(lane, policy),
             Op::SetBudget { lane, bytes } => self.set_budget(lane, bytes),
+            Op::SetGuard { lane, mode } => self.set_guard(lane, mode),
             Op::Shutdown => {}
         }
     }
@@ -217,8 +218,9 @@ impl Worker {
         }
     }
 
-    /// Bytes of the buffers of a step in which `rows` sequences decode beside a chunk of a prompt.
-    pub(super) fn workspace(&mut self, rows: usize) -> u64 {
+    /// Bytes of the buffers of a step in which `rows` sequences of a lane decode beside a chunk of a prompt.
+    pub(super) fn workspace(&mut self, index: usize, rows: usize) -> u64 {
+        let rows = self.lanes[index].step_rows(rows);
         let (model, chunk) = (&self.model, self.chunk);
         *self.workspaces.entry(rows).or_insert_with(|| buffers(model, chunk, rows).bytes())
     }
@@ -229,7 +231,7 @@ impl Worker {
         if self.lanes[index].rows == rows {
             return;
         }
-        let most = |worker: &Self| worker.lanes.iter().map(|state| state.rows).max();
+        let most = |worker: &Self| worker.lanes.iter().map(|state| state.step_rows(state.rows)).max();
         let before = most(self);
         self.lanes[index].rows = rows;
         if most(self) != before
@@ -237,9 +239,9 @@ impl Worker {
         {
             self.forward = buffers(&self.model, self.chunk, rows);
         }
-        let bytes = self.workspace(rows);
+        let bytes = self.workspace(index, rows);
         // Asked before the lane may grow so far, and better not in the middle of a step.
-        self.workspace(rows + DECODE_ROWS);
+        self.workspace(index, rows + DECODE_ROWS);
         self.lanes[index].cache.device_mut().set_fixed(bytes);
     }
 
@@ -256,7 +258,7 @@ impl Worker {
     }
 }
 
-/// Bytes of the step's buffers that a lane books when so many sequences run in it.
+/// Bytes of the step's buffers that a lane without probes books when so many sequences run in it.
 pub fn workspace_bytes(model: &LanguageModel, prefill_chunk: usize, sequences: usize) -> u64 {
     buffers(model, prefill_chunk, sequences.max(1).next_multiple_of(DECODE_ROWS)).bytes()
 }

@@ -3,13 +3,17 @@
 //! A step is a list of spans. A span is a run of consecutive tokens of one sequence: a chunk of a prompt, read with
 //! exact attention, or decoded tokens, read as the lane's policy says. All rows of all spans go through the linear
 //! layers together, so the weights are streamed once per step. Activations are f32, the cache is what the policy says.
+//!
+//! A token may be probed: a second row of it, the last of the step, reads the cache by another policy. For its attention
+//! it takes the place of the first one's row in the cache, so it finds what it would have found alone; then that one's
+//! row is put back.
 
 use std::time::Instant;
 
 use super::{LanguageModel, LogitRows, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
 use crate::{
     attention::{DecodeRow, DecodeScratch, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill},
-    cache::Place,
+    cache::{Place, SequenceCache},
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
 };
 
@@ -31,7 +35,11 @@ pub struct Forward {
     decode: DecodeScratch,
     times: PassTimes,
     traffic: Traffic,
+    /// Kept mass of the policy rows, then of the probes: sum and count.
     kept: Vec<(f64, u32)>,
+    policy_rows: usize,
+    /// Values of the logits that are wanted; those of probes come after them.
+    wanted: usize,
 }
 
 impl Default for Forward {
@@ -61,6 +69,8 @@ impl Forward {
             times: PassTimes::default(),
             traffic: Traffic::default(),
             kept: Vec::new(),
+            policy_rows: 0,
+            wanted: 0,
         }
     }
 
@@ -70,8 +80,8 @@ impl Forward {
         self.input.set_exact(exact);
     }
 
-    /// Makes the buffers for `rows` rows, of which the logits of `logit_rows` are wanted, so that no step up to that size
-    /// has to.
+    /// Makes the buffers for `rows` rows, probes among them, of which the logits of `logit_rows` are wanted, so that no
+    /// step up to that size has to.
     pub fn reserve(&mut self, model: &LanguageModel, rows: usize, logit_rows: usize) {
         self.size(model, rows, rows);
         self.logits.resize(logit_rows * model.shape.vocab, 0.0);
@@ -114,7 +124,12 @@ impl Forward {
 
     /// Logits of the last pass, `[wanted rows, vocab]`, spans in order.
     pub fn logits(&self) -> &[f32] {
-        &self.logits
+        self.logits.split_at(self.wanted).0
+    }
+
+    /// Logits of the last pass's probes, `[probes, vocab]`, in the order of the spans.
+    pub fn probe_logits(&self) -> &[f32] {
+        self.logits.split_at(self.wanted).1
     }
 
     /// Where the time of the last pass went.
@@ -134,24 +149,32 @@ impl Forward {
         (count > 0).then(|| (sum / f64::from(count)) as f32)
     }
 
+    /// The same for a probe of the last pass.
+    pub fn probe_kept_mass(&self, probe: usize) -> Option<f32> {
+        self.kept_mass(self.policy_rows + probe)
+    }
+
     /// Computes one step. Spans that read by policy must stand before those that read exactly. Every span's cache
     /// afterwards holds its tokens; what the policy rows selected is added to `hits`.
     ///
     /// # Panics
-    /// When a span is empty, a cache has no room for its tokens, or the order is wrong: mistakes of the caller.
+    /// When a span is empty, a cache has no room for its tokens, more than one token is probed, or the order is wrong:
+    /// mistakes of the caller.
     pub fn run(&mut self, model: &LanguageModel, pool: &Pool, spans: &mut [Span], hits: &mut HitCounts) {
         let shape = &model.shape;
-        let rows: usize = spans.iter().map(|span| span.tokens.len()).sum();
-        let is_policy = |span: &Span| matches!(span.reading, Reading::Policy(_));
+        let probes = spans.iter().filter(|span| span.reading.probe().is_some()).count();
+        let rows: usize = spans.iter().map(|span| span.tokens.len()).sum::<usize>() + probes;
+        let is_policy = |span: &Span| span.reading.policy().is_some();
         assert!(spans.is_sorted_by_key(|span| !is_policy(span)), "policy spans stand before exact ones");
         let policy_rows: usize = spans.iter().filter(|span| is_policy(span)).map(|span| span.tokens.len()).sum();
 
         self.times = PassTimes::default();
         self.traffic = Traffic::default();
         self.kept.clear();
-        self.kept.resize(policy_rows, (0.0, 0));
+        self.kept.resize(policy_rows + probes, (0.0, 0));
+        self.policy_rows = policy_rows;
         hits.tokens += policy_rows as u64;
-        self.size(model, rows, policy_rows);
+        self.size(model, rows, policy_rows + probes);
         self.positions.clear();
         let mut x_rows = self.x.chunks_exact_mut(shape.hidden);
         for span in spans.iter() {
@@ -163,9 +186,14 @@ impl Forward {
                 model.weights.embedding.row(token as usize, row);
             }
         }
+        for (span, row) in spans.iter().filter(|span| span.reading.probe().is_some()).zip(x_rows) {
+            assert!(span.tokens.len() == 1 && span.copies.is_empty(), "one token is probed, of one sequence");
+            self.positions.push(span.cache.len());
+            model.weights.embedding.row(span.tokens[0] as usize, row);
+        }
 
         for (index, layer) in model.weights.layers.iter().enumerate() {
-            self.attention(model, pool, index, layer, spans, policy_rows, hits);
+            self.attention(model, pool, index, layer, spans, hits);
             self.feed_forward(model, pool, layer);
         }
         for span in spans.iter_mut() {
@@ -176,7 +204,6 @@ impl Forward {
         self.head(model, pool, spans);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "private, called once; a struct for it would only rename them")]
     fn attention(
         &mut self,
         model: &LanguageModel,
@@ -184,9 +211,9 @@ impl Forward {
         index: usize,
         layer: &LayerWeights,
         spans: &mut [Span],
-        policy_rows: usize,
         hits: &mut HitCounts,
     ) {
+        let policy_rows = self.policy_rows;
         let shape = &model.shape;
         let (q_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
         rms_norm(pool, &self.x, &layer.attention_norm, shape.norm_eps, &mut self.normed);
@@ -203,10 +230,12 @@ impl Forward {
             rope(pool, values, heads, shape.head_dim, shape.rope_dims, &self.positions, &model.rope, style);
         }
         self.write_rows(index, spans, kv_width);
+        self.attend_probes(model, pool, index, spans);
 
         let heads = model.head_shape();
-        let (policy_out, exact_out) = self.attended.split_at_mut(policy_rows * q_width);
-        let (policy_q, exact_q) = self.q.split_at(policy_rows * q_width);
+        let own = self.attended.len() - self.probes() * q_width;
+        let (policy_out, exact_out) = self.attended[..own].split_at_mut(policy_rows * q_width);
+        let (policy_q, exact_q) = self.q[..own].split_at(policy_rows * q_width);
         if policy_rows > 0 {
             let rows = policy_reads(index, spans, policy_q, &self.v_sums, q_width, kv_width);
             decode(pool, &heads, &rows, &mut self.decode, policy_out, &mut self.times.decode);
@@ -248,11 +277,17 @@ impl Forward {
         self.times.linear += started.elapsed();
     }
 
-    /// Writes the new K and V rows into the pages, and keeps V's running sum as it stood at each policy row.
+    /// Writes the new K and V rows into the pages, and keeps V's running sum as it stood at each policy row, and before
+    /// each probe.
     fn write_rows(&mut self, layer: usize, spans: &mut [Span], kv_width: usize) {
-        let mut row = 0;
+        let (mut row, mut probe) = (0, self.policy_rows);
         for span in spans {
             let start = span.cache.len();
+            if span.reading.probe().is_some() {
+                let sums = span.cache.v_sum(layer);
+                self.v_sums[probe * kv_width..][..sums.len()].copy_from_slice(sums);
+                probe += 1;
+            }
             for offset in 0..span.tokens.len() {
                 let (k, v) = (&self.k[row * kv_width..][..kv_width], &self.v[row * kv_width..][..kv_width]);
                 span.cache.write(layer, start + offset, k, v);
@@ -260,11 +295,66 @@ impl Forward {
                     copy.write(layer, start + offset, k, v);
                 }
                 let sums = span.cache.v_sum(layer);
-                if matches!(span.reading, Reading::Policy(_)) && !sums.is_empty() {
+                if span.reading.policy().is_some() && !sums.is_empty() {
                     self.v_sums[row * kv_width..][..kv_width].copy_from_slice(sums);
                 }
                 row += 1;
             }
+        }
+    }
+
+    /// Probes of the last pass, or of the one that runs.
+    fn probes(&self) -> usize {
+        self.kept.len() - self.policy_rows
+    }
+
+    /// Attention of the probes. For the while each one's own row stands in the cache instead of its span's.
+    fn attend_probes(&mut self, model: &LanguageModel, pool: &Pool, layer: usize, spans: &mut [Span]) {
+        let probes = self.probes();
+        if probes == 0 {
+            return;
+        }
+        let heads = model.head_shape();
+        let (q_width, kv_width) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
+        let first = self.attended.len() / q_width - probes;
+        for (at, (_, span)) in probed(spans).enumerate() {
+            let own = (first + at) * kv_width..(first + at + 1) * kv_width;
+            let position = span.cache.len();
+            span.cache.replace(layer, position, &self.k[own.clone()], &self.v[own]);
+            if !span.cache.v_sum(layer).is_empty() {
+                span.cache.add_v(layer, position, &mut self.v_sums[(self.policy_rows + at) * kv_width..][..kv_width]);
+            }
+        }
+        let sums = self.v_sums[self.policy_rows * kv_width..].chunks_exact(kv_width);
+        let queries = self.q[first * q_width..].chunks_exact(q_width).zip(sums);
+        let asked = spans.iter().filter_map(|span| Some((span, span.reading.probe()?)));
+        let rows: Vec<DecodeRow> = asked
+            .zip(queries)
+            .map(|((span, policy), (q, v_sum))| DecodeRow {
+                q,
+                k: span.cache.k(layer),
+                v: span.cache.v(layer),
+                len: span.cache.len() + 1,
+                rows: Rows::of(policy, layer),
+                v_sum,
+                // A buffer keeps what the answer itself has chosen.
+                buffers: &[],
+            })
+            .collect();
+        let out = &mut self.attended[first * q_width..];
+        decode(pool, &heads, &rows, &mut self.decode, out, &mut self.times.decode);
+        for (at, row) in rows.iter().enumerate() {
+            let read = self.decode.fetched(at).unwrap_or(row.len * heads.kv_heads);
+            self.traffic.probes += (row.len * heads.kv_heads) as u64 * row.k[0].row_bytes();
+            self.traffic.probes += read as u64 * row.v[0].row_bytes();
+            let kept = &mut self.kept[self.policy_rows + at];
+            for &mass in self.decode.kept_mass(at).unwrap_or_default() {
+                *kept = (kept.0 + f64::from(mass), kept.1 + 1);
+            }
+        }
+        for (row, span) in probed(spans) {
+            let written = row * kv_width..(row + 1) * kv_width;
+            span.cache.replace(layer, span.cache.len(), &self.k[written.clone()], &self.v[written]);
         }
     }
 
@@ -303,6 +393,13 @@ impl Forward {
             }
             row += rows;
         }
+        self.wanted = wanted * shape.vocab;
+        // Those of the probes are the last rows.
+        for _ in 0..self.probes() {
+            let at = row * shape.hidden;
+            self.x.copy_within(at..at + shape.hidden, wanted * shape.hidden);
+            (wanted, row) = (wanted + 1, row + 1);
+        }
         self.logits.resize(wanted * shape.vocab, 0.0);
         if wanted == 0 {
             return;
@@ -317,6 +414,13 @@ impl Forward {
     }
 }
 
+/// The spans that are probed, each with the row of its token.
+fn probed<'a, 'b>(spans: &'a mut [Span<'b>]) -> impl Iterator<Item = (usize, &'a mut Span<'b>)> {
+    let rows = spans.iter().scan(0, |row, span| Some(std::mem::replace(row, *row + span.tokens.len())));
+    let rows: Vec<usize> = rows.collect();
+    rows.into_iter().zip(spans).filter(|(_, span)| span.reading.probe().is_some())
+}
+
 /// What each policy row of a layer reads.
 fn policy_reads<'a>(
     layer: usize,
@@ -328,7 +432,7 @@ fn policy_reads<'a>(
 ) -> Vec<DecodeRow<'a>> {
     let mut reads = Vec::with_capacity(q.len() / q_width);
     for span in spans {
-        let Reading::Policy(policy) = span.reading else { break };
+        let Some(policy) = span.reading.policy() else { break };
         let rows = Rows::of(policy, layer);
         for offset in 0..span.tokens.len() {
             let row = reads.len();
@@ -339,6 +443,8 @@ fn policy_reads<'a>(
                 len: span.cache.len() + offset + 1,
                 rows,
                 v_sum: &v_sums[row * kv_width..][..kv_width],
+                // Several rows at once would come to the same buffer in any order.
+                buffers: if span.tokens.len() == 1 { span.cache.buffers(layer) } else { &[] },
             });
         }
     }
@@ -350,16 +456,35 @@ fn policy_reads<'a>(
 fn count_v_reads(layer: usize, spans: &[Span], shape: &HeadShape, decoded: &DecodeScratch, traffic: &mut Traffic) {
     let mut row = 0;
     for span in spans {
-        let Reading::Policy(_) = span.reading else { break };
+        if span.reading == Reading::Exact {
+            break;
+        }
         for offset in 0..span.tokens.len() {
             let len = span.cache.len() + offset + 1;
-            let rows = decoded.fetched(row).unwrap_or(len * shape.kv_heads);
-            let bytes = rows as u64 * span.cache.v(layer)[0].row_bytes();
-            match span.cache.v_place(layer) {
-                Place::Device => traffic.device += bytes,
-                Place::Host => traffic.host += bytes,
+            let chosen = decoded.choosing(row).map(|lists| lists.map(<[u32]>::len).sum());
+            let rows = chosen.unwrap_or(len * shape.kv_heads);
+            let near = match span.cache.v_place(layer) {
+                Place::Device => rows,
+                Place::Host if span.cache.any_lifted() => lifted_rows(span.cache, len, row, shape, decoded),
+                Place::Host => rows - decoded.fetched(row).unwrap_or(rows),
+            };
+            let row_bytes = span.cache.v(layer)[0].row_bytes();
+            traffic.device += near as u64 * row_bytes;
+            traffic.host += (rows - near) as u64 * row_bytes;
+            if chosen.is_some() {
+                traffic.rows_chosen += rows as u64;
+                traffic.rows_fetched += (rows - near) as u64;
             }
             row += 1;
         }
     }
+}
+
+/// The V rows among those that `row` fetched whose pages were lifted to the device.
+fn lifted_rows(cache: &SequenceCache, len: usize, row: usize, shape: &HeadShape, decoded: &DecodeScratch) -> usize {
+    let Some(choosing) = decoded.choosing(row) else {
+        return (0..len).filter(|&position| cache.lifted_at(position)).count() * shape.kv_heads;
+    };
+    let selected = choosing.flat_map(|selected| selected.iter());
+    selected.filter(|&&position| cache.lifted_at(position as usize)).count()
 }

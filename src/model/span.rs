@@ -28,6 +28,27 @@ pub enum Reading {
     Exact,
     /// As the policy says, row by row: decoding.
     Policy(Policy),
+    /// One token, as the first policy says. Beside it the second one is asked what it would have made of the token,
+    /// after the same cached tokens; that leaves no trace in the cache.
+    Probed(Policy, Policy),
+}
+
+impl Reading {
+    /// The policy by which the cache is read, where one says.
+    pub fn policy(self) -> Option<Policy> {
+        match self {
+            Self::Exact => None,
+            Self::Policy(policy) | Self::Probed(policy, _) => Some(policy),
+        }
+    }
+
+    /// The policy that is asked beside it.
+    pub fn probe(self) -> Option<Policy> {
+        match self {
+            Self::Exact | Self::Policy(_) => None,
+            Self::Probed(_, probe) => Some(probe),
+        }
+    }
 }
 
 /// Of which tokens of a span the logits are wanted.
@@ -54,11 +75,17 @@ pub struct PassTimes {
     pub head: Duration,
 }
 
-/// Bytes of K and V that policy rows read.
+/// Bytes of K and V that decoded rows read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// From the device tier.
     pub device: u64,
     /// From the host tier.
     pub host: u64,
+    /// From either, for probes.
+    pub probes: u64,
+    /// V rows that were chosen, each of one KV head, counted for every head, or heads that choose together, that chose it.
+    pub rows_chosen: u64,
+    /// Those of them that were fetched from the host tier.
+    pub rows_fetched: u64,
 }

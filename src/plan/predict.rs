@@ -144,14 +144,14 @@ impl Planner {
     }
 
     /// Bytes that a session of `ctx` tokens takes on the device and in host memory: whole pages of every layer, and
-    /// under `kcache` the running sums of V. The same bytes that a lane's ledger counts.
+    /// under `kcache` the running sums of V and reuse buffers. The same bytes that a lane's ledger counts.
     pub fn session_bytes(&self, policy: &Policy, ctx: usize) -> (u64, u64) {
         let shape = self.model.cache();
         let pages = ctx.div_ceil(PAGE_TOKENS) as u64;
         let [k, v] = policy.formats().map(|format| pages * shape.page_bytes(format));
         let layers = shape.layers as u64;
         let device_v = policy.device_v_layers(shape.layers) as u64;
-        let sums = if policy.knobs().is_some() { shape.sum_bytes() } else { 0 };
+        let sums = policy.knobs().map_or(0, |knobs| shape.sum_bytes() + shape.buffer_bytes(knobs.buffer));
         (layers * k + device_v * v + sums, (layers - device_v) * v)
     }
 

@@ -1,5 +1,7 @@
 //! Next-token distributions and the distance between two of them.
 
+use crate::kernels::softmax;
+
 /// Logarithms of the probabilities of all tokens, `[vocab]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Distribution {
@@ -36,9 +38,46 @@ pub fn kl_divergence(reference: &Distribution, other: &Distribution) -> f64 {
     sum.max(0.0)
 }
 
+/// [`kl_divergence`] straight from the logits, `[vocab]`, of `reference` and of `other`, and whether both have the same
+/// likeliest token: for the middle of a step, where there is no time for an exact logarithm of everything. `weights` is
+/// a buffer.
+pub fn compare_logits(reference: &[f32], other: &[f32], weights: &mut Vec<f32>) -> (f64, bool) {
+    let [largest, other_largest] = [reference, other].map(softmax::max);
+    weights.clear();
+    weights.extend_from_slice(reference);
+    softmax::weights(weights, largest);
+    let (mut total, mut difference) = (0.0, 0.0);
+    for ((&weight, &a), &b) in weights.iter().zip(reference).zip(other) {
+        total += f64::from(weight);
+        difference += f64::from(weight) * f64::from(a - b);
+    }
+    let other_total = f64::from(softmax::total(other, other_largest));
+    let kl = difference / total - f64::from(largest - other_largest) - (total / other_total).ln();
+    let top = |logits: &[f32], largest| logits.iter().position(|&value| value == largest);
+    (kl.max(0.0), top(reference, largest) == top(other, other_largest))
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn logits_are_compared_as_their_distributions_are(
+            pairs in prop::collection::vec((-20.0f32..20.0, -2.0f32..2.0), 1..600),
+        ) {
+            let reference: Vec<f32> = pairs.iter().map(|pair| pair.0).collect();
+            let other: Vec<f32> = pairs.iter().map(|pair| pair.0 + pair.1).collect();
+            let (kl, same) = compare_logits(&reference, &other, &mut Vec::new());
+            let [p, q] = [&reference, &other].map(|logits| Distribution::from_logits(logits));
+            let expected = kl_divergence(&p, &q);
+            prop_assert!((kl - expected).abs() < 2e-5 + 1e-4 * expected, "{kl} instead of {expected}");
+            prop_assert_eq!(same, p.top() == q.top());
+            prop_assert!(compare_logits(&reference, &reference, &mut Vec::new()).0 < 1e-6);
+        }
+    }
 
     #[test]
     fn logits_become_probabilities() {

@@ -141,7 +141,9 @@ pub fn evaluate(
         let mut hits = HitCounts::new(model.shape.layers);
         let mut found: Vec<TokenScore> = Vec::with_capacity(tokens);
         let mut fetched = 0;
-        for chunk in continuation.chunks(DECODE_ROWS) {
+        // What a reuse buffer holds depends on the steps before.
+        let together = if policy.knobs().is_some_and(|knobs| knobs.buffer > 0) { 1 } else { DECODE_ROWS };
+        for chunk in continuation.chunks(together) {
             fetched += run.pass(chunk, &mut cache, Reading::Policy(policy), LogitRows::All, &mut hits);
             for distribution in run.distributions() {
                 let (full, target) = (&full[found.len()], targets[found.len()] as usize);

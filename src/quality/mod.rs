@@ -4,14 +4,16 @@ mod bootstrap;
 mod distribution;
 mod evaluate;
 mod gate;
+mod guard;
 mod pooled;
 mod probes;
 mod score;
 mod tune;
 
-pub use distribution::{Distribution, kl_divergence};
+pub use distribution::{Distribution, compare_logits, kl_divergence};
 pub use evaluate::{EvalError, EvalOptions, Evaluation, ROUNDED, evaluate};
 pub use gate::Gate;
+pub use guard::{Guard, GuardMode, GuardOptions, GuardState, Observed, Verdict};
 pub use probes::{Probe, ProbeScore, Probed, probes};
 pub use score::{ESTIMATES, Estimate, FIGURES, Figure, Score, TokenScore, dp_rms, full_ppl, kl_mean, ppl, top1};
 pub use tune::{TuneError, TuneOptions, Tuned, tune};

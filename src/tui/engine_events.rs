@@ -1,6 +1,9 @@
 //! What the events of the engine change.
 
-use crate::engine::{Event, EventKind, Lane, Priority, Started};
+use crate::{
+    engine::{Event, EventKind, Lane, Priority, Started},
+    quality::GuardState,
+};
 
 use super::{command::Command, session::Session, state::State, update::say};
 
@@ -57,6 +60,16 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
             state.metrics.lanes[ledger.lane as usize].ledger(t_ms, &ledger);
         }
         EventKind::Queue(_) | EventKind::Scheduled { .. } => {}
+        EventKind::Probe(probe) => {
+            if let Some(session) = state.by_id(probe.session) {
+                session.probe(&probe);
+            }
+        }
+        EventKind::Guard(guarded) => {
+            if let Some(session) = state.by_id(guarded.session) {
+                session.guard = (guarded.state != GuardState::TopN).then_some((guarded.state, guarded.reason));
+            }
+        }
         EventKind::Hits(hits) => state.metrics.lanes[hits.lane as usize].hits(t_ms, hits),
         EventKind::Knob { lane, change, policy, .. } => {
             state.metrics.lanes[lane as usize].policy = Some(policy);

@@ -141,6 +141,10 @@ impl Script {
             rows_per_head: lane.map(|_| if ours { 145.0 } else { context as f64 }),
             host_v_read_bytes: if ours { 29 * 9 * 128 * 128 } else { 0 },
             device_read_bytes: KV_BYTES / 2 * context as u64,
+            probes: 0,
+            probe_read_bytes: 0,
+            rows_chosen: 0,
+            rows_fetched: 0,
         }));
     }
 

@@ -293,6 +293,7 @@ fn run(state: &mut State, command: Slash) -> Vec<Command> {
             state.toast("a lane keeps its kind: this one stays kcache; the other runs beside it", true);
             Vec::new()
         }
+        Slash::Guard(mode) => knobs::guard(state, mode),
         Slash::Help => act(state, Action::Help),
         Slash::Quit => vec![Command::Quit],
     }

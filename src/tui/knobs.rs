@@ -3,6 +3,7 @@
 use crate::{
     cache::{Knobs, Policy, Select, Spread, Tail},
     engine::{Lane, Op},
+    quality::GuardMode,
 };
 
 use super::{
@@ -60,7 +61,7 @@ pub fn set(state: &mut State, mut knobs: Knobs) -> Vec<Command> {
         return Vec::new();
     }
     if let Some(now) = state.policy().filter(|now| !now.turns_into(&policy)) {
-        state.toast(format!("a lane keeps how it stores keys: {now} cannot become {policy}"), true);
+        state.toast(format!("a lane keeps how it stores keys and rows: {now} cannot become {policy}"), true);
         return Vec::new();
     }
     if state.stopped.is_some() {
@@ -69,6 +70,15 @@ pub fn set(state: &mut State, mut knobs: Knobs) -> Vec<Command> {
     }
     state.wanted = Some(policy);
     vec![Command::Engine(Op::SetPolicy { lane: Lane::KCache, policy })]
+}
+
+/// Asks for another mode of the KCache lane's guard.
+pub fn guard(state: &mut State, mode: GuardMode) -> Vec<Command> {
+    if state.stopped.is_some() {
+        state.toast("the engine has ended; its knobs turn nothing", true);
+        return Vec::new();
+    }
+    vec![Command::Engine(Op::SetGuard { lane: Lane::KCache, mode })]
 }
 
 /// Turns device budgets: that of the lane whose transcript is focused, else those of both.

@@ -301,6 +301,10 @@ mod tests {
             rows_per_head: Some(8.0),
             host_v_read_bytes: 1,
             device_read_bytes: 1,
+            probes: 0,
+            probe_read_bytes: 0,
+            rows_chosen: 0,
+            rows_fetched: 0,
         }
     }
 

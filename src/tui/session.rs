@@ -1,6 +1,9 @@
 //! A conversation as the user sees it: name, turns, what each lane is doing, and what waits to be sent.
 
-use crate::engine::{Document, FinishReason, Finished, Lane, SessionId, Token};
+use crate::{
+    engine::{Document, FinishReason, Finished, Lane, Probe, SessionId, Token},
+    quality::GuardState,
+};
 
 use super::{input::Input, transcript::Turn};
 
@@ -19,6 +22,8 @@ pub struct Session {
     pub turns: Vec<Turn>,
     /// What each lane is doing, in the order of [`Lane::ALL`].
     pub phases: [Phase; 2],
+    /// What the guard of the KCache lane has found, and why, where something is wrong.
+    pub guard: Option<(GuardState, String)>,
     /// What is being written here.
     pub input: Input,
     /// A message that is sent as soon as the answers before it have ended.
@@ -103,6 +108,7 @@ impl Session {
             demo: false,
             turns: Vec::new(),
             phases: [Phase::Idle; 2],
+            guard: None,
             input: Input::default(),
             queued: None,
             top: [None; 2],
@@ -177,6 +183,13 @@ impl Session {
         if let Some(turn) = self.turns.last_mut() {
             turn.token(token);
             self.phases[token.lane as usize] = Phase::Answering;
+        }
+    }
+
+    /// A token was probed.
+    pub fn probe(&mut self, probe: &Probe) {
+        if let Some(turn) = self.turns.last_mut() {
+            turn.probe(probe);
         }
     }
 

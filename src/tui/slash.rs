@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::cache::Policy;
+use crate::{cache::Policy, quality::GuardMode};
 
 /// What a line that begins with `/` asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +33,8 @@ pub enum Slash {
     N(usize),
     /// `/policy kcache:n=…`
     Policy(Policy),
+    /// `/guard off|warn|rollback`
+    Guard(GuardMode),
     /// `/help`
     Help,
     /// `/quit`
@@ -40,7 +42,7 @@ pub enum Slash {
 }
 
 /// The commands, for the hint while one is typed.
-pub const USAGE: [(&str, &str); 10] = [
+pub const USAGE: [(&str, &str); 11] = [
     ("/file PATH [QUESTION]", "attach a document to the message"),
     ("/open PATH [QUESTION]", "a new session about a document"),
     ("/new [NAME]", "a new session"),
@@ -49,6 +51,7 @@ pub const USAGE: [(&str, &str); 10] = [
     ("/close", "close this session"),
     ("/n ROWS", "rows each head reads"),
     ("/policy kcache:KEY=VALUE,…", "the whole policy of the KCache lane"),
+    ("/guard off|warn|rollback", "what the KCache lane's guard does"),
     ("/help", "every key"),
     ("/quit", "quit"),
 ];
@@ -81,6 +84,11 @@ pub fn parse(line: &str) -> Option<Result<Slash, String>> {
             _ => Err(format!("/n: a whole number of rows, at least 1, not `{rows}`")),
         },
         ("/policy", text) => text.parse().map(Slash::Policy).map_err(|error| format!("/policy: {error}")),
+        ("/guard", mode) => [GuardMode::Off, GuardMode::Warn, GuardMode::Rollback]
+            .into_iter()
+            .find(|known| known.to_string() == mode)
+            .map(Slash::Guard)
+            .ok_or_else(|| format!("/guard: off, warn or rollback, not `{mode}`")),
         ("/help", "") => Ok(Slash::Help),
         ("/quit", "") => Ok(Slash::Quit),
         _ => Err(format!(
@@ -124,12 +132,17 @@ mod tests {
 
     #[test]
     fn mistakes_say_what_is_expected() {
-        for (text, word) in
-            [("/file", "PATH"), ("/n 0", "at least 1"), ("/policy kcache:n=0", "at least 1"), ("/fly", "/help")]
-        {
+        for (text, word) in [
+            ("/file", "PATH"),
+            ("/n 0", "at least 1"),
+            ("/policy kcache:n=0", "at least 1"),
+            ("/guard on", "rollback"),
+            ("/fly", "/help"),
+        ] {
             let error = parse(text).unwrap().unwrap_err();
             assert!(error.contains(word) && !error.contains('\n'), "{error}");
         }
         assert_eq!(parse("/n 64"), Some(Ok(Slash::N(64))));
+        assert_eq!(parse("/guard rollback"), Some(Ok(Slash::Guard(GuardMode::Rollback))));
     }
 }

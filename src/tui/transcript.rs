@@ -1,6 +1,6 @@
 //! What was said in a session: the user's turns, each with one answer per lane, and how far the two agree.
 
-use crate::engine::{FinishReason, Lane, Token, Usage};
+use crate::engine::{FinishReason, Lane, Probe, Token, Usage};
 
 /// One user message and its answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,9 @@ pub struct Answer {
     /// Sum of the kept mass over the tokens that have one.
     kept_sum: f64,
     kept_count: usize,
+    /// Sum of the KL over its probes.
+    kl_sum: f64,
+    kl_count: usize,
 }
 
 /// One token of an answer.
@@ -95,6 +98,13 @@ impl Turn {
         self.compare_ends();
     }
 
+    /// A token of a lane's answer was probed.
+    pub fn probe(&mut self, probe: &Probe) {
+        let answer = &mut self.answers[probe.lane as usize];
+        answer.kl_sum += probe.kl;
+        answer.kl_count += 1;
+    }
+
     /// Ends a lane's answer.
     pub fn finish(&mut self, lane: Lane, reason: FinishReason, usage: Usage) {
         self.answers[lane as usize].end = Some((reason, usage));
@@ -134,6 +144,11 @@ impl Answer {
     /// The mean kept mass of its tokens, in 0..=1.
     pub fn kept_mass(&self) -> Option<f64> {
         (self.kept_count > 0).then(|| self.kept_sum / self.kept_count as f64)
+    }
+
+    /// The mean KL to exact attention of the tokens that were probed, in nats.
+    pub fn kl(&self) -> Option<f64> {
+        (self.kl_count > 0).then(|| self.kl_sum / self.kl_count as f64)
     }
 
     /// The bytes of the text that token `index` added.

@@ -83,7 +83,10 @@ fn mistakes_are_named_with_line_and_remedy() {
             "[screen]\ncolour = 3",
             "c.toml:2: unknown key `screen.colour`; [screen] has theme, fps, mouse, demo, window_s",
         ),
-        ("[server]", "c.toml:1: unknown key `server`; there are model, engine, lanes, sampling, screen, log and keys"),
+        (
+            "[server]",
+            "c.toml:1: unknown key `server`; there are model, engine, lanes, guard, sampling, screen, log and keys",
+        ),
         ("screen = 3", "c.toml:1: `screen` is a section, written `[screen]`"),
         ("[screen]\nfps = 0", "c.toml:2: screen.fps is a whole number from 1 to 120, not `0`"),
         ("[screen]\nfps = \"fast\"", "c.toml:2: screen.fps is a whole number from 1 to 120, not `fast`"),

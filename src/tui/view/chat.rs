@@ -11,6 +11,7 @@ use ratatui::{
 use super::{layout, rows, text};
 use crate::{
     engine::{FinishReason, Lane},
+    quality::GuardState,
     tui::{
         session::{Phase, Session},
         state::{Focus, State},
@@ -153,6 +154,7 @@ struct Styles {
     dim: Style,
     parted: Style,
     same: Style,
+    warn: Style,
     bad: Style,
 }
 
@@ -165,6 +167,7 @@ impl Styles {
             // Reversed as well as coloured: the mark must be seen without colour.
             parted: theme.mark.add_modifier(Modifier::REVERSED | Modifier::BOLD),
             same: theme.good,
+            warn: theme.warn,
             bad: theme.bad,
         }
     }
@@ -190,6 +193,13 @@ fn lines(session: &Session, lane: Lane, waits: &str, width: usize, styles: &Styl
                 lines.extend(wrap_text(&words, styles.dim, width));
             }
         }
+    }
+    if let (Lane::KCache, Some((state, reason))) = (lane, &session.guard) {
+        let what = match state {
+            GuardState::Full => "goes on with full attention",
+            GuardState::TopN | GuardState::Warned => "top-N is not to be trusted here",
+        };
+        lines.extend(wrap_text(&format!("! {what}: {reason}"), styles.warn, width));
     }
     lines
 }
@@ -244,6 +254,9 @@ fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Ve
         }
         if let Some(kept) = answer.kept_mass() {
             words.push(format!("kept {}", Unit::Percent.text(Some(kept))));
+        }
+        if let Some(kl) = answer.kl() {
+            words.push(format!("KL {kl:.3}"));
         }
         let style = match reason {
             FinishReason::Context | FinishReason::Budget | FinishReason::Failed => styles.bad,

@@ -17,6 +17,8 @@ use crate::{
 
 /// The sign of a session in which the program itself asks.
 const DEMO: &str = "◇";
+/// The sign of a session whose guard has found something.
+const GUARD: &str = "!";
 
 /// The list, two rows for each session.
 pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
@@ -26,7 +28,11 @@ pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let title = format!("Sessions {}", state.sessions.len());
     let look = SeriesLook { symbol: DEMO, style: theme.dim, ..theme.ghost };
     let demo = LegendEntry { name: "", look, value: "demo".into() };
-    let legend: Vec<_> = state.sessions.iter().any(|session| session.demo).then_some(demo).into_iter().collect();
+    let look = SeriesLook { symbol: GUARD, style: theme.warn, ..theme.ghost };
+    let guard = LegendEntry { name: "", look, value: "guard".into() };
+    let any = |of: fn(&Session) -> bool| state.sessions.iter().any(of);
+    let signs = [(any(|session| session.guard.is_some()), guard), (any(|session| session.demo), demo)];
+    let legend: Vec<_> = signs.into_iter().filter_map(|(shown, sign)| shown.then_some(sign)).collect();
     let inner = Panel::new(theme, &title).focused(state.focus == Focus::Sessions).render(area, buf, &legend);
     if state.sessions.is_empty() {
         let key = state.keymap.keys(crate::tui::action::Action::NewSession).first();
@@ -49,8 +55,12 @@ fn entry(theme: &Theme, session: &Session, selected: bool, cell: Rect, buf: &mut
     }
     let name_style = if selected { theme.selection.patch(theme.title) } else { theme.text };
     // A sign at the edge, so that it takes no room from the name; the frame says what it means.
-    let sign = if session.demo { DEMO } else { " " };
-    let sign_style = if selected { theme.selection } else { theme.dim };
+    let (sign, style) = match (&session.guard, session.demo) {
+        (Some(_), _) => (GUARD, theme.warn),
+        (None, true) => (DEMO, theme.dim),
+        (None, false) => (" ", theme.dim),
+    };
+    let sign_style = if selected { theme.selection } else { style };
     text(buf, Rect { width: top.width.min(1), ..top }, sign, sign_style);
     text(buf, Rect { x: top.x + 2, width: top.width.saturating_sub(2), ..top }, &session.name, name_style);
     let mut pieces = vec![Span::raw("  ")];
