@@ -130,8 +130,8 @@ fn stop(engine: Engine, events: &Events) -> (Vec<Event>, Queue) {
     });
     let ledger = ledger.expect("an engine that stops tells its ledger");
     assert_eq!((ledger.device.cache(), ledger.host.cache()), (ledger.device.workspace, 0));
-    let queue = rest.iter().rev().find_map(|event| match event.kind {
-        EventKind::Queue(queue) => Some(queue),
+    let queue = rest.iter().rev().find_map(|event| match &event.kind {
+        EventKind::Queue(queue) => Some(queue.clone()),
         _ => None,
     });
     (rest, queue.expect("and its queue"))

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    EventKind, Hits, Lane, LaneOptions, Ledger, Queue, TierBytes,
+    EventKind, Hits, Lane, LaneOptions, Ledger, Queue, SessionId, TierBytes,
     sequence::{Sequence, Stage},
 };
 use crate::{
@@ -69,24 +69,41 @@ impl LaneState {
     pub fn queue<'a>(
         &mut self,
         bound: usize,
-        sequences: impl Iterator<Item = &'a Sequence>,
+        sequences: impl Iterator<Item = (SessionId, &'a Sequence)>,
         now: bool,
     ) -> Option<EventKind> {
         if !due(&mut self.queue_reported, now) {
             return None;
         }
         let (mut running, mut waiting, mut preempted, mut idle) = (0, 0, 0, 0);
-        for sequence in sequences {
+        let (mut running_tokens, mut idle_tokens) = (0, 0);
+        let mut next = Vec::new();
+        for (id, sequence) in sequences {
             match sequence.stage() {
-                Some(Stage::Running) => running += 1,
+                Some(Stage::Running) => {
+                    running += 1;
+                    running_tokens += sequence.total();
+                }
                 Some(Stage::Waiting) => waiting += 1,
                 Some(Stage::Preempted) => preempted += 1,
-                None => idle += usize::from(sequence.cache.capacity() > 0),
+                None if sequence.cache.capacity() > 0 => {
+                    idle += 1;
+                    idle_tokens += sequence.known();
+                }
+                None => {}
             }
+            next.extend(sequence.turn_to_start().map(|turn| (turn, id)));
         }
+        next.sort_unstable();
+        let mean_tokens = running_tokens.checked_div(running).or_else(|| idle_tokens.checked_div(idle));
         let (device, host) = self.cache.resident_block();
         let blocks = |tier: &Tier, bytes: u64| tier.free().filter(|_| bytes > 0).map(|free| free / bytes);
         let free = blocks(self.cache.device(), device).into_iter().chain(blocks(self.cache.host(), host)).min();
+        let more = mean_tokens.and_then(|tokens| {
+            let pages = tokens.div_ceil(PAGE_TOKENS) as u64;
+            let ours = blocks(self.cache.device(), pages * device + self.cache.sum_bytes());
+            ours.into_iter().chain(blocks(self.cache.host(), pages * host)).min()
+        });
         let Counts { preemptions, freed, recomputed_tokens, prefix_hit_tokens, refused } = self.counts;
         let longest = std::mem::take(&mut self.longest_scheduling);
         Some(EventKind::Queue(Queue {
@@ -102,6 +119,9 @@ impl LaneState {
             recomputed_tokens,
             prefix_hit_tokens,
             refused,
+            next: next.into_iter().map(|(_, id)| id).collect(),
+            mean_tokens: mean_tokens.map(|tokens| tokens as u64),
+            sessions_until_full: more,
             tokens_until_full: free.map(|blocks| blocks * PAGE_TOKENS as u64),
             device_peak_bytes: self.cache.device().peak(),
             host_peak_bytes: self.cache.host().peak(),

@@ -56,7 +56,12 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
             }
             state.metrics.lanes[ledger.lane as usize].ledger(t_ms, &ledger);
         }
-        EventKind::Queue(_) | EventKind::Scheduled { .. } => {}
+        EventKind::Queue(queue) => state.metrics.lanes[queue.lane as usize].queue(t_ms, queue),
+        EventKind::Scheduled { lane, session, state: scheduling, .. } => {
+            if let Some(session) = state.by_id(session) {
+                session.scheduled(lane, scheduling);
+            }
+        }
         EventKind::Hits(hits) => state.metrics.lanes[hits.lane as usize].hits(t_ms, hits),
         EventKind::Knob { lane, change, policy, .. } => {
             state.metrics.lanes[lane as usize].policy = Some(policy);

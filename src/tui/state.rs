@@ -158,6 +158,8 @@ pub enum Chart {
     Hits,
     /// Kept mass per layer.
     KeptMass,
+    /// Who runs, who waits and who was set back, per lane.
+    Queue,
     /// CPU and memory of the host.
     Host,
 }
@@ -354,6 +356,7 @@ impl State {
             Chart::Stages,
             Chart::Ledger,
             Chart::HostV,
+            Chart::Queue,
             Chart::Host,
         ]);
         charts

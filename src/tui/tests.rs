@@ -97,6 +97,25 @@ fn screens() {
 }
 
 #[test]
+fn full_lanes_show_who_waits_who_was_set_back_and_why_one_was_refused() {
+    for (columns, rows) in [(80, 24), (120, 40), (200, 60)] {
+        let mut state = fixture::state(columns, rows);
+        for event in fixture::full() {
+            update(&mut state, Message::Engine(event));
+        }
+        update(&mut state, Message::Tick(70_000.0));
+        insta::assert_snapshot!(format!("full_{columns}x{rows}"), text(&state));
+        press(&mut state, &["alt-k"]);
+        insta::assert_snapshot!(format!("refused_{columns}x{rows}"), text(&state));
+    }
+    let mut state = fixture::state(100, 30);
+    fixture::full().into_iter().for_each(|event| drop(update(&mut state, Message::Engine(event))));
+    state.chart = super::state::Chart::Queue;
+    press(&mut state, &["esc", "z"]);
+    insta::assert_snapshot!("queue_100x30", text(&state));
+}
+
+#[test]
 fn without_colour_the_screen_says_the_same() {
     let env = TerminalEnv { no_color: Some("1".into()), ..TerminalEnv::default() };
     assert_eq!(Theme::resolve(ThemeName::Auto, &env), Theme::mono());

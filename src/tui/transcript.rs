@@ -15,8 +15,8 @@ pub struct Turn {
     pub answers: [Answer; 2],
     /// How far the two answers agree.
     pub agreement: Agreement,
-    /// Why there is no answer, or no whole one.
-    pub error: Option<String>,
+    /// Why there is no answer, or no whole one, in the order of [`Lane::ALL`].
+    pub errors: [Option<String>; 2],
 }
 
 /// One lane's answer.
@@ -69,7 +69,7 @@ impl Turn {
             prompt_tokens: None,
             answers: [Answer::default(), Answer::default()],
             agreement: Agreement::default(),
-            error: None,
+            errors: [None, None],
         }
     }
 

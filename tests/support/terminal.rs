@@ -181,7 +181,8 @@ impl Terminal {
         let last = question.split_whitespace().last().unwrap_or_default();
         let below = pane.rsplit_once(last).map_or("", |(_, below)| below);
         let progress = |line: &&str| {
-            ["waits for its turn", "reads"].contains(&line.trim()) || line.trim_start().starts_with("prefill")
+            let line = line.trim();
+            line == "reads" || ["waits for its turn", "prefill"].iter().any(|words| line.starts_with(words))
         };
         below.lines().filter(|line| !progress(line)).collect()
     }

@@ -8,6 +8,7 @@ pub mod header;
 pub mod kpis;
 pub mod layout;
 pub mod overlay;
+pub mod queue;
 pub mod sessions;
 pub mod status;
 
