@@ -2,13 +2,16 @@
 
 use crate::engine::{Event, EventKind, Lane, Priority, Started};
 
-use super::{command::Command, session::Session, state::State, update::say};
+use super::{command::Command, load, session::Session, state::State, update::say};
 
 /// Takes in an event.
 pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
     let t_ms = event.t_ms;
     if t_ms.is_finite() {
         state.engine_ms = state.engine_ms.max(t_ms);
+    }
+    if let Some(commands) = load::note(state, &event.kind) {
+        return commands;
     }
     let mut commands = Vec::new();
     match event.kind {

@@ -11,7 +11,7 @@ use crate::{
     telemetry::HostSample,
 };
 
-use super::{demo::Demo, keymap::Keymap, message::Message, state::State, update::update};
+use super::{demo::Demo, keymap::Keymap, load::Loads, message::Message, state::State, update::update};
 
 const LAYERS: usize = 30;
 const KV_BYTES: u64 = 23_040;
@@ -22,6 +22,7 @@ const WORDS: &str = " The error code E7 means that the fan is blocked: Ines aske
 /// The state before anything happened, at a size.
 pub fn empty(columns: u16, rows: u16) -> State {
     let mut state = State::new(&Config::default(), Keymap::default(), Demo::default());
+    state.loads = Loads::new((0..500).collect(), None);
     update(&mut state, Message::Resized(columns, rows));
     state
 }

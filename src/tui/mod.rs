@@ -17,6 +17,7 @@ pub mod input;
 pub mod keymap;
 mod keys;
 mod knobs;
+pub mod load;
 pub mod message;
 pub mod metrics;
 mod mouse;

@@ -8,7 +8,10 @@ use std::{
     collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
-    sync::mpsc::{SyncSender, TrySendError},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, TrySendError},
+    },
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,6 +23,7 @@ use thiserror::Error;
 use tokio::{select, sync::mpsc, time::sleep};
 
 use crate::{
+    bench::LoadSpec,
     config::{Config, ThemeName},
     engine::{Event, EventKind, Op},
 };
@@ -29,6 +33,7 @@ use super::{
     demo::{Demo, DemoError},
     document,
     keymap::{Keymap, KeymapError},
+    load::Loads,
     message::Message,
     picture::{self, Palette},
     signals::{HANGUP, Heard, Signals},
@@ -55,6 +60,10 @@ pub struct Options {
     pub demo: bool,
     /// Documents to open a session about at once.
     pub documents: Vec<PathBuf>,
+    /// Tokens of a text to make the prompts of a load of.
+    pub text: Arc<[u32]>,
+    /// A load to begin with.
+    pub load: Option<LoadSpec>,
     /// The folder for pictures of the screen; created when the first is written.
     pub pictures: PathBuf,
 }
@@ -110,7 +119,8 @@ pub fn bridge(mut next: impl FnMut() -> Option<Event> + Send + 'static) -> io::R
 pub fn run(options: Options, ops: SyncSender<Op>, events: mpsc::Receiver<Event>) -> Result<Exit, RunError> {
     let keymap = Keymap::new(&options.config.keys)?;
     let demo = if options.demo { Demo::bundled()? } else { Demo::default() };
-    let state = State::new(&options.config, keymap, demo);
+    let mut state = State::new(&options.config, keymap, demo);
+    state.loads = Loads::new(Arc::clone(&options.text), options.load.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     terminal::install_panic_hook();
     let screen = Screen::enter(options.config.screen.mouse)?;

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod keys;
+mod load;
 
 fn draw(state: &State, theme: &Theme) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(state.size.0, state.size.1)).unwrap();
@@ -55,6 +56,7 @@ fn key(text: &str) -> KeyEvent {
         "left" => KeyCode::Left,
         "right" => KeyCode::Right,
         "space" => KeyCode::Char(' '),
+        "backspace" => KeyCode::Backspace,
         one => KeyCode::Char(one.chars().next().unwrap()),
     };
     KeyEvent::new(code, modifiers)

@@ -6,7 +6,7 @@ use crate::engine::{Lane, Op, SessionId};
 
 use super::{
     command::{Command, FilePurpose},
-    engine_events, keys,
+    engine_events, keys, load,
     message::Message,
     mouse,
     session::{self, Session},
@@ -70,6 +70,7 @@ fn tick(state: &mut State, now_ms: f64) -> Vec<Command> {
         state.axes.follow(&state.metrics, span);
     }
     let mut commands = open_demo(state);
+    commands.extend(load::tick(state));
     for (id, message) in state.demo.next(now_ms, &state.sessions) {
         state.changed = true;
         commands.extend(say(state, id, message, crate::engine::Priority::Background));

@@ -3,7 +3,7 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 
-use super::{rows, spans, text};
+use super::{load, rows, spans, text};
 use crate::{
     engine::{Lane, Queue},
     tui::{
@@ -15,22 +15,28 @@ use crate::{
 
 /// Rows below the list of sessions: the names of the columns, and one for each lane.
 const FOOT: u16 = 3;
-/// The list keeps at least three sessions of two rows.
-const LIST: u16 = 6;
+/// The list keeps at least two sessions of two rows.
+const LIST: u16 = 4;
 /// Columns of a value in the pane.
 const VALUE: usize = 6;
 
 /// The part of the list of sessions that is left to the sessions.
 pub fn above(state: &State, inner: Rect) -> Rect {
     let known = Lane::ALL.iter().any(|&lane| at(state, lane).is_some());
-    let foot = if known && inner.height >= LIST + FOOT { FOOT } else { 0 };
+    let load = if load::shown(state) { load::ROWS } else { 0 };
+    let wanted = load + if known { FOOT } else { 0 };
+    let foot = if inner.height >= LIST + wanted { wanted } else { 0 };
     Rect { height: inner.height - foot, ..inner }
 }
 
 /// Draws the rows below the list of sessions, where there is room; returns what is left above them.
 pub fn foot(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Rect {
     let above = above(state, inner);
-    let foot = rows(inner, above.height, FOOT);
+    let mut foot = rows(inner, above.height, inner.height);
+    if load::shown(state) {
+        load::entry(state, theme, rows(foot, 0, load::ROWS), buf);
+        foot = rows(foot, load::ROWS, foot.height);
+    }
     if foot.is_empty() {
         return above;
     }
