@@ -87,6 +87,7 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     let options = tui::Options {
         demo,
         documents: args.files,
+        sessions: folders::sessions().filter(|_| config.screen.save_sessions),
         text,
         load: args.load,
         pictures: folders::pictures().unwrap_or_else(|| PathBuf::from(".")),
@@ -99,6 +100,9 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     drop(running.engine);
     for panic in &exit.panics {
         eprintln!("kcache: {panic}");
+    }
+    if let Some(error) = &exit.unsaved {
+        eprintln!("kcache: {error}");
     }
     if let Some(error) = &exit.engine_error {
         eprintln!("kcache: {error}");

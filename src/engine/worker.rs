@@ -136,6 +136,7 @@ impl Worker {
             },
             Op::Say { session, document, text, turn } => self.say(session, document, text, turn),
             Op::Feed { session, prefilled, tokens, turn, once } => self.feed(session, prefilled, &tokens, turn, once),
+            Op::Recall { session, lane, messages } => self.recall(session, lane, messages),
             Op::Stop { session, lane } => match self.sessions.get(&session) {
                 Some(known) => {
                     let lanes = known.lanes().into_iter().filter(|&each| lane.is_none_or(|lane| lane == each));

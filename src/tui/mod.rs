@@ -25,10 +25,12 @@ pub mod observer;
 pub mod picture;
 mod replay;
 mod run;
+pub mod saved;
 pub mod session;
 mod signals;
 mod slash;
 pub mod state;
+mod store;
 mod terminal;
 #[cfg(test)]
 mod tests;

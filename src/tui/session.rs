@@ -145,9 +145,12 @@ impl Session {
     }
 
     /// A message goes to the engine: it is shown at once, whatever the engine is busy with.
-    pub fn send(&mut self, text: String, document: Option<String>) {
+    pub fn send(&mut self, text: String, document: Option<&Document>) {
         self.unconfirmed += 1;
-        self.begin(text, document);
+        self.begin(text, document.map(|document| document.name.clone()));
+        if let Some(turn) = self.turns.last_mut() {
+            turn.source = document.map(|document| document.text.clone());
+        }
     }
 
     /// The engine accepted a message.
@@ -236,10 +239,11 @@ impl Session {
         !self.phase(lane).busy() && self.turns.last().is_some_and(refused)
     }
 
-    /// Tokens compared and the same, over all turns.
+    /// Tokens compared and the same, over all turns of this run.
     pub fn agreement(&self) -> (usize, usize) {
         self.turns
             .iter()
+            .filter(|turn| !turn.earlier)
             .fold((0, 0), |(same, compared), turn| (same + turn.agreement.same, compared + turn.agreement.compared))
     }
 }

@@ -23,6 +23,7 @@ use crate::{
 
 mod keys;
 mod load;
+mod saved;
 
 fn draw(state: &State, theme: &Theme) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(state.size.0, state.size.1)).unwrap();

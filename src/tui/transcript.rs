@@ -9,6 +9,10 @@ pub struct Turn {
     pub text: String,
     /// The document the message is about.
     pub document: Option<String>,
+    /// That document's text, where it was sent from here.
+    pub source: Option<String>,
+    /// Whether it was said in an earlier run.
+    pub earlier: bool,
     /// Prompt tokens of the turn, once the engine has counted them.
     pub prompt_tokens: Option<usize>,
     /// The answers, in the order of [`Lane::ALL`].
@@ -66,6 +70,8 @@ impl Turn {
         Self {
             text,
             document,
+            source: None,
+            earlier: false,
             prompt_tokens: None,
             answers: [Answer::default(), Answer::default()],
             agreement: Agreement::default(),

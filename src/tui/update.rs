@@ -8,7 +8,7 @@ use super::{
     command::{Command, FilePurpose},
     engine_events, keys, load,
     message::Message,
-    mouse,
+    mouse, saved,
     session::{self, Session},
     state::{Overlay, State},
 };
@@ -36,6 +36,13 @@ pub fn update(state: &mut State, message: Message) -> Vec<Command> {
             Vec::new()
         }
         Message::Engine(event) => engine_events::apply(state, event),
+        Message::SessionsRead(result) => match result {
+            Ok(sessions) => saved::reopen(state, sessions),
+            Err(error) => {
+                state.toast(error, true);
+                Vec::new()
+            }
+        },
         Message::EngineGone => {
             engine_events::ended(state, Some("the engine went away without a word".into()));
             Vec::new()
@@ -177,7 +184,7 @@ pub(super) fn say(
         crate::engine::Turn { sampling: state.sampling, max_tokens: state.max_tokens, ignore_eos: false, priority };
     let Some(session) = state.by_id(id) else { return Vec::new() };
     let session::Message { text, document } = message;
-    session.send(text.clone(), document.as_ref().map(|document| document.name.clone()));
+    session.send(text.clone(), document.as_ref());
     vec![Command::Engine(Op::Say { session: id, document, text, turn })]
 }
 

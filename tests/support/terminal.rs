@@ -238,7 +238,9 @@ impl Terminal {
         assert!(!screen.alternate_screen() && !screen.bracketed_paste() && !screen.hide_cursor());
         assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
         let log = fs::read_to_string(self.home.path().join(".local/state/kcache/kcache.log")).unwrap_or_default();
-        Ended { code, text: screen.contents(), bytes, log }
+        let text = screen.contents();
+        drop(seen);
+        Ended { code, text, bytes, log, home: self.home }
     }
 }
 
@@ -249,6 +251,8 @@ pub struct Ended {
     pub text: String,
     pub bytes: Vec<u8>,
     pub log: String,
+    /// Where it lived, for the next one.
+    pub home: TempDir,
 }
 
 impl Ended {

@@ -103,7 +103,7 @@ fn what_cannot_be_is_said_in_the_form() {
     let screen = text(&state);
     assert!(screen.contains("context is a whole number"), "{screen}");
     press(&mut state, &["left", "right", "right", "right", "esc"]);
-    assert_eq!((state.loads.form.values[1].as_str(), &state.overlay), ("4", &Overlay::None));
+    assert_eq!((state.loads.form.values[1].as_str(), &state.overlay), ("8", &Overlay::None));
 }
 
 #[test]

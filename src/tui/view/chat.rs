@@ -204,6 +204,16 @@ fn lines(session: &Session, lane: Lane, waits: &str, width: usize, styles: &Styl
                 lines.extend(wrap_text(&words, styles.dim, width));
             }
         }
+        match session.turns.get(at + 1) {
+            _ if !turn.earlier => {}
+            None => lines.extend(wrap_text(
+                "↑ from an earlier run, computed again with the next message",
+                styles.dim,
+                width,
+            )),
+            Some(next) if !next.earlier => lines.extend(wrap_text("↑ from an earlier run", styles.dim, width)),
+            Some(_) => {}
+        }
     }
     lines
 }
