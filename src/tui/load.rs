@@ -248,19 +248,21 @@ pub fn note(state: &mut State, event: &EventKind) -> Option<Vec<Command>> {
     Some(ops.into_iter().map(Command::Engine).collect())
 }
 
-/// How many sessions of `spec` a lane's budget holds at once, with what is there now given up; `None` where that is not
-/// known, `Some(None)` without a budget.
+/// How many sessions of `spec` a lane's budget holds at once, with what is there now given up and their common beginning
+/// held once; `None` where that is not known, `Some(None)` without a budget.
 pub fn fit(state: &State, spec: &LoadSpec, lane: Lane) -> Option<Option<u64>> {
     let metrics = &state.metrics.lanes[lane as usize];
     let started = state.started.as_ref()?;
     let policy = metrics.policy.as_ref()?;
     let Some(budget) = state.budget(lane) else { return Some(None) };
     let workspace = metrics.ledger_at(f64::INFINITY)?.device.workspace;
-    let tokens = ((spec.context + spec.tokens) as u64).div_ceil(PAGE) * PAGE;
+    let shared = spec.shared as u64 / PAGE * PAGE;
+    let tokens = ((spec.context + spec.tokens) as u64).div_ceil(PAGE) * PAGE - shared;
     let sums = match policy {
         crate::cache::Policy::KCache(_) => started.layers * started.kv_heads * started.head_dim * size_of::<f32>(),
         _ => 0,
     };
-    let each = tokens * device_bytes_per_token(policy, started) + sums as u64;
-    Some(Some(budget.saturating_sub(workspace) / each.max(1)))
+    let token = device_bytes_per_token(policy, started);
+    let free = budget.saturating_sub(workspace + shared * token);
+    Some(Some(free / (tokens * token + sums as u64).max(1)))
 }
