@@ -69,10 +69,10 @@ fn head_q8_0<const N: usize>(bencher: Bencher<'_, '_>, rows: usize) {
 }
 
 /// The pages of one layer, filled.
-fn pages(format: Format, len: usize, step: f32) -> Vec<Page> {
+fn pages(new: fn(Format, usize, usize) -> Page, format: Format, len: usize, step: f32) -> Vec<Page> {
     (0..len.div_ceil(PAGE_TOKENS))
         .map(|index| {
-            let mut page = Page::new(format, SHAPE.kv_heads, SHAPE.head_dim);
+            let mut page = new(format, SHAPE.kv_heads, SHAPE.head_dim);
             for row in 0..SHAPE.kv_heads * PAGE_TOKENS {
                 let values = values(SHAPE.head_dim, step * (index * 1000 + row) as f32);
                 page.write(row / PAGE_TOKENS, row % PAGE_TOKENS, &values);
@@ -84,7 +84,9 @@ fn pages(format: Format, len: usize, step: f32) -> Vec<Page> {
 
 /// One token at a context of `len`, one layer per iteration; prints where the time goes.
 fn bench_decode(bencher: Bencher<'_, '_>, pool: &Pool, [k, v]: [Format; 2], len: usize, rows: Rows) {
-    let layers: Vec<_> = (0..LAYERS).map(|layer| (pages(k, len, 0.37 + layer as f32), pages(v, len, 0.51))).collect();
+    let layers: Vec<_> = (0..LAYERS)
+        .map(|layer| (pages(Page::for_keys, k, len, 0.37 + layer as f32), pages(Page::for_values, v, len, 0.51)))
+        .collect();
     let q = values(SHAPE.heads * SHAPE.head_dim, 0.7);
     let v_sum = vec![0.0; SHAPE.kv_heads * SHAPE.head_dim];
     let mut out = vec![0.0; q.len()];
@@ -136,7 +138,10 @@ fn decode_top_128_group<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
 #[divan::bench(args = [0, 1792, 3840], consts = THREADS)]
 fn prefill_256<const N: usize>(bencher: Bencher<'_, '_>, start: usize) {
     let (pool, rows) = (Pool::new(N), 256);
-    let (k, v) = (pages(Format::F16, start + rows, 0.37), pages(Format::F16, start + rows, 0.51));
+    let (k, v) = (
+        pages(Page::for_keys, Format::F16, start + rows, 0.37),
+        pages(Page::for_values, Format::F16, start + rows, 0.51),
+    );
     let q = values(rows * SHAPE.heads * SHAPE.head_dim, 0.7);
     let mut out = vec![0.0; q.len()];
     let mut scratch = PrefillScratch::new();

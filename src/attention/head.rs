@@ -99,27 +99,26 @@ pub(super) fn choose(
     let mut selected = std::mem::take(&mut states[0].selected);
     match select {
         Select::Head => {
-            work.selector.largest(pieces.stretches(first), pieces.len, most, &mut selected);
+            let state = &mut states[0];
+            work.selector.largest(pieces.stretches(first), pieces.len, most, &mut selected, &mut state.chosen);
+            state.weigh();
             if let Count::Mass { share, .. } = n {
-                states[0].take(pieces, first, &selected);
-                let needed = share * states[0].total;
-                trim(&mut selected, &states[0].chosen, needed, &mut work.order);
+                trim(&mut selected, &state.chosen, share * state.total, &mut work.order);
+                state.take(pieces, first, &selected);
             }
         }
         Select::Group => {
             work.share(pieces, states, first);
             let stretches = work.shared.chunks(PIECE).zip(work.shared_maxima.chunks(PIECE / RUN * LANES));
             let stretches = stretches.map(|(values, maxima)| Stretch { values, maxima });
-            work.selector.largest(stretches, pieces.len, most, &mut selected);
+            work.selector.largest(stretches, pieces.len, most, &mut selected, &mut work.weights);
             if let Count::Mass { share, .. } = n {
-                work.weights.clear();
-                work.weights.extend(selected.iter().map(|&position| work.shared[position as usize]));
                 trim(&mut selected, &work.weights, share * states.len() as f32, &mut work.order);
             }
+            for (state, head) in states.iter_mut().zip(first..) {
+                state.take(pieces, head, &selected);
+            }
         }
-    }
-    for (state, head) in states.iter_mut().zip(first..) {
-        state.take(pieces, head, &selected);
     }
     states[0].selected = selected;
 }
@@ -170,6 +169,11 @@ impl HeadState {
             self.chosen.extend(rest[..here].iter().map(|&position| scores[position as usize - start]));
             rest = &rest[here..];
         }
+        self.weigh();
+    }
+
+    /// Turns the scores of the chosen positions into weights, and sums those.
+    fn weigh(&mut self) {
         self.chosen_total = softmax::weights(&mut self.chosen, self.max);
         self.kept = (self.chosen_total / self.total).min(1.0);
     }

@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::{DecodeRow, HeadShape, gather::add_rows, select::Stretch};
 use crate::{
-    cache::{CachedRows, PAGE_TOKENS},
+    cache::{CachedKeys, PAGE_TOKENS},
     kernels::{
         pick::{LANES, RUN},
         q8_scores,
@@ -85,18 +85,34 @@ impl Layout {
         HeadPiece { max, total, values, maxima: &maxima[head * MAXIMA..][..MAXIMA] }
     }
 
-    /// Scores `positions` and sums their exponentials.
+    /// Scores `positions` and sums their exponentials, a page of a KV head at a time: so memory brings the next keys while
+    /// there is arithmetic to do.
     pub fn score(&self, shape: &HeadShape, row: &Scoring<'_>, positions: Range<usize>, piece: &mut [f32]) {
         let Self { heads, width, .. } = *self;
         let (values, rest) = piece.split_at_mut(heads * width);
         let (maxima, found) = rest.split_at_mut(heads * MAXIMA);
-        let len = positions.len();
-        row.scores(shape, positions, values, width);
-        let heads = values.chunks_exact_mut(width).zip(maxima.chunks_exact_mut(MAXIMA));
-        for ((scores, maxima), found) in heads.zip(found.chunks_exact_mut(2)) {
-            // A key that makes a score infinite or undefined must not make the whole row undefined.
-            found[0] = softmax::clamp_maxima(&mut scores[..len], &mut maxima[..len.div_ceil(RUN) * LANES]);
-            found[1] = softmax::total(&scores[..len], found[0]);
+        found.as_chunks_mut::<2>().0.fill([f32::MIN, 0.0]);
+        let group = shape.group();
+        for (page, at) in positions.clone().step_by(PAGE_TOKENS).zip((0..).step_by(PAGE_TOKENS)) {
+            let keys = PAGE_TOKENS.min(positions.end - page);
+            for kv_head in 0..shape.kv_heads {
+                let first = kv_head * group;
+                row.scores(shape, page, kv_head, &mut values[first * width + at..], width);
+                for head in first..first + group {
+                    let scores = &mut values[head * width + at..][..keys];
+                    let maxima = &mut maxima[head * MAXIMA + at / RUN * LANES..][..LANES];
+                    // A key that makes a score infinite or undefined must not make the whole row undefined.
+                    let max = softmax::clamp_maxima(scores, maxima);
+                    let total = softmax::total(scores, max);
+                    let [so_far, sum] = &mut found.as_chunks_mut::<2>().0[head];
+                    if max > *so_far {
+                        *sum = *sum * softmax::factor(*so_far, max) + total;
+                        *so_far = max;
+                    } else {
+                        *sum += total * softmax::factor(max, *so_far);
+                    }
+                }
+            }
         }
     }
 
@@ -113,7 +129,11 @@ impl Layout {
         let Self { heads, head_dim, width } = *self;
         weights.resize(heads * PIECE, 0.0);
         let len = positions.len();
-        row.scores(shape, positions.clone(), weights, PIECE);
+        for (page, at) in positions.clone().step_by(PAGE_TOKENS).zip((0..).step_by(PAGE_TOKENS)) {
+            for kv_head in 0..shape.kv_heads {
+                row.scores(shape, page, kv_head, &mut weights[kv_head * shape.group() * PIECE + at..], PIECE);
+            }
+        }
         let found = &mut piece[heads * (width + MAXIMA)..];
         for (scores, found) in weights.chunks_exact_mut(PIECE).zip(found.chunks_exact_mut(2)) {
             found[0] = softmax::clamp_max(&mut scores[..len]);
@@ -141,27 +161,26 @@ pub(super) struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    /// Scores of `positions`, which begin a page, `[heads][stride]`.
-    fn scores(&self, shape: &HeadShape, positions: Range<usize>, out: &mut [f32], stride: usize) {
+    /// Scores of the page that begins at position `start` for the queries of a KV head, `[group][stride]`.
+    fn scores(&self, shape: &HeadShape, start: usize, kv_head: usize, out: &mut [f32], stride: usize) {
         let (group, head_dim) = (shape.group(), shape.head_dim);
-        let len = positions.len();
-        for (page, at) in self.row.k[positions.start / PAGE_TOKENS..].iter().zip((0..len).step_by(PAGE_TOKENS)) {
-            let keys = PAGE_TOKENS.min(len - at);
-            for kv_head in 0..shape.kv_heads {
-                let first = kv_head * group;
-                let out = &mut out[first * stride + at..];
-                match page.rows(kv_head, 0, keys) {
-                    CachedRows::F16(k) => {
-                        let q = &self.row.q[first * head_dim..][..group * head_dim];
-                        scores(q, k, head_dim, shape.scale, out, stride);
-                    }
-                    CachedRows::Q8(k) => {
-                        let (q, scales) = self.narrow;
-                        let (q, scales) = (&q[first * head_dim..][..group * head_dim], &scales[first..][..group]);
-                        q8_scores::scores(q, scales, k, head_dim, out, stride);
-                    }
-                }
+        let keys = PAGE_TOKENS.min(self.row.len - start);
+        let page = &self.row.k[start / PAGE_TOKENS];
+        // What is wanted after these keys, by this piece or by the thread's next.
+        let after = self.row.k.get(start / PAGE_TOKENS + 1).unwrap_or(page);
+        let next = if kv_head + 1 < shape.kv_heads { page.keys(kv_head + 1) } else { after.keys(0) };
+        let first = kv_head * group;
+        match (page.keys(kv_head), next) {
+            (CachedKeys::F16(k), CachedKeys::F16(next)) => {
+                let q = &self.row.q[first * head_dim..][..group * head_dim];
+                scores(q, k, next, keys, shape.scale, out, stride);
             }
+            (CachedKeys::Q8(k), CachedKeys::Q8(next)) => {
+                let (q, scales) = self.narrow;
+                let (q, scales) = (&q[first * head_dim..][..group * head_dim], &scales[first..][..group]);
+                q8_scores::scores(q, scales, k, next, keys, out, stride);
+            }
+            _ => unreachable!("the keys of a sequence are stored in one format"),
         }
     }
 }

@@ -1,18 +1,18 @@
 //! Exact causal attention for runs of new tokens.
 //!
 //! A task is one block of rows for one KV head. It walks the pages up to its last row, widens each page's keys
-//! (transposed) and values once for all rows and all query heads of the group, and keeps a running softmax, so that
+//! and values once for all rows and all query heads of the group, and keeps a running softmax, so that
 //! memory does not grow with the context. A row meets the pages in order of position and its arithmetic depends on
 //! nothing but its own position: cutting a prompt into other chunks changes no bit.
 
 use super::{HeadShape, locals::Locals};
 use crate::{
-    cache::{CachedRows, PAGE_TOKENS, Page},
+    cache::{CachedKeys, CachedRows, PAGE_TOKENS, Page},
     kernels::{
         Pool,
         gemm::{Matrix, gemm},
-        q8, softmax,
-        widen::{widen, widen_transposed},
+        keys, q8, softmax,
+        widen::widen,
     },
 };
 
@@ -139,9 +139,9 @@ impl Buffers {
         for page in 0..end.div_ceil(PAGE_TOKENS) {
             let page_start = page * PAGE_TOKENS;
             let len = PAGE_TOKENS.min(end - page_start);
-            match span.k[page].rows(kv_head, 0, len) {
-                CachedRows::F16(k) => widen_transposed(k, head_dim, &mut self.k, PAGE_TOKENS),
-                CachedRows::Q8(k) => q8::widen_transposed(k, head_dim, &mut self.k, PAGE_TOKENS),
+            match span.k[page].keys(kv_head) {
+                CachedKeys::F16(k) => widen(k, &mut self.k),
+                CachedKeys::Q8(k) => keys::widen_q8(k, head_dim, &mut self.k),
             }
             match span.v[page].rows(kv_head, 0, len) {
                 CachedRows::F16(v) => widen(v, &mut self.v[..len * head_dim]),

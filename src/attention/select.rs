@@ -23,7 +23,7 @@ pub(super) struct Selector {
 }
 
 impl Selector {
-    /// The positions of the `n` largest of `len` values, ascending; of equal values the lower positions.
+    /// The positions of the `n` largest of `len` values, ascending, and those values; of equal ones the lower positions.
     ///
     /// Values are finite; `n` is at least 1.
     pub(super) fn largest<'a>(
@@ -32,10 +32,13 @@ impl Selector {
         len: usize,
         n: usize,
         selected: &mut Vec<u32>,
+        chosen: &mut Vec<f32>,
     ) {
         selected.clear();
+        chosen.clear();
         if n >= len {
             selected.extend(0..len as u32);
+            stretches.for_each(|stretch| chosen.extend_from_slice(stretch.values));
             return;
         }
         let floor = self.floor(stretches.clone().map(|stretch| stretch.maxima), len, n);
@@ -46,8 +49,7 @@ impl Selector {
             pick::at_least(values, maxima, floor, first, &mut self.candidates, &mut self.positions);
             first += values.len() as u32;
         }
-        let cut = Cut::new(&self.candidates, floor, n);
-        cut.apply(&self.candidates, |index| selected.push(self.positions[index]));
+        Cut::new(&self.candidates, floor, n).keep(&self.candidates, &self.positions, chosen, selected);
     }
 
     /// A value that at least `n` values reach.
@@ -105,8 +107,9 @@ mod tests {
                 maxima.push(found);
             }
             let stretches = values.chunks(256).zip(&maxima).map(|(values, maxima)| Stretch { values, maxima });
-            let mut selected = Vec::new();
-            Selector::default().largest(stretches, len, n, &mut selected);
+            let (mut selected, mut chosen) = (Vec::new(), Vec::new());
+            Selector::default().largest(stretches, len, n, &mut selected, &mut chosen);
+            prop_assert_eq!(&chosen, &expected.iter().map(|&at| values[at as usize]).collect::<Vec<_>>());
             prop_assert_eq!(selected, expected);
         }
     }

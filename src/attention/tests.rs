@@ -41,8 +41,8 @@ impl Sequence {
         let mut numbers = Numbers(seed | 1);
         let width = shape.kv_heads * shape.head_dim;
         let q = numbers.values(len * shape.heads * shape.head_dim, 2.0, whole);
-        let mut pages = |format: Format, size: f32| -> Vec<Page> {
-            let new = || Page::new(format, shape.kv_heads, shape.head_dim);
+        let mut pages = |new: fn(Format, usize, usize) -> Page, format: Format, size: f32| -> Vec<Page> {
+            let new = || new(format, shape.kv_heads, shape.head_dim);
             let mut pages: Vec<Page> = std::iter::repeat_with(new).take(len.div_ceil(PAGE_TOKENS)).collect();
             // Slots beyond `len` hold what an earlier sequence left there.
             for at in 0..pages.len() * PAGE_TOKENS {
@@ -55,7 +55,7 @@ impl Sequence {
             }
             pages
         };
-        let (k, v) = (pages(formats[0], 2.0), pages(formats[1], 1.0));
+        let (k, v) = (pages(Page::for_keys, formats[0], 2.0), pages(Page::for_values, formats[1], 1.0));
         let mut v_sum = vec![0.0; width];
         let mut row = vec![0.0; shape.head_dim];
         for at in 0..len {

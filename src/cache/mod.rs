@@ -12,7 +12,7 @@ mod tier;
 
 pub use audit::Unbalanced;
 pub use lane::{CacheShape, LaneCache};
-pub use page::{CachedRows, Format, PAGE_TOKENS, Page};
+pub use page::{CachedKeys, CachedRows, Format, PAGE_TOKENS, Page};
 pub use policy::{Knobs, Mass, Policy, PolicyError, Select, Spread, Tail};
 pub use profile::{LayerSplit, ModelId, Profile, ProfileError, Split, SplitOf, Table};
 pub use sequence::SequenceCache;

@@ -1,17 +1,21 @@
 //! A page: 64 tokens of one layer's K or V, all KV heads, as 16-bit floats or as 8-bit blocks.
 //!
-//! The layout is head-major, `[kv_head][slot][head_dim]`, so that one head's rows are contiguous: a head that scores
-//! its keys reads one run of memory, and a row (one V vector of one KV head) is one slice. The scales of 8-bit rows lie
-//! apart in the same order, `[kv_head][slot][head_dim / 32]`, rounded up: see [`q8`].
+//! The layout is head-major, so that a head reads one run of memory. Of V, `[kv_head][slot][head_dim]`, so that a row
+//! (one V vector of one KV head) is one slice. Of K, `[kv_head][head_dim][slot]`, so that a query meets the same
+//! dimension of neighbouring keys side by side: see [`keys`]. The scales of 8-bit values lie apart, in the same order:
+//! see [`q8`].
 
-use std::{fmt, iter, sync::Arc};
+use std::{fmt, iter, ops::Range, sync::Arc};
 
 use half::{f16, slice::HalfFloatSliceExt};
 
-use crate::kernels::q8::{self, Q8Rows};
+use crate::kernels::{
+    keys::{self, Q8Keys},
+    q8::{self, Q8Rows},
+};
 
 /// Tokens a page holds.
-pub const PAGE_TOKENS: usize = 64;
+pub const PAGE_TOKENS: usize = keys::SLOTS;
 
 /// How the values of a page are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +45,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// Consecutive rows of one KV head, as they are stored.
+/// Consecutive V rows of one KV head, as they are stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CachedRows<'a> {
     /// `[rows, head_dim]`.
@@ -50,10 +54,29 @@ pub enum CachedRows<'a> {
     Q8(Q8Rows<'a>),
 }
 
+/// The keys of one KV head in a page, as they are stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum CachedKeys<'a> {
+    /// `[head_dim][64]`.
+    F16(&'a [f16]),
+    /// 8-bit.
+    Q8(Q8Keys<'a>),
+}
+
+/// What lies side by side in a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// The values of a row: V.
+    Rows,
+    /// The rows of a dimension: K.
+    Dimensions,
+}
+
 /// 64 tokens of one layer's K or V. Several sequences may hold the same page: see [`Page::share`].
 #[derive(Debug)]
 pub struct Page {
     data: Data,
+    order: Order,
     head_dim: usize,
 }
 
@@ -69,8 +92,17 @@ fn alone<T>(values: &mut Arc<[T]>) -> &mut [T] {
 }
 
 impl Page {
-    /// A zeroed page for `kv_heads` heads of `head_dim` values.
-    pub fn new(format: Format, kv_heads: usize, head_dim: usize) -> Self {
+    /// A zeroed page of K for `kv_heads` heads of `head_dim` values.
+    pub fn for_keys(format: Format, kv_heads: usize, head_dim: usize) -> Self {
+        Self::new(format, Order::Dimensions, kv_heads, head_dim)
+    }
+
+    /// A zeroed page of V.
+    pub fn for_values(format: Format, kv_heads: usize, head_dim: usize) -> Self {
+        Self::new(format, Order::Rows, kv_heads, head_dim)
+    }
+
+    fn new(format: Format, order: Order, kv_heads: usize, head_dim: usize) -> Self {
         let rows = kv_heads * PAGE_TOKENS;
         let data = match format {
             Format::F16 => Data::F16(iter::repeat_n(f16::ZERO, rows * head_dim).collect()),
@@ -79,14 +111,14 @@ impl Page {
                 scales: iter::repeat_n(f16::ZERO, rows * q8::blocks(head_dim)).collect(),
             },
         };
-        Self { data, head_dim }
+        Self { data, order, head_dim }
     }
 
     /// A page of its own with the rows of another. Where the formats differ, its values are rounded once more.
     pub fn copy(format: Format, other: &Self) -> Self {
         if format != other.format() {
             let kv_heads = other.values() / (PAGE_TOKENS * other.head_dim);
-            let mut copy = Self::new(format, kv_heads, other.head_dim);
+            let mut copy = Self::new(format, other.order, kv_heads, other.head_dim);
             let mut row = vec![0.0; other.head_dim];
             for at in 0..kv_heads * PAGE_TOKENS {
                 other.read(at / PAGE_TOKENS, at % PAGE_TOKENS, &mut row);
@@ -98,7 +130,7 @@ impl Page {
             Data::F16(values) => Data::F16(Arc::from(&values[..])),
             Data::Q8 { values, scales } => Data::Q8 { values: Arc::from(&values[..]), scales: Arc::from(&scales[..]) },
         };
-        Self { data, head_dim: other.head_dim }
+        Self { data, ..*other }
     }
 
     fn values(&self) -> usize {
@@ -110,7 +142,7 @@ impl Page {
 
     /// The same page for another sequence. From now on it can be read, and written no more.
     pub fn share(&self) -> Self {
-        Self { data: self.data.clone(), head_dim: self.head_dim }
+        Self { data: self.data.clone(), ..*self }
     }
 
     /// Whether both are the same page, not only equal ones.
@@ -148,9 +180,12 @@ impl Page {
         self.format().row_bytes(self.head_dim)
     }
 
-    /// `rows` rows of one KV head from `slot` on.
+    /// `rows` rows of one KV head from `slot` on, of a page of V.
+    ///
+    /// # Panics
+    /// On a page of K.
     pub fn rows(&self, kv_head: usize, slot: usize, rows: usize) -> CachedRows<'_> {
-        debug_assert!(slot + rows <= PAGE_TOKENS);
+        assert!(self.order == Order::Rows && slot + rows <= PAGE_TOKENS, "rows of a page of V");
         let (first, dim) = (kv_head * PAGE_TOKENS + slot, self.head_dim);
         match &self.data {
             Data::F16(data) => CachedRows::F16(&data[first * dim..(first + rows) * dim]),
@@ -164,26 +199,60 @@ impl Page {
         }
     }
 
+    /// The keys of one KV head, of a page of K.
+    ///
+    /// # Panics
+    /// On a page of V.
+    pub fn keys(&self, kv_head: usize) -> CachedKeys<'_> {
+        assert!(self.order == Order::Dimensions, "keys of a page of K");
+        let [of_values, of_scales] = self.head(kv_head);
+        match &self.data {
+            Data::F16(values) => CachedKeys::F16(&values[of_values]),
+            Data::Q8 { values, scales } => {
+                CachedKeys::Q8(Q8Keys { values: &values[of_values], scales: &scales[of_scales] })
+            }
+        }
+    }
+
+    /// Where a KV head's values and scales are.
+    fn head(&self, kv_head: usize) -> [Range<usize>; 2] {
+        [self.head_dim, q8::blocks(self.head_dim)].map(|width| {
+            let len = PAGE_TOKENS * width;
+            kv_head * len..(kv_head + 1) * len
+        })
+    }
+
     /// Writes one row, `[head_dim]`, rounded to the page's format.
     ///
     /// # Panics
     /// When the page is shared.
     pub fn write(&mut self, kv_head: usize, slot: usize, row: &[f32]) {
         let (at, dim) = (kv_head * PAGE_TOKENS + slot, self.head_dim);
-        match &mut self.data {
-            Data::F16(data) => alone(data)[at * dim..][..dim].convert_from_f32_slice(row),
-            Data::Q8 { values, scales } => {
+        let [of_values, of_scales] = self.head(kv_head);
+        match (&mut self.data, self.order) {
+            (Data::F16(data), Order::Rows) => alone(data)[at * dim..][..dim].convert_from_f32_slice(row),
+            (Data::F16(data), Order::Dimensions) => keys::write(row, slot, &mut alone(data)[of_values]),
+            (Data::Q8 { values, scales }, Order::Rows) => {
                 let blocks = q8::blocks(dim);
                 q8::quantise(row, &mut alone(values)[at * dim..][..dim], &mut alone(scales)[at * blocks..][..blocks]);
+            }
+            (Data::Q8 { values, scales }, Order::Dimensions) => {
+                keys::write_q8(row, slot, &mut alone(values)[of_values], &mut alone(scales)[of_scales]);
             }
         }
     }
 
     /// Reads one row back, `[head_dim]`, as attention sees it.
     pub fn read(&self, kv_head: usize, slot: usize, row: &mut [f32]) {
-        match self.rows(kv_head, slot, 1) {
-            CachedRows::F16(values) => values.convert_to_f32_slice(row),
-            CachedRows::Q8(values) => q8::widen(values, self.head_dim, row),
+        match self.order {
+            Order::Rows => match self.rows(kv_head, slot, 1) {
+                CachedRows::F16(values) => values.convert_to_f32_slice(row),
+                CachedRows::Q8(values) => q8::widen(values, self.head_dim, row),
+            },
+            Order::Dimensions => match self.keys(kv_head) {
+                CachedKeys::F16(values) => keys::read(values, slot, row),
+                CachedKeys::Q8(values) => keys::read_q8(values, slot, row),
+            },
         }
     }
 }
@@ -192,12 +261,15 @@ impl Page {
 mod tests {
     use super::*;
 
+    const ORDERS: [Order; 2] = [Order::Rows, Order::Dimensions];
+
     #[test]
     fn a_row_that_was_written_is_read_back_and_copied() {
-        for (format, bound) in [(Format::F16, 0.0005), (Format::Q8, 0.004)] {
+        let kinds = [(Format::F16, 0.0005), (Format::Q8, 0.004)];
+        for ((format, bound), order) in kinds.into_iter().flat_map(|kind| ORDERS.map(|order| (kind, order))) {
             // One whole block and a rest.
             let (kv_heads, head_dim) = (2, 40);
-            let mut page = Page::new(format, kv_heads, head_dim);
+            let mut page = Page::new(format, order, kv_heads, head_dim);
             assert_eq!(page.bytes(), Page::bytes_for(format, kv_heads, head_dim));
             assert_eq!(page.row_bytes(), if format == Format::F16 { 80 } else { 40 + 2 * 2 });
             let row: Vec<f32> = (0..head_dim).map(|at| (at as f32).sin()).collect();
@@ -212,7 +284,10 @@ mod tests {
                 let copy = Page::copy(into, &page);
                 assert_eq!(copy.format(), into);
                 if into == format {
-                    assert_eq!(copy.rows(1, 0, 64), page.rows(1, 0, 64));
+                    match order {
+                        Order::Rows => assert_eq!(copy.rows(1, 0, 64), page.rows(1, 0, 64)),
+                        Order::Dimensions => assert_eq!(copy.keys(1), page.keys(1)),
+                    }
                 }
                 copy.read(1, 63, &mut back);
                 assert!(row.iter().zip(&back).all(|(row, back)| (row - back).abs() < 2.0 * bound.max(0.004)));
@@ -223,10 +298,10 @@ mod tests {
     #[test]
     #[should_panic(expected = "full pages are never written")]
     fn a_shared_page_is_the_same_page_and_is_not_written() {
-        let mut page = Page::new(Format::Q8, 2, 32);
+        let mut page = Page::for_values(Format::Q8, 2, 32);
         page.write(0, 0, &[1.0; 32]);
         let other = page.share();
-        assert!(page.is(&other) && !page.is(&Page::new(Format::Q8, 2, 32)));
+        assert!(page.is(&other) && !page.is(&Page::for_values(Format::Q8, 2, 32)));
         assert_eq!(page.rows(0, 0, 64), other.rows(0, 0, 64));
         page.write(0, 1, &[1.0; 32]);
     }

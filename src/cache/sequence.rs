@@ -101,8 +101,8 @@ impl SequenceCache {
         assert!(page < self.blocks.len(), "pages were grown before the step");
         let LayerCache { k: k_pages, v: v_pages, v_sum } = &mut self.layers[layer];
         if page == k_pages.len() {
-            k_pages.push(Page::new(self.formats[0], self.kv_heads, self.head_dim));
-            v_pages.push(Page::new(self.formats[1], self.kv_heads, self.head_dim));
+            k_pages.push(Page::for_keys(self.formats[0], self.kv_heads, self.head_dim));
+            v_pages.push(Page::for_values(self.formats[1], self.kv_heads, self.head_dim));
         }
         for head in 0..self.kv_heads {
             let values = head * self.head_dim..(head + 1) * self.head_dim;

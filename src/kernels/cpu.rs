@@ -15,6 +15,23 @@ pub(crate) fn has_avx2() -> bool {
     }
 }
 
+/// Whether the AVX-512 VNNI paths may run: what AVX2 paths ask for, and AVX-512 F, BW, VL and VNNI.
+#[inline]
+pub(crate) fn has_vnni() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        has_avx2()
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512vnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
 /// Evaluates the first call where the CPU has AVX2, FMA and F16C, and the second one elsewhere.
 macro_rules! by_cpu {
     ($avx2:expr, $portable:expr) => {{
@@ -34,4 +51,24 @@ macro_rules! by_cpu {
     }};
 }
 
+/// Evaluates the first call where the CPU has AVX-512 VNNI, and the second one elsewhere.
+macro_rules! by_vnni {
+    ($vnni:expr, $other:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        {
+            if $crate::kernels::cpu::has_vnni() {
+                // SAFETY: the called function asks for what has_vnni() has just found.
+                unsafe { $vnni }
+            } else {
+                $other
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            $other
+        }
+    }};
+}
+
 pub(crate) use by_cpu;
+pub(crate) use by_vnni;

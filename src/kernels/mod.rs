@@ -7,7 +7,8 @@
 //! | [`activations`] | the input of linear layers, as floats and as 8-bit blocks |
 //! | [`rows`], [`mod@rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
 //! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |
-//! | [`q8`], [`q8_scores`], [`q8_weighted_sum`] | the same loops on 8-bit rows of the cache |
+//! | [`keys`], [`q8`] | how keys lie in a page, and how 8-bit rows are rounded |
+//! | [`q8_scores`], [`q8_weighted_sum`] | the inner loops on 8-bit rows of the cache |
 //! | [`probe`] | loops that keep one unit of the machine busy, to measure what it can do |
 //! | [`mod@reference`] | linear layers once more, in the plainest way, to compare with |
 //!
@@ -20,6 +21,7 @@ pub(crate) mod cpu;
 pub mod exp;
 mod fallback;
 pub mod gemm;
+pub mod keys;
 pub mod linear;
 pub(crate) mod map;
 pub mod pick;

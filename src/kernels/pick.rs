@@ -42,14 +42,30 @@ impl Cut {
         Self { above: high, tied: low, ties: n - above_high }
     }
 
-    /// Calls `take` with the index of every value that the cut leaves, ascending.
-    pub fn apply(self, values: &[f32], mut take: impl FnMut(usize)) {
+    /// Appends every value that the cut leaves to `found`, and its position to `kept`; `positions` are those of `values`.
+    ///
+    /// # Panics
+    /// When the lengths differ.
+    pub fn keep(self, values: &[f32], positions: &[u32], found: &mut Vec<f32>, kept: &mut Vec<u32>) {
+        assert_eq!(values.len(), positions.len());
+        if self.ties > 0 {
+            self.keep_portable(values, positions, found, kept);
+        } else {
+            by_cpu!(
+                avx2::keep(values, positions, self.above, found, kept),
+                self.keep_portable(values, positions, found, kept)
+            );
+        }
+    }
+
+    fn keep_portable(self, values: &[f32], positions: &[u32], found: &mut Vec<f32>, kept: &mut Vec<u32>) {
         let mut ties = self.ties;
-        for (index, &value) in values.iter().enumerate() {
+        for (&value, &position) in values.iter().zip(positions) {
             let tied = ties > 0 && value == self.tied;
             ties -= usize::from(tied);
             if tied || value >= self.above {
-                take(index);
+                found.push(value);
+                kept.push(position);
             }
         }
     }
@@ -167,6 +183,59 @@ mod avx2 {
         places
     };
 
+    /// Writes the lanes that `reached` names to the front of `found` and `positions` from `len` on; returns how many.
+    ///
+    /// # Safety
+    /// Both have room for eight more than `len`.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    unsafe fn compact(
+        (value, position): (__m256, __m256i),
+        reached: __m256,
+        len: usize,
+        found: &mut Vec<f32>,
+        positions: &mut Vec<u32>,
+    ) -> usize {
+        let mask = _mm256_movemask_ps(reached) as usize;
+        // SAFETY: eight places; room for as many as the caller says. Of the vectors the first few values count.
+        unsafe {
+            let places = _mm256_loadu_si256(PLACES[mask].as_ptr().cast());
+            _mm256_storeu_ps(found.as_mut_ptr().wrapping_add(len), _mm256_permutevar8x32_ps(value, places));
+            let position = _mm256_permutevar8x32_epi32(position, places);
+            _mm256_storeu_si256(positions.as_mut_ptr().wrapping_add(len).cast(), position);
+        }
+        mask.count_ones() as usize
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn keep(values: &[f32], from: &[u32], least: f32, found: &mut Vec<f32>, positions: &mut Vec<u32>) {
+        let least8 = _mm256_set1_ps(least);
+        let whole = values.len() / LANES * LANES;
+        found.reserve(values.len() + LANES);
+        positions.reserve(values.len() + LANES);
+        let mut len = found.len();
+        assert_eq!(len, positions.len());
+        for (chunk, from) in values.chunks_exact(LANES).zip(from.chunks_exact(LANES)) {
+            // SAFETY: eight values each; `len` grows by at most eight a chunk, and there is room for a vector more.
+            unsafe {
+                let (value, position) = (_mm256_loadu_ps(chunk.as_ptr()), _mm256_loadu_si256(from.as_ptr().cast()));
+                let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(value, least8);
+                len += compact((value, position), reached, len, found, positions);
+            }
+        }
+        // SAFETY: everything below `len` was written, and there was room for it.
+        unsafe {
+            found.set_len(len);
+            positions.set_len(len);
+        }
+        for (&value, &position) in values[whole..].iter().zip(&from[whole..]) {
+            if value >= least {
+                found.push(value);
+                positions.push(position);
+            }
+        }
+    }
+
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn at_least(
         values: &[f32],
@@ -187,23 +256,18 @@ mod avx2 {
             if _mm256_movemask_ps(reached) == 0 {
                 continue;
             }
-            // Whole vectors are written, of which the first few values count.
             found.reserve(RUN + LANES);
             positions.reserve(RUN + LANES);
             let mut len = found.len();
-            debug_assert_eq!(len, positions.len());
+            assert_eq!(len, positions.len());
             for (chunk, first) in run.chunks_exact(LANES).zip((first..).step_by(LANES)) {
                 // SAFETY: a chunk is eight floats; `len` has grown by at most RUN − LANES since room for RUN + LANES more
                 // was made, so eight fit behind it.
                 unsafe {
                     let value = _mm256_loadu_ps(chunk.as_ptr());
-                    let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(value, least)) as usize;
-                    let places = _mm256_loadu_si256(PLACES[mask].as_ptr().cast());
-                    _mm256_storeu_ps(found.as_mut_ptr().wrapping_add(len), _mm256_permutevar8x32_ps(value, places));
+                    let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(value, least);
                     let position = _mm256_add_epi32(_mm256_set1_epi32(first as i32), steps);
-                    let position = _mm256_permutevar8x32_epi32(position, places);
-                    _mm256_storeu_si256(positions.as_mut_ptr().wrapping_add(len).cast(), position);
-                    len += mask.count_ones() as usize;
+                    len += compact((value, position), reached, len, found, positions);
                 }
             }
             // SAFETY: everything below `len` was written, and there was room for it.
@@ -242,6 +306,18 @@ mod tests {
     }
 
     #[test]
+    fn both_ways_to_keep_leave_the_same() {
+        for (len, n) in [(8, 1), (9, 9), (64, 17), (203, 120)] {
+            let (values, positions) = (waves(len), Vec::from_iter(100..100 + len as u32));
+            let cut = Cut::new(&values, f32::MIN, n);
+            let (mut fast, mut plain) = ((vec![7.0], vec![1]), (vec![7.0], vec![1]));
+            cut.keep(&values, &positions, &mut fast.0, &mut fast.1);
+            cut.keep_portable(&values, &positions, &mut plain.0, &mut plain.1);
+            assert_eq!((fast.0.len(), &fast), (1 + n, &plain));
+        }
+    }
+
+    #[test]
     fn floats_are_numbered_in_their_order_without_gaps() {
         for value in [-f32::INFINITY, f32::MIN, -1.5, -1e-45, 0.0, 1e-45, 3.7, f32::MAX] {
             assert_eq!(order(value.next_up()), order(value) + 1);
@@ -255,8 +331,9 @@ mod tests {
         for shift in [0.0, -0.3, -7.0] {
             let values = [0.5, 0.25, 0.5, 0.0, 0.25, 0.25].map(|value| value + shift);
             let taken = |n| {
-                let mut taken = Vec::new();
-                Cut::new(&values, shift, n).apply(&values, |index| taken.push(index));
+                let (mut found, mut taken) = (Vec::new(), Vec::new());
+                Cut::new(&values, shift, n).keep(&values, &[0, 1, 2, 3, 4, 5], &mut found, &mut taken);
+                assert!(found.iter().zip(&taken).all(|(found, &at)| *found == values[at as usize]));
                 taken
             };
             assert_eq!(taken(1), [0]);
@@ -273,7 +350,7 @@ mod tests {
         sorted.sort_by(f32::total_cmp);
         for n in 1..=values.len() {
             let mut taken = Vec::new();
-            Cut::new(&values, f32::MIN, n).apply(&values, |index| taken.push(values[index]));
+            Cut::new(&values, f32::MIN, n).keep(&values, &[0; 8], &mut taken, &mut Vec::new());
             taken.sort_by(f32::total_cmp);
             assert_eq!(taken, sorted[values.len() - n..]);
         }

@@ -12,7 +12,7 @@ pub const BLOCK: usize = 32;
 /// The largest integer.
 const MOST: f32 = 127.0;
 /// The largest integer of a query.
-const QUERY_MOST: f32 = 32767.0;
+pub(super) const QUERY_MOST: f32 = 32767.0;
 
 /// Some rows, to be read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -68,16 +68,6 @@ pub fn quantise(x: &[f32], values: &mut [i8], scales: &mut [f16]) {
 pub fn widen(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
     assert_eq!(rows.rows(width) * width, out.len());
     by_cpu!(avx2::widen(rows, width, out), widen_portable(rows, width, out));
-}
-
-/// The transpose of `rows` into `out`, `[width, stride]` with `rows ≤ stride`; columns of `out` beyond the rows are left
-/// alone.
-///
-/// # Panics
-/// When the lengths do not fit.
-pub fn widen_transposed(rows: Q8Rows<'_>, width: usize, out: &mut [f32], stride: usize) {
-    assert!(rows.rows(width) <= stride && out.len() >= width * stride);
-    by_cpu!(avx2::widen_transposed(rows, width, out, stride), transposed_portable(rows, width, out, stride, 0, 0));
 }
 
 /// Rounds a query to 16 bits, for products with 8-bit keys in whole numbers: `q ≈ scale·out`; returns the scale.
@@ -147,32 +137,13 @@ fn widen_portable(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
     }
 }
 
-/// The part of the transpose that is not in the first `rows_done` rows and `columns_done` columns at once.
-fn transposed_portable(
-    rows: Q8Rows<'_>,
-    width: usize,
-    out: &mut [f32],
-    stride: usize,
-    rows_done: usize,
-    columns_done: usize,
-) {
-    let scales = rows.scales.chunks_exact(blocks(width));
-    for (row, (values, scales)) in rows.values.chunks_exact(width).zip(scales).enumerate() {
-        let start = if row < rows_done { columns_done } else { 0 };
-        for (column, value) in values.iter().enumerate().skip(start) {
-            out[column * stride + row] = scales[column / BLOCK].to_f32() * f32::from(*value);
-        }
-    }
-}
-
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::*;
 
     use half::f16;
 
-    use super::{BLOCK, MOST, Q8Rows, blocks, inverse, quantise_portable, scale, transposed_portable};
-    use crate::kernels::widen::transposed_with;
+    use super::{BLOCK, MOST, Q8Rows, blocks, inverse, quantise_portable, scale};
 
     /// One 16-bit float.
     #[inline]
@@ -254,21 +225,6 @@ mod avx2 {
             }
         }
     }
-
-    /// Eight by eight at a time, the rest one by one.
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn widen_transposed(rows: Q8Rows<'_>, width: usize, out: &mut [f32], stride: usize) {
-        let whole = [rows.values.len() / width / 8 * 8, width / 8 * 8];
-        let per_row = blocks(width);
-        // SAFETY: whole eights within the rows, whose shape the caller of this has checked with that of `out`.
-        unsafe {
-            transposed_with(whole, out, stride, |row, column| {
-                let d = *rows.scales.get_unchecked(row * per_row + column / BLOCK);
-                eight(rows.values.as_ptr().wrapping_add(row * width + column), d)
-            });
-        }
-        transposed_portable(rows, width, out, stride, whole[0], whole[1]);
-    }
 }
 
 #[cfg(test)]
@@ -329,30 +285,6 @@ mod tests {
             assert!(back.iter().all(|value| value.is_finite()), "{strange}: {back:?}");
             assert!((back[39] - 1.0).abs() < 0.01, "the other block keeps its values");
             assert!(quantise_query(&x, &mut [0; 40]).is_finite());
-        }
-    }
-
-    #[test]
-    fn the_transpose_is_the_same_values() {
-        for (rows, width) in [(64, 64), (64, 80), (17, 40), (8, 8), (3, 5)] {
-            let (mut values, mut scales) = (vec![0; rows * width], vec![f16::ZERO; rows * blocks(width)]);
-            for (row, (values, scales)) in
-                values.chunks_exact_mut(width).zip(scales.chunks_exact_mut(blocks(width))).enumerate()
-            {
-                let x: Vec<f32> = (0..width).map(|at| ((row * width + at) as f32 * 0.37).sin()).collect();
-                quantise(&x, values, scales);
-            }
-            let all = Q8Rows { values: &values, scales: &scales };
-            let mut plain = vec![0.0; rows * width];
-            widen(all, width, &mut plain);
-            let stride = rows + 3;
-            let mut out = vec![-1.0; width * stride];
-            widen_transposed(all, width, &mut out, stride);
-            for (at, out) in out.iter().enumerate() {
-                let (column, row) = (at / stride, at % stride);
-                let expected = if row < rows { plain[row * width + column] } else { -1.0 };
-                assert_eq!(*out, expected, "{rows}x{width}: row {row}, column {column}");
-            }
         }
     }
 }

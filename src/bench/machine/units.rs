@@ -129,8 +129,10 @@ pub fn scored(keys: &[f16]) -> Unit<'_> {
     Box::new(move |pool| {
         pool.run(keys.len().div_ceil(PAGES * PAGE), &|index| {
             let mut out = [0.0; QUERIES * PAGE_TOKENS];
-            for page in keys[index * PAGES * PAGE..].chunks_exact(PAGE).take(PAGES) {
-                scores(&queries, page, HEAD_DIM, 0.125, &mut out, PAGE_TOKENS);
+            let keys = &keys[index * PAGES * PAGE..];
+            for (at, page) in keys.chunks_exact(PAGE).take(PAGES).enumerate() {
+                let next = &keys[(keys.len() - PAGE).min((at + 1) * PAGE)..];
+                scores(&queries, page, next, PAGE_TOKENS, 0.125, &mut out, PAGE_TOKENS);
                 black_box(&mut out);
             }
         });
