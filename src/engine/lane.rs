@@ -195,3 +195,46 @@ fn bytes(tier: &Tier) -> TierBytes {
         workspace: tier.fixed(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::Policy,
+        engine::{Priority, SessionId, Turn},
+    };
+
+    #[test]
+    fn the_queue_tells_who_goes_next_and_how_many_more_fit() {
+        let shape = CacheShape { layers: 2, kv_heads: 1, head_dim: 32 };
+        let block = shape.kv_bytes(PAGE_TOKENS);
+        let device_budget = Some(10 * block);
+        let options = LaneOptions { lane: Lane::Kv, policy: Policy::Kv, device_budget, host_budget: None };
+        let mut state = LaneState::new(&options, shape);
+        let asked = |state: &LaneState, tokens: usize, order: u64, priority: Priority| {
+            let mut sequence = Sequence::new(Lane::Kv, state.cache.vacant(), None);
+            sequence.begin(None, &vec![7; tokens], Turn { priority, ..Turn::default() }, order, false);
+            sequence
+        };
+        let mut running = asked(&state, 100, 1, Priority::Background);
+        state.cache.grow(&mut running.cache, 101).unwrap();
+        running.start();
+        let waiting = asked(&state, 900, 2, Priority::Background);
+        let mut set_back = asked(&state, 900, 3, Priority::Background);
+        set_back.answer.as_mut().unwrap().stage = Stage::Preempted;
+        let typed = asked(&state, 900, 4, Priority::Typed);
+        let all = [&running, &waiting, &set_back, &typed];
+        let event = state.queue(256, (1..).map(SessionId).zip(all), true);
+        let Some(EventKind::Queue(queue)) = event else { panic!("{event:?}") };
+        assert_eq!((queue.running, queue.waiting, queue.preempted), (1, 2, 1));
+        assert_eq!(queue.next, [4, 3, 2].map(SessionId), "what was typed, then who was set back, then who waits");
+        // Two of ten pages are taken, and one of 100 tokens takes two.
+        assert_eq!((queue.tokens_until_full, queue.mean_tokens), (Some(8 * 64), Some(100)));
+        assert_eq!(queue.sessions_until_full, Some(4));
+
+        let nobody = state.queue(256, std::iter::empty(), true);
+        let Some(EventKind::Queue(queue)) = nobody else { panic!("{nobody:?}") };
+        assert_eq!((queue.mean_tokens, queue.sessions_until_full), (None, None));
+        state.cache.close(running.cache);
+    }
+}
