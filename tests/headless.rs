@@ -107,11 +107,12 @@ fn a_load_comes_by_and_by_and_its_end_is_the_end() {
     let home = home(512);
     let spec = "sessions=5,context=70,tokens=6,rate=3000,shared=64";
     let output = kcache(&home, &["--headless", "--load", spec]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
     assert_eq!(
         stderr(&output).lines().last(),
         Some("kcache: load: 5 sessions came; kcache: 5 finished; kv: 5 finished")
     );
-    let events = events(&fine(&output));
+    let events = events(&stdout(&output));
     whole(&events, None);
     let loads: Vec<u32> = events
         .iter()

@@ -114,9 +114,10 @@ fn sessions_are_saved_and_reopened_and_go_on_and_a_damaged_file_is_kept() {
     terminal.until("the conversation", both("from an earlier run"));
     terminal.until("the answers", both("12 tokens"));
     for (lane, said) in LANES.iter().zip(&said) {
-        // The first words; the last line has times that are not kept.
-        let said: String = said.chars().take(20).collect();
-        assert!(terminal.answer(lane, "there").contains(said.trim()), "{lane}: {said}\n{}", terminal.text());
+        // The first letters: the last line has times that are not kept.
+        let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+        let said: String = letters(said).chars().take(12).collect();
+        assert!(letters(&terminal.answer(lane, "there")).starts_with(&said), "{lane}: {said}\n{}", terminal.text());
     }
     terminal.ask("and then");
     terminal.until("two answers in both lanes", |terminal| {
