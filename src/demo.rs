@@ -71,6 +71,11 @@ pub fn scripts() -> Result<Vec<Script>, DemoError> {
     scripts.session.into_iter().map(script).collect()
 }
 
+/// The text of all documents, one after the other.
+pub fn text() -> String {
+    DOCUMENTS.iter().map(|(_, text)| *text).collect::<Vec<_>>().join("\n\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

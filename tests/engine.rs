@@ -15,7 +15,7 @@ use kcache::{
         Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Ledger, Op,
         Priority, Sampling, SessionId, Turn, Usage,
     },
-    model::{LanguageModel, source},
+    model::{LanguageModel, Message, Role, source},
 };
 use proptest::prelude::*;
 use support::tiny::Tiny;
@@ -91,6 +91,49 @@ fn answers(events: &[Event]) -> BTreeMap<(SessionId, Lane), Vec<u32>> {
         }
     }
     answers
+}
+
+#[test]
+fn an_earlier_conversation_is_computed_with_the_next_message_each_lane_its_own() {
+    let model = model(512);
+    let side = |answer: &str| vec![Message::new(Role::User, "hello"), Message::new(Role::Assistant, answer)];
+    let sides = [(Lane::KCache, side("the one")), (Lane::Kv, side("another one, and a longer one"))];
+    let recall =
+        |lane: Lane, messages: &[Message]| Op::Recall { session: SessionId(1), lane, messages: messages.to_vec() };
+    let run = |recalled: &[(Lane, Vec<Message>)]| {
+        let (engine, events) = start(&model, both_lanes());
+        let ops = engine.ops();
+        ops.send(open(1)).unwrap();
+        recalled.iter().for_each(|(lane, messages)| ops.send(recall(*lane, messages)).unwrap());
+        ops.send(say(1, "and now?", 6)).unwrap();
+        let read = until_finished(&events, 2);
+        // Later it would be the middle.
+        ops.send(recall(Lane::Kv, &side("late"))).unwrap();
+        let told = std::iter::from_fn(|| events.recv_timeout(Duration::from_secs(60)));
+        let refused = told.filter_map(|event| match event.kind {
+            EventKind::Error { message, .. } => Some(message),
+            _ => None,
+        });
+        assert!(refused.take(1).next().is_some_and(|message| message.contains("only be the beginning")));
+        stop(engine, &events);
+        read
+    };
+    let read = run(&sides);
+    for (lane, mut messages) in sides.clone() {
+        messages.push(Message::new(Role::User, "and now?"));
+        let prompt = model.chat.prompt(&model.tokenizer, &messages).unwrap().len();
+        let counted = read.iter().find_map(|event| match &event.kind {
+            EventKind::Finished(finished) if finished.lane == lane => Some(finished.usage.prompt_tokens),
+            _ => None,
+        });
+        assert_eq!(counted, Some(prompt), "{lane}");
+    }
+    // What the other lane remembers changes nothing.
+    for (lane, messages) in sides {
+        let alike = run(&Lane::ALL.map(|each| (each, messages.clone())));
+        let answer = |events: &[Event]| answers(events)[&(SessionId(1), lane)].clone();
+        assert_eq!(answer(&read), answer(&alike), "{lane}");
+    }
 }
 
 fn errors(events: &[Event]) -> Vec<&str> {

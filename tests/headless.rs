@@ -103,6 +103,43 @@ fn every_question_is_answered_in_both_lanes_and_then_it_ends() {
 }
 
 #[test]
+fn a_load_comes_by_and_by_and_its_end_is_the_end() {
+    let home = home(512);
+    let spec = "sessions=5,context=70,tokens=6,rate=3000,shared=64";
+    let output = kcache(&home, &["--headless", "--load", spec]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        stderr(&output).lines().last(),
+        Some("kcache: load: 5 sessions came; kcache: 5 finished; kv: 5 finished")
+    );
+    let events = events(&stdout(&output));
+    whole(&events, None);
+    let loads: Vec<u32> = events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            EventKind::Session { session, .. } => Some(session.0),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(loads, (0..5).map(|at| (1 << 31) + at).collect::<Vec<_>>(), "the demo gives way to it");
+    for &session in &loads {
+        assert_eq!(Lane::ALL.map(|lane| tokens(&events, session, lane)), [6, 6]);
+    }
+    let closed = events.iter().filter(|event| matches!(event.kind, EventKind::Closed { .. })).count();
+    assert_eq!(closed, 5);
+}
+
+#[test]
+fn a_load_that_cannot_be_is_refused_in_a_line() {
+    let home = home(512);
+    for (spec, word) in [("context=512,tokens=1", "the model's context of 512"), ("pace=3", "rate=30")] {
+        let output = kcache(&home, &["--headless", "--load", spec]).output().unwrap();
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
+        assert!(stderr(&output).contains(word), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_stdout_that_is_no_terminal_gets_events_for_as_long_as_was_said() {
     let home = home(512);
     let began = Instant::now();

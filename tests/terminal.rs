@@ -90,6 +90,56 @@ fn what_is_pasted_is_a_message_until_it_is_sent() {
     terminal.end().restored(0);
 }
 
+#[test]
+fn sessions_are_saved_and_reopened_and_go_on_and_a_damaged_file_is_kept() {
+    let _alone = alone();
+    let settings = [("KCACHE_SCREEN_SAVE_SESSIONS", "true"), ("KCACHE_SAMPLING_MAX_TOKENS", "12")];
+    let arguments = ["--no-demo", "--model", "m.gguf"];
+    let both = |words: &str| {
+        let words = words.to_owned();
+        move |terminal: &Terminal| LANES.iter().all(|lane| terminal.pane(lane).contains(&words))
+    };
+    let mut terminal = Terminal::start(home(), (120, 40), &arguments, &settings);
+    terminal.until("the whole screen", tidy);
+    terminal.ask("hello there");
+    terminal.until("both ends", both("12 tokens"));
+    let said = LANES.map(|lane| terminal.answer(lane, "there"));
+    terminal.press("\x11");
+    let ended = terminal.end();
+    ended.restored(0);
+    let file = ended.home.path().join(".local/state/kcache/sessions.json");
+    assert!(fs::read_to_string(&file).unwrap().contains("hello there"));
+
+    let mut terminal = Terminal::start(ended.home, (120, 40), &arguments, &settings);
+    terminal.until("the conversation", both("from an earlier run"));
+    terminal.until("the answers", both("12 tokens"));
+    for (lane, said) in LANES.iter().zip(&said) {
+        // The first letters: the last line has times that are not kept.
+        let letters = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+        let said: String = letters(said).chars().take(12).collect();
+        assert!(letters(&terminal.answer(lane, "there")).starts_with(&said), "{lane}: {said}\n{}", terminal.text());
+    }
+    terminal.ask("and then");
+    terminal.until("two answers in both lanes", |terminal| {
+        LANES.iter().all(|lane| terminal.pane(lane).matches("12 tokens").count() == 2)
+    });
+    terminal.press("\x11");
+    let ended = terminal.end();
+    ended.restored(0);
+    assert!(fs::read_to_string(&file).unwrap().contains("and then"));
+
+    fs::write(&file, "{\"version\":1,\"sess").unwrap();
+    let mut terminal = Terminal::start(ended.home, (120, 40), &arguments, &settings);
+    terminal.until_shown("sessions.json is damaged");
+    terminal.press("\x11");
+    let ended = terminal.end();
+    ended.restored(0);
+    assert!(ended.log.contains("it is kept as"), "{}", ended.log);
+    let kept = fs::read_dir(file.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let kept = kept.filter(|path| fs::read_to_string(path).is_ok_and(|text| text == "{\"version\":1,\"sess"));
+    assert_eq!(kept.count(), 1);
+}
+
 /// The state of a process, as `ps` shows it: T is stopped.
 #[cfg(target_os = "linux")]
 fn stopped(terminal: &Terminal) -> bool {

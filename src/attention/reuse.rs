@@ -45,7 +45,8 @@ impl Reused {
                 self.rows.extend_from_slice(if slot == NO_SLOT { page(position) } else { buffer.row(slot) });
             }
             let end = first + positions.len();
-            add_rows((0..heads).map(|head| &weights(head)[first..end]), CachedRows::F16(&self.rows), head_dim, sums);
+            let rows = CachedRows::F16(&self.rows);
+            add_rows((0..heads).map(|head| &weights(head)[first..end]), rows, rows, head_dim, sums);
             first = end;
         }
         fetched

@@ -7,9 +7,13 @@
 //!
 //! How many sequences a budget holds, and what many at once are worth, is measured on the engine: see `capacity.rs`.
 //!
+//! [`Load`] has sessions come by and by, for whoever wants to watch.
+//!
 //! [`machine()`] measures what bounds all of that: what memory and the arithmetic units of this machine can do.
 
 mod capacity;
+mod load;
+mod load_spec;
 mod machine;
 mod measure;
 mod prompt;
@@ -18,6 +22,8 @@ mod soak;
 mod statistics;
 
 pub use capacity::{CapacityError, CapacityOptions, CapacityRun, capacity};
+pub use load::{Ending, Load, LoadCounts, is_load};
+pub use load_spec::{LoadError, LoadSpec};
 pub use machine::{MachineError, MachineOptions, MachineRates, Rate, machine};
 pub use measure::{BenchError, BenchOptions, bench};
 pub use run::Run;

@@ -11,10 +11,13 @@ use std::{
 use serde::Serialize;
 use thiserror::Error;
 
-use super::prompt::{Prompts, SplitMix64};
+use super::{
+    load::{Ending, ask_once},
+    prompt::{Prompts, SplitMix64},
+};
 use crate::{
     cache::{Knobs, Policy, Select, Tail},
-    engine::{Engine, EngineError, EngineOptions, EventKind, FinishReason, Lane, Ledger, Op, Queue, SessionId, Turn},
+    engine::{Engine, EngineError, EngineOptions, EventKind, Lane, Ledger, Op, Priority, Queue, SessionId},
     model::LanguageModel,
     progress::Progress,
     telemetry::HostSampler,
@@ -109,10 +112,9 @@ pub fn soak(
             let shared = if below(3) == 0 { longest / 2 } else { 0 };
             let mut tokens = prompts.tokens(0, shared);
             tokens.extend(prompts.tokens(1 + session.0 as usize, length));
-            let turn = Turn { max_tokens: 1 + below(64), ignore_eos: true, ..Turn::default() };
             let wanted = lanes.iter().map(|lane| lane.lane).collect();
-            send(Op::Open { session, name: String::new(), system: None, lanes: wanted });
-            send(Op::Feed { session, prefilled: None, tokens, turn, once: true });
+            let asked = ask_once(session, String::new(), wanted, tokens, 1 + below(64), Priority::Typed);
+            asked.into_iter().for_each(send);
             answering.insert(session, lanes.len());
             match below(12) {
                 0 => send(Op::Stop { session, lane: None }),
@@ -155,13 +157,7 @@ pub fn soak(
         };
         match event.kind {
             EventKind::Finished(finished) => {
-                let name = match finished.reason {
-                    FinishReason::Length => "finished",
-                    FinishReason::Cancelled => "cancelled",
-                    FinishReason::Budget => "refused",
-                    FinishReason::Stop | FinishReason::Context | FinishReason::Failed => "otherwise",
-                };
-                *soak.ended.entry(name.to_owned()).or_default() += 1;
+                *soak.ended.entry(Ending::of(finished.reason).to_string()).or_default() += 1;
                 if let Some(left) = answering.get_mut(&finished.session) {
                     *left -= 1;
                     if *left == 0 {

@@ -130,7 +130,8 @@ impl LaneCache {
         matches!(self.policy, Policy::KCache(_))
     }
 
-    pub(super) fn sum_bytes(&self) -> u64 {
+    /// Bytes of one sequence's running sums of V; 0 where the policy needs none.
+    pub fn sum_bytes(&self) -> u64 {
         if self.keeps_sums() { self.shape.sum_bytes() } else { 0 }
     }
 

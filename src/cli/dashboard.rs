@@ -15,6 +15,7 @@ use super::{
     headless::{self, HeadlessArgs},
 };
 use crate::{
+    bench::LoadSpec,
     config::{Config, Overrides, folders},
     engine::Event,
     tui,
@@ -35,6 +36,9 @@ pub struct DashboardArgs {
     /// A text file to open a session about; repeat for more
     #[arg(long = "file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Put a load on the lanes at once: sessions=16,context=1024,tokens=64,rate=30,shared=0,lanes=both
+    #[arg(long, value_name = "SPEC")]
+    pub load: Option<LoadSpec>,
     /// Flags of a run without a screen.
     #[command(flatten)]
     pub headless: HeadlessArgs,
@@ -57,7 +61,7 @@ impl DashboardArgs {
 pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, Failure> {
     let demo = config.screen.demo && !args.no_demo;
     if args.headless.applies(json)? {
-        return headless::run(args.headless, &args.files, demo, &config);
+        return headless::run(args.headless, &args.files, demo, args.load, &config);
     }
     for file in &args.files {
         if !file.is_file() {
@@ -66,6 +70,7 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     }
     let mut recording = args.record.as_deref().map(Recording::create).transpose()?;
     let model = engine::open_model(&config)?;
+    let text = engine::load_text(&model, args.load.as_ref())?;
     let lanes = engine::lanes(&config);
     let running = engine::start(model, &config, lanes)?;
     let (ops, events) = (running.engine.ops(), running.events);
@@ -82,6 +87,9 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     let options = tui::Options {
         demo,
         documents: args.files,
+        sessions: folders::sessions().filter(|_| config.screen.save_sessions),
+        text,
+        load: args.load,
         pictures: folders::pictures().unwrap_or_else(|| PathBuf::from(".")),
         config,
     };
@@ -92,6 +100,9 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     drop(running.engine);
     for panic in &exit.panics {
         eprintln!("kcache: {panic}");
+    }
+    if let Some(error) = &exit.unsaved {
+        eprintln!("kcache: {error}");
     }
     if let Some(error) = &exit.engine_error {
         eprintln!("kcache: {error}");

@@ -6,7 +6,9 @@ use color_eyre::eyre::WrapErr;
 
 use super::{Failure, fetch};
 use crate::{
+    bench::LoadSpec,
     config::{Config, EngineConfig},
+    demo,
     engine::{Engine, EngineError, EngineOptions, Events, Lane, LaneOptions},
     model::LanguageModel,
     telemetry::{Sampler, SamplerHandle, default_threads},
@@ -60,6 +62,13 @@ pub fn options(config: &Config, lanes: Vec<LaneOptions>) -> EngineOptions {
     let EngineConfig { prefill_chunk, queue, share_prefixes, .. } = config.engine;
     let guard = config.guard.options();
     EngineOptions { threads: threads(config), prefill_chunk, lanes, queue, share_prefixes, guard }
+}
+
+/// The tokens of a text to make the prompts of a load of: the demo's documents. Says where the model's context is too
+/// short for `load`.
+pub fn load_text(model: &LanguageModel, load: Option<&LoadSpec>) -> Result<Arc<[u32]>, Failure> {
+    load.map_or(Ok(()), |load| load.check(model.context())).map_err(Failure::misuse)?;
+    Ok(model.tokenizer.encode(&demo::text()).into())
 }
 
 /// Starts an engine on `model` and the samplers that write to its stream of events.

@@ -2,7 +2,7 @@
 //!
 //! One object per line, written out as soon as it happens. What is asked: every `--say` in a session of its own, every
 //! `--file` in a session about it, and the first question of each demo session where there is neither. The last line
-//! is `stopped` on every way out but a reader that has gone.
+//! is `stopped` on every way out but a reader that has gone. `--load` has sessions come by and by in place of the demo.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -21,6 +21,7 @@ use color_eyre::eyre::WrapErr;
 
 use super::{Failure, engine, interrupt, output};
 use crate::{
+    bench::{Load, LoadSpec},
     config::Config,
     demo,
     engine::{Document, Event, EventKind, Lane, Op, Priority, SessionId, Turn},
@@ -73,14 +74,26 @@ struct Ask {
 }
 
 /// Runs the engine without a screen.
-pub fn run(args: HeadlessArgs, files: &[PathBuf], demo: bool, config: &Config) -> Result<ExitCode, Failure> {
-    let asks = asks(args.says, files, demo)?;
+pub fn run(
+    args: HeadlessArgs,
+    files: &[PathBuf],
+    demo: bool,
+    load: Option<LoadSpec>,
+    config: &Config,
+) -> Result<ExitCode, Failure> {
+    let asks = asks(args.says, files, demo && load.is_none())?;
     let signal = interrupt::signal().wrap_err("cannot watch for Ctrl-C")?;
     let model = engine::open_model(config)?;
+    let text = engine::load_text(&model, load.as_ref())?;
     let running = engine::start(model, config, engine::lanes(config))?;
     let (ops, events) = (running.engine.ops(), &running.events);
     let mut run = Run::new(asks, config);
-    if run.awaited.is_empty() {
+    let began = Instant::now();
+    if let Some(spec) = load {
+        run.load = Load::new(text);
+        run.load.start(spec);
+    }
+    if run.is_idle() {
         output::note("nothing is asked; --say TEXT or --file FILE asks something");
     }
     let until_idle = args.until_idle || args.limit.is_none();
@@ -88,10 +101,11 @@ pub fn run(args: HeadlessArgs, files: &[PathBuf], demo: bool, config: &Config) -
     let mut reader_gone = false;
     let mut ending = false;
     loop {
+        run.waiting.extend(if ending { Vec::new() } else { run.load.due(began.elapsed().as_secs_f64() * 1e3) });
         run.send(&ops);
         let over = reader_gone
             || signal.load(Ordering::Relaxed) != 0
-            || (until_idle && run.awaited.is_empty())
+            || (until_idle && run.is_idle())
             || deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if over && !ending {
             ending = true;
@@ -111,6 +125,9 @@ pub fn run(args: HeadlessArgs, files: &[PathBuf], demo: bool, config: &Config) -
         }
     }
     drop(running);
+    if run.load.spec().is_some() {
+        output::note(&run.load.summary());
+    }
     if let Some(error) = run.engine_error {
         return Err(Failure::failed(error));
     }
@@ -168,6 +185,8 @@ struct Run {
     awaited: BTreeSet<(SessionId, Lane)>,
     /// Sessions whose message was accepted: from then on each lane says by itself how its answer ended.
     accepted: BTreeSet<SessionId>,
+    /// Sessions that come by and by; what becomes of them is in the events, and is no error of this run.
+    load: Load,
     errors: usize,
     engine_error: Option<String>,
 }
@@ -187,7 +206,12 @@ impl Run {
             waiting.push_back(Op::Open { session, name, system: None, lanes: Lane::ALL.to_vec() });
             waiting.push_back(Op::Say { session, document, text, turn });
         }
-        Self { waiting, awaited, accepted: BTreeSet::new(), errors: 0, engine_error: None }
+        Self { waiting, awaited, accepted: BTreeSet::new(), load: Load::default(), errors: 0, engine_error: None }
+    }
+
+    /// Whether every answer has ended, and none is to come.
+    fn is_idle(&self) -> bool {
+        self.awaited.is_empty() && !self.load.is_active()
     }
 
     /// Sends what the engine has room for. It never waits: while an engine is in a step, its events are read.
@@ -209,6 +233,9 @@ impl Run {
     }
 
     fn note(&mut self, event: &EventKind) {
+        if let Some(ops) = self.load.note(event) {
+            return self.waiting.extend(ops);
+        }
         match event {
             EventKind::Said { session, .. } => {
                 self.accepted.insert(*session);

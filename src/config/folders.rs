@@ -17,6 +17,12 @@ pub fn pictures() -> Option<PathBuf> {
     Some(Xdg::new().ok()?.data_dir().join(OURS).join("pictures"))
 }
 
+/// The file in which sessions wait for the next run, `$XDG_STATE_HOME/kcache/sessions.json`. `None` where there is no
+/// home folder.
+pub fn sessions() -> Option<PathBuf> {
+    Some(Xdg::new().ok()?.state_dir()?.join(OURS).join("sessions.json"))
+}
+
 /// The log file where none is configured, `$XDG_STATE_HOME/kcache/kcache.log`. `None` where there is no home folder.
 pub fn log_file() -> Option<PathBuf> {
     Some(Xdg::new().ok()?.state_dir()?.join(OURS).join("kcache.log"))

@@ -34,7 +34,7 @@ const MIN_BUDGET: u64 = 1 << 20;
 const BUDGET: &str = "`none` or a size of at least 1MiB, such as `512MiB` or `1.5GiB`";
 
 /// Every key but those of `[keys]`, whose names are the dashboard's actions. In the order of `config.toml`.
-pub const KEYS: [Key; 31] = [
+pub const KEYS: [Key; 32] = [
     Key {
         path: "model.path",
         form: Form::Path,
@@ -178,6 +178,7 @@ pub const KEYS: [Key; 31] = [
     },
     Key { path: "screen.mouse", form: Form::Plain, allowed: "`true` or `false`", check: |_| true },
     Key { path: "screen.demo", form: Form::Plain, allowed: "`true` or `false`", check: |_| true },
+    Key { path: "screen.save_sessions", form: Form::Plain, allowed: "`true` or `false`", check: |_| true },
     Key {
         path: "screen.window_s",
         form: Form::Plain,

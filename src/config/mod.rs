@@ -186,6 +186,8 @@ pub struct ScreenConfig {
     pub mouse: bool,
     /// Whether a start opens the demo sessions.
     pub demo: bool,
+    /// Whether closing keeps the sessions for the next start.
+    pub save_sessions: bool,
     /// Seconds that charts look back.
     pub window_s: u32,
 }
@@ -259,7 +261,7 @@ impl Default for SamplingConfig {
 
 impl Default for ScreenConfig {
     fn default() -> Self {
-        Self { theme: ThemeName::Auto, fps: 20, mouse: false, demo: true, window_s: 120 }
+        Self { theme: ThemeName::Auto, fps: 20, mouse: false, demo: true, save_sessions: false, window_s: 120 }
     }
 }
 

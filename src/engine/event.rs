@@ -363,7 +363,7 @@ pub enum Scheduling {
 }
 
 /// Who runs and who waits in a lane, and what scheduling did so far.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Queue {
     /// Which lane.
     pub lane: Lane,
@@ -389,8 +389,19 @@ pub struct Queue {
     pub prefix_hit_tokens: u64,
     /// Messages that were refused: because the queue was full, or because they can never fit.
     pub refused: u64,
+    /// Who starts or goes on next, those that wait and those that were set back, in their order.
+    #[serde(default)]
+    pub next: Vec<SessionId>,
     /// Tokens until a tier that takes new pages is full; `None` without a budget.
     pub tokens_until_full: Option<u64>,
+    /// Tokens of a session, its prompt and what was said so far: the mean over those that run, or without one over
+    /// those that keep pages; `None` without any.
+    #[serde(default)]
+    pub mean_tokens: Option<u64>,
+    /// Sessions of that length for which there is still room, each with pages of its own; larger buffers of the step,
+    /// which every 16 sequences need, not counted. `None` without a budget or a length.
+    #[serde(default)]
+    pub sessions_until_full: Option<u64>,
     /// The most bytes ever held on the device, workspace included, weights not.
     pub device_peak_bytes: u64,
     /// The most bytes ever held in the host tier.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    EventKind, Hits, Lane, LaneOptions, Ledger, Queue, TierBytes,
+    EventKind, Hits, Lane, LaneOptions, Ledger, Queue, SessionId, TierBytes,
     sequence::{Sequence, Stage},
 };
 use crate::{
@@ -79,24 +79,41 @@ impl LaneState {
     pub fn queue<'a>(
         &mut self,
         bound: usize,
-        sequences: impl Iterator<Item = &'a Sequence>,
+        sequences: impl Iterator<Item = (SessionId, &'a Sequence)>,
         now: bool,
     ) -> Option<EventKind> {
         if !due(&mut self.queue_reported, now) {
             return None;
         }
         let (mut running, mut waiting, mut preempted, mut idle) = (0, 0, 0, 0);
-        for sequence in sequences {
+        let (mut running_tokens, mut idle_tokens) = (0, 0);
+        let mut next = Vec::new();
+        for (id, sequence) in sequences {
             match sequence.stage() {
-                Some(Stage::Running) => running += 1,
+                Some(Stage::Running) => {
+                    running += 1;
+                    running_tokens += sequence.total();
+                }
                 Some(Stage::Waiting) => waiting += 1,
                 Some(Stage::Preempted) => preempted += 1,
-                None => idle += usize::from(sequence.cache.capacity() > 0),
+                None if sequence.cache.capacity() > 0 => {
+                    idle += 1;
+                    idle_tokens += sequence.known();
+                }
+                None => {}
             }
+            next.extend(sequence.turn_to_start().map(|turn| (turn, id)));
         }
+        next.sort_unstable();
+        let mean_tokens = running_tokens.checked_div(running).or_else(|| idle_tokens.checked_div(idle));
         let (device, host) = self.cache.resident_block();
         let blocks = |tier: &Tier, bytes: u64| tier.free().filter(|_| bytes > 0).map(|free| free / bytes);
         let free = blocks(self.cache.device(), device).into_iter().chain(blocks(self.cache.host(), host)).min();
+        let more = mean_tokens.and_then(|tokens| {
+            let pages = tokens.div_ceil(PAGE_TOKENS) as u64;
+            let ours = blocks(self.cache.device(), pages * device + self.cache.sum_bytes());
+            ours.into_iter().chain(blocks(self.cache.host(), pages * host)).min()
+        });
         let Counts { preemptions, freed, recomputed_tokens, prefix_hit_tokens, refused } = self.counts;
         let longest = std::mem::take(&mut self.longest_scheduling);
         Some(EventKind::Queue(Queue {
@@ -112,6 +129,9 @@ impl LaneState {
             recomputed_tokens,
             prefix_hit_tokens,
             refused,
+            next: next.into_iter().map(|(_, id)| id).collect(),
+            mean_tokens: mean_tokens.map(|tokens| tokens as u64),
+            sessions_until_full: more,
             tokens_until_full: free.map(|blocks| blocks * PAGE_TOKENS as u64),
             device_peak_bytes: self.cache.device().peak(),
             host_peak_bytes: self.cache.host().peak(),
@@ -183,5 +203,48 @@ fn bytes(tier: &Tier) -> TierBytes {
         v: tier.held(Owner::V),
         tail: tier.held(Owner::Tail),
         workspace: tier.fixed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cache::Policy,
+        engine::{Priority, SessionId, Turn},
+    };
+
+    #[test]
+    fn the_queue_tells_who_goes_next_and_how_many_more_fit() {
+        let shape = CacheShape { layers: 2, kv_heads: 1, head_dim: 32 };
+        let block = shape.kv_bytes(PAGE_TOKENS);
+        let device_budget = Some(10 * block);
+        let options = LaneOptions { lane: Lane::Kv, policy: Policy::Kv, device_budget, host_budget: None };
+        let mut state = LaneState::new(&options, GuardOptions::OFF, shape);
+        let asked = |state: &LaneState, tokens: usize, order: u64, priority: Priority| {
+            let mut sequence = Sequence::new(Lane::Kv, state.cache.vacant(), None);
+            sequence.begin(None, &vec![7; tokens], Turn { priority, ..Turn::default() }, order, false);
+            sequence
+        };
+        let mut running = asked(&state, 100, 1, Priority::Background);
+        state.cache.grow(&mut running.cache, 101).unwrap();
+        running.start();
+        let waiting = asked(&state, 900, 2, Priority::Background);
+        let mut set_back = asked(&state, 900, 3, Priority::Background);
+        set_back.answer.as_mut().unwrap().stage = Stage::Preempted;
+        let typed = asked(&state, 900, 4, Priority::Typed);
+        let all = [&running, &waiting, &set_back, &typed];
+        let event = state.queue(256, (1..).map(SessionId).zip(all), true);
+        let Some(EventKind::Queue(queue)) = event else { panic!("{event:?}") };
+        assert_eq!((queue.running, queue.waiting, queue.preempted), (1, 2, 1));
+        assert_eq!(queue.next, [4, 3, 2].map(SessionId), "what was typed, then who was set back, then who waits");
+        // Two of ten pages are taken, and one of 100 tokens takes two.
+        assert_eq!((queue.tokens_until_full, queue.mean_tokens), (Some(8 * 64), Some(100)));
+        assert_eq!(queue.sessions_until_full, Some(4));
+
+        let nobody = state.queue(256, std::iter::empty(), true);
+        let Some(EventKind::Queue(queue)) = nobody else { panic!("{nobody:?}") };
+        assert_eq!((queue.mean_tokens, queue.sessions_until_full), (None, None));
+        state.cache.close(running.cache);
     }
 }

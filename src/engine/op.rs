@@ -1,7 +1,7 @@
 //! What can be asked of the engine. Ops go in through a bounded channel and are carried out between steps.
 
 use super::{Lane, Prefilled, SessionId};
-use crate::{cache::Policy, quality::GuardMode};
+use crate::{cache::Policy, model::Message, quality::GuardMode};
 
 /// One request to the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +48,16 @@ pub enum Op {
         turn: Turn,
         /// Whether the session is closed once its answers have ended.
         once: bool,
+    },
+    /// Gives a lane of a session its side of an earlier conversation. Nothing may have been said in it yet, and nothing is
+    /// computed before the next message: then all of it is, by prefill.
+    Recall {
+        /// Which session.
+        session: SessionId,
+        /// Which of its lanes.
+        lane: Lane,
+        /// What was said, oldest first; answers are those of this lane.
+        messages: Vec<Message>,
     },
     /// Stops the answer of one lane, or of all, keeping what was said so far. Also takes back a turn that still waits.
     Stop {
@@ -96,6 +106,16 @@ pub struct Document {
     pub name: String,
     /// Its text.
     pub text: String,
+}
+
+impl Document {
+    /// The message that is made of `text` and the document that it is about: the document stands before it.
+    pub fn before(document: Option<&Self>, text: &str) -> String {
+        match document {
+            Some(document) => format!("{}\n\n{text}", document.text.trim_end()),
+            None => text.to_owned(),
+        }
+    }
 }
 
 /// How one turn is answered.

@@ -111,14 +111,9 @@ impl Worker {
     fn next_to_start(&self, lane: Lane) -> Option<(SessionId, Rank)> {
         let typed_only = self.sessions.values().any(Session::answers_what_was_typed);
         let candidates = self.in_lane(lane).filter_map(|(id, sequence)| {
-            let waits = match sequence.stage()? {
-                Stage::Running => return None,
-                Stage::Waiting => true,
-                Stage::Preempted => false,
-            };
+            let turn = sequence.turn_to_start()?;
             let may = sequence.decodes_when_back() || may_prefill(sequence, typed_only);
-            let (priority, order) = sequence.rank()?;
-            may.then_some(((priority, waits, order), id))
+            may.then_some((turn, id))
         });
         candidates.min().map(|((priority, _, order), id)| (id, (priority, order)))
     }

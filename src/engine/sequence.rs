@@ -103,6 +103,17 @@ impl Sequence {
         self.answer.as_ref().map(|answer| (Reverse(answer.turn.priority), answer.order))
     }
 
+    /// Its place among those that start or go on, unless it runs: what was typed first, then those set back, then by
+    /// the order of their turns. The smaller goes first.
+    pub fn turn_to_start(&self) -> Option<(Reverse<Priority>, bool, u64)> {
+        let waits = match self.stage()? {
+            Stage::Running => return None,
+            Stage::Waiting => true,
+            Stage::Preempted => false,
+        };
+        self.rank().map(|(priority, order)| (priority, waits, order))
+    }
+
     /// Whether the sequence takes part in its lane's steps.
     pub fn runs(&self) -> bool {
         self.stage() == Some(Stage::Running)

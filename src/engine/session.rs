@@ -47,14 +47,14 @@ impl Session {
             .for_each(|answer| answer.shared = false);
     }
 
-    /// Whether one computation of the next prompt can serve all lanes: nothing was said yet in any, and all store the
-    /// same. Exact attention reads rows as they are stored, so with other formats the lanes' results differ.
+    /// Whether one computation of the next prompt can serve all lanes: nothing was computed yet in any, all have the same
+    /// conversation (one of an earlier run may differ), and all store the same. Exact attention reads rows as they are stored, so with other formats the lanes' results differ.
     pub fn can_share(&self) -> bool {
         let [first, others @ ..] = &self.sequences[..] else { return false };
         !others.is_empty()
             && self.sequences.iter().all(|sequence| {
                 let same = sequence.cache.formats() == first.cache.formats();
-                same && sequence.cache.is_empty() && sequence.pending.is_empty()
+                same && sequence.messages == first.messages && sequence.cache.is_empty() && sequence.pending.is_empty()
             })
     }
 }

@@ -12,10 +12,7 @@ impl Worker {
     /// Adds a message to a session and has its lanes answer. What cannot be answered is refused with the numbers.
     pub(super) fn say(&mut self, id: SessionId, document: Option<Document>, text: String, turn: Turn) {
         let Some(session) = self.free_session(id) else { return };
-        let content = match &document {
-            Some(document) => format!("{}\n\n{text}", document.text.trim_end()),
-            None => text.clone(),
-        };
+        let content = Document::before(document.as_ref(), &text);
         let message = Message::new(Role::User, content);
         let shared = session.can_share();
         let mut prompts: Vec<Prompt> = Vec::new();
@@ -35,6 +32,20 @@ impl Worker {
         let name = document.map(|document| document.name);
         self.publisher.publish(EventKind::Said { session: id, document: name, text });
         self.begin(id, Some(message), &prompts, turn, None);
+    }
+
+    /// Gives a lane its side of an earlier conversation.
+    pub(super) fn recall(&mut self, id: SessionId, lane: Lane, messages: Vec<Message>) {
+        let said = |sequence: &Sequence| sequence.known() > 0 || sequence.answer.is_some();
+        let spoken = |message: &Message| message.role != Role::System;
+        match self.sessions.get_mut(&id).and_then(|session| session.sequence_mut(lane)) {
+            None => self.unknown(id),
+            Some(sequence) if said(sequence) || sequence.messages.iter().any(spoken) => {
+                let message = "an earlier conversation can only be the beginning of a session".to_owned();
+                self.error(Some(lane), Some(id), message);
+            }
+            Some(sequence) => sequence.messages.extend(messages),
+        }
     }
 
     /// Has the lanes of a session go on from tokens.

@@ -136,6 +136,7 @@ impl Worker {
             },
             Op::Say { session, document, text, turn } => self.say(session, document, text, turn),
             Op::Feed { session, prefilled, tokens, turn, once } => self.feed(session, prefilled, &tokens, turn, once),
+            Op::Recall { session, lane, messages } => self.recall(session, lane, messages),
             Op::Stop { session, lane } => match self.sessions.get(&session) {
                 Some(known) => {
                     let lanes = known.lanes().into_iter().filter(|&each| lane.is_none_or(|lane| lane == each));
@@ -201,8 +202,9 @@ impl Worker {
     fn report(&mut self, now: bool) {
         for state in &mut self.lanes {
             let lane = state.lane;
-            let sequences = || self.sessions.values().filter_map(move |session| session.sequence(lane));
-            let ledger = state.ledger(self.weight_bytes, sequences().map(|sequence| &sequence.cache), now);
+            let sequences =
+                || self.sessions.iter().filter_map(move |(&id, session)| Some((id, session.sequence(lane)?)));
+            let ledger = state.ledger(self.weight_bytes, sequences().map(|(_, sequence)| &sequence.cache), now);
             let queue = state.queue(self.queue, sequences(), now);
             for event in ledger.into_iter().chain(queue).chain(state.hits(now)) {
                 self.publisher.publish(event);

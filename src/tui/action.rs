@@ -131,6 +131,9 @@ actions! {
     /// Closes this session; asks once when something was said in it
     CloseSession = "close-session", "close", Sessions, Always, ["alt-x", "x"];
 
+    /// A load of sessions that come by and by; shows it while it runs, then stops it
+    Load = "load", "load", Sessions, Always, ["w", "alt-w"];
+
     /// Doubles N, the rows that a KCache query head reads
     NDouble = "n-double", "N×2", Knobs, Always, ["]", "alt-up"];
     /// Halves N

@@ -73,7 +73,9 @@ impl Demo {
             }
             let due = *run.due_ms.get_or_insert(now_ms + PAUSE_MS);
             // Nobody begins while another document is still being read.
-            let reading = |other: &Session| matches!(other.leading_phase(), Phase::Waiting | Phase::Prefill(_));
+            let reading = |other: &Session| {
+                matches!(other.leading_phase(), Phase::Waiting | Phase::Started { .. } | Phase::Prefill(_))
+            };
             if now_ms < due || (beginning && (sessions.iter().any(reading) || !asked.is_empty())) {
                 continue;
             }

@@ -5,13 +5,16 @@ use crate::{
     quality::GuardState,
 };
 
-use super::{command::Command, session::Session, state::State, update::say};
+use super::{command::Command, load, session::Session, state::State, update::say};
 
 /// Takes in an event.
 pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
     let t_ms = event.t_ms;
     if t_ms.is_finite() {
         state.engine_ms = state.engine_ms.max(t_ms);
+    }
+    if let Some(commands) = load::note(state, &event.kind) {
+        return commands;
     }
     let mut commands = Vec::new();
     match event.kind {
@@ -59,7 +62,12 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
             }
             state.metrics.lanes[ledger.lane as usize].ledger(t_ms, &ledger);
         }
-        EventKind::Queue(_) | EventKind::Scheduled { .. } => {}
+        EventKind::Queue(queue) => state.metrics.lanes[queue.lane as usize].queue(t_ms, queue),
+        EventKind::Scheduled { lane, session, state: scheduling, .. } => {
+            if let Some(session) = state.by_id(session) {
+                session.scheduled(lane, scheduling);
+            }
+        }
         EventKind::Probe(probe) => {
             if let Some(session) = state.by_id(probe.session) {
                 session.probe(&probe);

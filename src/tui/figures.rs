@@ -54,6 +54,8 @@ pub struct Figures {
     pub agreement: (usize, usize),
     /// Tokens that still fit each lane's device budget.
     pub until_full: [Room; 2],
+    /// Sessions that still fit each lane, and their length in tokens: that of those it has.
+    pub more_sessions: [Option<(u64, u64)>; 2],
 }
 
 /// How much still fits a lane's device budget.
@@ -85,6 +87,10 @@ impl Figures {
             kept: kcache.kept.mean(from_ms, to_ms),
             agreement: sessions.iter().map(Session::agreement).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)),
             until_full: Lane::ALL.map(|lane| room(&metrics.lanes[lane as usize], started, to_ms)),
+            more_sessions: metrics.lanes.each_ref().map(|lane| {
+                let queue = lane.queue_at(to_ms)?;
+                queue.sessions_until_full.zip(queue.mean_tokens)
+            }),
         }
     }
 
@@ -103,6 +109,10 @@ pub fn device_bytes_per_token(policy: &Policy, model: &Started) -> u64 {
 
 fn room(lane: &LaneMetrics, started: Option<&Started>, at_ms: f64) -> Room {
     let (Some(policy), Some(model)) = (&lane.policy, started) else { return Room::Unknown };
+    // The engine knows both tiers; a recording of an earlier version may have the account alone.
+    if let Some(queue) = lane.queue_at(at_ms) {
+        return queue.tokens_until_full.map_or(Room::Unlimited, Room::Tokens);
+    }
     let Some(budget) = lane.budget_bytes else { return Room::Unlimited };
     let held = lane.device.at(at_ms).unwrap_or(0.0) as u64;
     match device_bytes_per_token(policy, model) {

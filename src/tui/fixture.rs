@@ -5,13 +5,13 @@ use crate::{
     cache::{Knobs, Policy},
     config::Config,
     engine::{
-        Event, EventKind, FinishReason, Finished, Hits, Lane, LaneCard, Ledger, SessionId, Stages, Started, Step,
-        TierBytes, Token, Usage,
+        Event, EventKind, FinishReason, Finished, Hits, Lane, LaneCard, Ledger, Queue, Scheduling, SessionId, Stages,
+        Started, Step, TierBytes, Token, Usage,
     },
     telemetry::HostSample,
 };
 
-use super::{demo::Demo, keymap::Keymap, message::Message, state::State, update::update};
+use super::{demo::Demo, keymap::Keymap, load::Loads, message::Message, state::State, update::update};
 
 const LAYERS: usize = 30;
 const KV_BYTES: u64 = 23_040;
@@ -22,6 +22,7 @@ const WORDS: &str = " The error code E7 means that the fan is blocked: Ines aske
 /// The state before anything happened, at a size.
 pub fn empty(columns: u16, rows: u16) -> State {
     let mut state = State::new(&Config::default(), Keymap::default(), Demo::default());
+    state.loads = Loads::new((0..500).collect(), None);
     update(&mut state, Message::Resized(columns, rows));
     state
 }
@@ -70,7 +71,84 @@ pub fn events() -> Vec<Event> {
     script.decode(support, 600, 22, 40);
     script.said(bridge, Some("meetings.md"), "Which design did the committee choose, and what did it cost?");
     script.prefill(bridge, 1_920, 5_012);
+    Lane::ALL.into_iter().for_each(|lane| script.push(EventKind::Queue(queue(lane, script.step))));
     script.events
+}
+
+/// What follows where the lanes are full: sessions that wait in other places in each lane, one that was set back and
+/// its pages kept, one that will be computed again, one that goes on, and one that was refused.
+pub fn full() -> Vec<Event> {
+    use Scheduling::{Freed, Preempted, Running, Waiting};
+    let mut script = Script { events: Vec::new(), t_ms: 60_000.0, step: 500 };
+    let names = ["Contract", "Night report", "Letters", "Harvest"];
+    let ids: Vec<SessionId> = (4..).map(SessionId).take(names.len()).collect();
+    for (&id, name) in ids.iter().zip(names) {
+        script.open(id, name);
+        script.said(id, None, "What is it about?");
+    }
+    let states: [(u32, [&[Scheduling]; 2]); 5] = [
+        (1, [&[Preempted], &[Preempted, Freed]]),
+        (2, [&[Running], &[Preempted]]),
+        (4, [&[Waiting, Running, Preempted, Running], &[Waiting]]),
+        (5, [&[Waiting], &[Waiting]]),
+        (7, [&[Waiting], &[]]),
+    ];
+    for (session, lanes) in states {
+        for (lane, states) in Lane::ALL.into_iter().zip(lanes) {
+            for &state in states {
+                script.push(EventKind::Scheduled { lane, session: SessionId(session), step: 501, state });
+            }
+        }
+    }
+    let message = "with the message the session has 9000 tokens, and the lane's budget fits 2303: shorten it, start a \
+                   new session or raise the budget";
+    let error = EventKind::Error { lane: Some(Lane::Kv), session: Some(ids[3]), message: message.into() };
+    script.push(error);
+    let (step, reason, usage) = (500, FinishReason::Budget, Usage::default());
+    script.push(EventKind::Finished(Finished { lane: Lane::Kv, session: ids[3], step, reason, usage }));
+    for (lane, next) in [(Lane::KCache, &[1, 5, 6, 7][..]), (Lane::Kv, &[1, 2, 4, 5, 6])] {
+        let next: Vec<SessionId> = next.iter().copied().map(SessionId).collect();
+        script.push(EventKind::Queue(Queue {
+            running: 4 - next.len() / 2,
+            waiting: 3,
+            preempted: next.len() - 3,
+            refused: u64::from(lane == Lane::Kv),
+            preemptions: 3,
+            freed: 1,
+            recomputed_tokens: 530,
+            next,
+            tokens_until_full: Some(192),
+            sessions_until_full: Some(0),
+            ..queue(lane, 501)
+        }));
+    }
+    script.events
+}
+
+/// A lane with one answer that runs, in half of its budget.
+fn queue(lane: Lane, step: u64) -> Queue {
+    let ours = lane == Lane::KCache;
+    Queue {
+        lane,
+        step,
+        running: 1,
+        waiting: 0,
+        preempted: 0,
+        bound: 256,
+        idle: 1,
+        preemptions: 0,
+        freed: 0,
+        recomputed_tokens: 0,
+        prefix_hit_tokens: 448,
+        refused: 0,
+        next: Vec::new(),
+        tokens_until_full: Some(if ours { 4_992 } else { 2_304 }),
+        mean_tokens: Some(640),
+        sessions_until_full: Some(if ours { 7 } else { 3 }),
+        device_peak_bytes: 20 << 20,
+        host_peak_bytes: if ours { 12 << 20 } else { 0 },
+        schedule_ms: 0.01,
+    }
 }
 
 /// The end of both answers of a session.

@@ -13,7 +13,7 @@ use super::{
     command::{Command, FilePurpose},
     help,
     keymap::Key,
-    knobs,
+    knobs, load,
     session::Message,
     slash::{self, Slash},
     state::{Focus, Frozen, Overlay, Preset, State, WINDOW_MS},
@@ -37,6 +37,7 @@ pub fn key(state: &mut State, event: KeyEvent) -> Vec<Command> {
         Overlay::Help { .. } => return help_key(state, event),
         Overlay::Rename(_) => return rename_key(state, event),
         Overlay::ConfirmClose => return confirm_key(state, event),
+        Overlay::Load => return load::key(state, event),
     }
     match bound {
         Some(action) => act(state, action),
@@ -59,7 +60,7 @@ pub fn paste(state: &mut State, text: &str) {
         Overlay::Rename(name) | Overlay::Help { query: name, .. } => {
             name.extend(text.chars().filter(|c| !c.is_control()));
         }
-        Overlay::ConfirmClose => {}
+        Overlay::ConfirmClose | Overlay::Load => {}
     }
 }
 
@@ -108,6 +109,7 @@ pub fn act(state: &mut State, action: Action) -> Vec<Command> {
         | Action::DenseDown
         | Action::SelectCycle => return knobs::turn(state, action),
         Action::BudgetDown | Action::BudgetUp | Action::BudgetNone => return knobs::budget(state, action),
+        Action::Load => load::open(state),
         Action::Freeze => {
             let now = state.engine_ms;
             state.frozen = match state.frozen {
@@ -284,6 +286,11 @@ fn run(state: &mut State, command: Slash) -> Vec<Command> {
         Slash::Rename(name) => rename(state, name),
         Slash::Close => act(state, Action::CloseSession),
         Slash::Stop => stop(state),
+        Slash::Load(None) => act(state, Action::Load),
+        Slash::Load(Some(spec)) => load::start(state, spec).unwrap_or_else(|error| {
+            state.toast(error, true);
+            Vec::new()
+        }),
         Slash::N(n) => match state.policy() {
             Some(Policy::KCache(turned)) => knobs::set(state, crate::cache::Knobs { n, ..turned }),
             _ => knobs::turn(state, Action::NUp),

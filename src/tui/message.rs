@@ -6,7 +6,7 @@ use crossterm::event::{KeyEvent, MouseEvent};
 
 use crate::engine::{Document, Event};
 
-use super::command::FilePurpose;
+use super::{command::FilePurpose, saved::SavedSession};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +32,8 @@ pub enum Message {
         /// The document.
         result: Result<Document, String>,
     },
+    /// The sessions of an earlier run were read, or not; the error is one line.
+    SessionsRead(Result<Vec<SavedSession>, String>),
     /// A picture was written, or not; the error is one line.
     PictureWritten(Result<PathBuf, String>),
     /// A frame was drawn.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     cache::Policy,
-    engine::{Hits, LaneCard, Ledger, Stages, Step, Token},
+    engine::{Hits, LaneCard, Ledger, Queue, SessionId, Stages, Step, Token},
     telemetry::{GpuSample, HostSample, Marks, Series},
 };
 
@@ -16,6 +16,8 @@ const SAMPLES: usize = 4_096;
 const HITS: usize = 512;
 /// Ledgers kept for scrubbing back.
 const LEDGERS: usize = 4_096;
+/// States of the queue kept for scrubbing back.
+const QUEUES: usize = 4_096;
 /// Knob marks kept.
 const MARKS: usize = 256;
 /// Throughput is a mean over this many milliseconds.
@@ -57,6 +59,10 @@ pub struct LaneMetrics {
     pub host_read: Series,
     /// The accounts, with the time of each.
     pub ledgers: VecDeque<(f64, Ledger)>,
+    /// Who runs and who waits, with the time of each event; without the list of those who wait.
+    pub queues: VecDeque<(f64, Queue)>,
+    /// Who starts or goes on next, in that order, as of the newest.
+    pub next: Vec<SessionId>,
     /// Where the selected rows lay, with the time of each event.
     pub hits: VecDeque<(f64, Hits)>,
     recent: VecDeque<(f64, usize, f64)>,
@@ -81,6 +87,8 @@ impl Default for LaneMetrics {
             stages: std::array::from_fn(|_| Series::new(SAMPLES)),
             host_read: Series::new(SAMPLES),
             ledgers: VecDeque::new(),
+            queues: VecDeque::new(),
+            next: Vec::new(),
             hits: VecDeque::new(),
             recent: VecDeque::new(),
             last_decode_ms: None,
@@ -149,6 +157,27 @@ impl LaneMetrics {
     pub fn ledger_at(&self, t_ms: f64) -> Option<&Ledger> {
         let after = self.ledgers.partition_point(|(t, _)| *t <= t_ms);
         after.checked_sub(1).map(|at| &self.ledgers[at].1)
+    }
+
+    /// Who runs and who waits in the lane.
+    pub fn queue(&mut self, t_ms: f64, mut queue: Queue) {
+        self.next = std::mem::take(&mut queue.next);
+        if self.queues.len() == QUEUES {
+            self.queues.pop_front();
+        }
+        self.queues.push_back((t_ms, queue));
+    }
+
+    /// The newest state of the queue not after `t_ms`.
+    pub fn queue_at(&self, t_ms: f64) -> Option<&Queue> {
+        let after = self.queues.partition_point(|(t, _)| *t <= t_ms);
+        after.checked_sub(1).map(|at| &self.queues[at].1)
+    }
+
+    /// The place of a session among those that start or go on next, from 1, and how many there are.
+    pub fn place(&self, session: SessionId) -> Option<(usize, usize)> {
+        let at = self.next.iter().position(|&next| next == session)?;
+        Some((at + 1, self.next.len()))
     }
 
     /// Where the rows of this lane lay.

@@ -8,7 +8,10 @@ use std::{
     collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
-    sync::mpsc::{SyncSender, TrySendError},
+    sync::{
+        Arc,
+        mpsc::{SyncSender, TrySendError},
+    },
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -20,6 +23,7 @@ use thiserror::Error;
 use tokio::{select, sync::mpsc, time::sleep};
 
 use crate::{
+    bench::LoadSpec,
     config::{Config, ThemeName},
     engine::{Event, EventKind, Op},
 };
@@ -29,10 +33,13 @@ use super::{
     demo::{Demo, DemoError},
     document,
     keymap::{Keymap, KeymapError},
+    load::Loads,
     message::Message,
     picture::{self, Palette},
+    saved,
     signals::{HANGUP, Heard, Signals},
     state::State,
+    store::Store,
     terminal::{self, Screen},
     theme::{TerminalEnv, Theme},
     update::update,
@@ -55,6 +62,12 @@ pub struct Options {
     pub demo: bool,
     /// Documents to open a session about at once.
     pub documents: Vec<PathBuf>,
+    /// Tokens of a text to make the prompts of a load of.
+    pub text: Arc<[u32]>,
+    /// A load to begin with.
+    pub load: Option<LoadSpec>,
+    /// Where sessions wait for the next run; `None` keeps none.
+    pub sessions: Option<PathBuf>,
     /// The folder for pictures of the screen; created when the first is written.
     pub pictures: PathBuf,
 }
@@ -68,6 +81,8 @@ pub struct Exit {
     pub engine_error: Option<String>,
     /// What other threads said when they panicked.
     pub panics: Vec<String>,
+    /// Why the sessions could not be saved, where they should have been.
+    pub unsaved: Option<String>,
 }
 
 /// Why there is no dashboard.
@@ -110,16 +125,29 @@ pub fn bridge(mut next: impl FnMut() -> Option<Event> + Send + 'static) -> io::R
 pub fn run(options: Options, ops: SyncSender<Op>, events: mpsc::Receiver<Event>) -> Result<Exit, RunError> {
     let keymap = Keymap::new(&options.config.keys)?;
     let demo = if options.demo { Demo::bundled()? } else { Demo::default() };
-    let state = State::new(&options.config, keymap, demo);
+    let mut state = State::new(&options.config, keymap, demo);
+    state.loads = Loads::new(Arc::clone(&options.text), options.load.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     terminal::install_panic_hook();
     let screen = Screen::enter(options.config.screen.mouse)?;
-    let ended = runtime.block_on(async { Dashboard::new(options, state, screen, ops)?.serve(events).await });
+    let (store, earlier) = options.sessions.clone().map(Store::open).unzip();
+    let (ended, sessions) = runtime.block_on(async {
+        match Dashboard::new(options, state, screen, ops) {
+            Ok(mut dashboard) => {
+                earlier.into_iter().for_each(|earlier| dashboard.take(Message::SessionsRead(earlier)));
+                let ended = dashboard.serve(events).await;
+                (ended, saved::sessions(&dashboard.state))
+            }
+            Err(error) => (Err(error), Vec::new()),
+        }
+    });
     // A file that is still being read must not hold up the exit.
     runtime.shutdown_background();
     terminal::restore();
+    // Also where the terminal has gone away: what was said is not its fault.
+    let unsaved = store.and_then(|store| store.save(&sessions).err());
     let (code, engine_error) = ended?;
-    Ok(Exit { code, engine_error, panics: terminal::take_panics() })
+    Ok(Exit { code, engine_error, panics: terminal::take_panics(), unsaved })
 }
 
 struct Dashboard {
@@ -161,7 +189,7 @@ impl Dashboard {
         })
     }
 
-    async fn serve(mut self, mut events: mpsc::Receiver<Event>) -> io::Result<(u8, Option<String>)> {
+    async fn serve(&mut self, mut events: mpsc::Receiver<Event>) -> io::Result<(u8, Option<String>)> {
         let mut keys = EventStream::new();
         let mut signals = Signals::new()?;
         let size = self.screen.terminal.size()?;
@@ -324,7 +352,9 @@ fn log(message: &Message) {
         }
         Message::Engine(Event { kind: EventKind::Stopped { error: Some(error) }, .. }) => tracing::error!("{error}"),
         Message::EngineGone => tracing::error!("the engine's events ended without a word"),
-        Message::FileRead { result: Err(error), .. } | Message::PictureWritten(Err(error)) => {
+        Message::FileRead { result: Err(error), .. }
+        | Message::SessionsRead(Err(error))
+        | Message::PictureWritten(Err(error)) => {
             tracing::warn!("{error}");
         }
         _ => {}

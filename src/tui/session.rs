@@ -1,7 +1,7 @@
 //! A conversation as the user sees it: name, turns, what each lane is doing, and what waits to be sent.
 
 use crate::{
-    engine::{Document, FinishReason, Finished, Lane, Probe, SessionId, Token},
+    engine::{Document, FinishReason, Finished, Lane, Probe, Scheduling, SessionId, Token},
     quality::GuardState,
 };
 
@@ -51,10 +51,20 @@ pub enum Phase {
     Idle,
     /// Asked, and waiting for its turn.
     Waiting,
+    /// It has its pages, and nothing has come of it yet.
+    Started {
+        /// Whether it was set back before.
+        again: bool,
+    },
     /// The prompt is being computed.
     Prefill(Progress),
     /// Tokens come.
     Answering,
+    /// It was set back to make room for another.
+    SetBack {
+        /// Whether its pages wait in the host tier; else its tokens will be computed again.
+        kept: bool,
+    },
     /// The last answer has ended.
     Ended(FinishReason),
 }
@@ -94,7 +104,7 @@ impl Progress {
 impl Phase {
     /// Whether the lane has something to do here.
     pub fn busy(&self) -> bool {
-        matches!(self, Self::Waiting | Self::Prefill(_) | Self::Answering)
+        !matches!(self, Self::Idle | Self::Ended(_))
     }
 }
 
@@ -129,8 +139,10 @@ impl Session {
     /// The phase to name first: that of the lane that is furthest from done.
     pub fn leading_phase(&self) -> Phase {
         let rank = |phase: &Phase| match phase {
-            Phase::Answering => 4,
-            Phase::Prefill(_) => 3,
+            Phase::Answering => 6,
+            Phase::Prefill(_) => 5,
+            Phase::Started { .. } => 4,
+            Phase::SetBack { .. } => 3,
             Phase::Waiting => 2,
             Phase::Ended(_) => 1,
             Phase::Idle => 0,
@@ -139,9 +151,12 @@ impl Session {
     }
 
     /// A message goes to the engine: it is shown at once, whatever the engine is busy with.
-    pub fn send(&mut self, text: String, document: Option<String>) {
+    pub fn send(&mut self, text: String, document: Option<&Document>) {
         self.unconfirmed += 1;
-        self.begin(text, document);
+        self.begin(text, document.map(|document| document.name.clone()));
+        if let Some(turn) = self.turns.last_mut() {
+            turn.source = document.map(|document| document.text.clone());
+        }
     }
 
     /// The engine accepted a message.
@@ -170,12 +185,27 @@ impl Session {
             let phase = &mut self.phases[each as usize];
             *phase = match *phase {
                 // Telemetry may come late: a lane that already answers does not go back.
-                Phase::Answering | Phase::Ended(_) => *phase,
-                _ if done == 0 => Phase::Waiting,
+                Phase::Answering | Phase::SetBack { .. } | Phase::Ended(_) => *phase,
+                Phase::Idle if done == 0 => Phase::Waiting,
+                // The turn has only been queued.
+                _ if done == 0 => *phase,
                 Phase::Prefill(progress) => Phase::Prefill(Progress { t_ms, done, total, ..progress }),
-                Phase::Idle | Phase::Waiting => Phase::Prefill(Progress { began: (t_ms, done), t_ms, done, total }),
+                Phase::Idle | Phase::Waiting | Phase::Started { .. } => {
+                    Phase::Prefill(Progress { began: (t_ms, done), t_ms, done, total })
+                }
             };
         }
+    }
+
+    /// A lane decided when to go on with the answer here.
+    pub fn scheduled(&mut self, lane: Lane, state: Scheduling) {
+        let phase = &mut self.phases[lane as usize];
+        *phase = match state {
+            Scheduling::Waiting => Phase::Waiting,
+            Scheduling::Running => Phase::Started { again: matches!(phase, Phase::SetBack { .. }) },
+            Scheduling::Preempted => Phase::SetBack { kept: true },
+            Scheduling::Freed => Phase::SetBack { kept: false },
+        };
     }
 
     /// A token came.
@@ -201,23 +231,32 @@ impl Session {
         }
     }
 
-    /// Something went wrong: what waits for an answer in that lane, or in all, waits no longer.
+    /// Something went wrong: what waits for an answer in that lane, or in all, waits no longer. A message that the
+    /// engine has not accepted was refused as a whole, whichever lane could not take it.
     pub fn failed(&mut self, lane: Option<Lane>, message: &str) {
+        let lane = lane.filter(|_| self.unconfirmed == 0);
         self.unconfirmed = 0;
         let Some(turn) = self.turns.last_mut() else { return };
         for each in Lane::ALL.into_iter().filter(|&each| lane.is_none_or(|lane| lane == each)) {
             let phase = &mut self.phases[each as usize];
             if phase.busy() {
                 *phase = Phase::Idle;
-                turn.error = Some(message.to_owned());
+                turn.errors[each as usize] = Some(message.to_owned());
             }
         }
     }
 
-    /// Tokens compared and the same, over all turns.
+    /// Whether the last message was refused in a lane.
+    pub fn refused(&self, lane: Lane) -> bool {
+        let refused = |turn: &Turn| turn.errors[lane as usize].is_some() && turn.answer(lane).tokens.is_empty();
+        !self.phase(lane).busy() && self.turns.last().is_some_and(refused)
+    }
+
+    /// Tokens compared and the same, over all turns of this run.
     pub fn agreement(&self) -> (usize, usize) {
         self.turns
             .iter()
+            .filter(|turn| !turn.earlier)
             .fold((0, 0), |(same, compared), turn| (same + turn.agreement.same, compared + turn.agreement.compared))
     }
 }
@@ -239,6 +278,54 @@ mod tests {
         assert_eq!(session.turns[0].prompt_tokens, Some(1000));
         session.prefill(Some(Lane::Kv), 4000.0, 1000, 1000);
         assert!(matches!(session.phase(Lane::KCache), Phase::Prefill(Progress { done: 500, .. })));
+    }
+
+    #[test]
+    fn a_lane_that_was_set_back_waits_and_goes_on() {
+        let mut session = Session::new(SessionId(1), "a".into(), Lane::ALL.to_vec());
+        let token = |index| Token {
+            lane: Lane::Kv,
+            session: SessionId(1),
+            step: 1,
+            index,
+            token_id: 7,
+            text: "a".into(),
+            itl_ms: None,
+            kept_mass: None,
+        };
+        session.said("hi".into(), None);
+        let kv = |session: &Session| session.phase(Lane::Kv);
+        session.scheduled(Lane::Kv, Scheduling::Waiting);
+        session.prefill(Some(Lane::Kv), 0.0, 0, 300);
+        assert_eq!(kv(&session), Phase::Waiting);
+        session.scheduled(Lane::Kv, Scheduling::Running);
+        assert_eq!(kv(&session), Phase::Started { again: false });
+        session.prefill(Some(Lane::Kv), 1.0, 128, 300);
+        session.token(&token(0));
+        session.scheduled(Lane::Kv, Scheduling::Preempted);
+        assert_eq!((kv(&session), session.phase(Lane::KCache)), (Phase::SetBack { kept: true }, Phase::Waiting));
+        session.scheduled(Lane::Kv, Scheduling::Freed);
+        // What was on its way when it was set back changes nothing.
+        session.prefill(Some(Lane::Kv), 2.0, 128, 301);
+        assert_eq!(kv(&session), Phase::SetBack { kept: false });
+        session.scheduled(Lane::Kv, Scheduling::Running);
+        assert_eq!(kv(&session), Phase::Started { again: true });
+        session.prefill(Some(Lane::Kv), 3.0, 128, 301);
+        assert!(matches!(kv(&session), Phase::Prefill(Progress { done: 128, .. })));
+        session.token(&token(1));
+        assert_eq!(kv(&session), Phase::Answering);
+    }
+
+    #[test]
+    fn a_message_that_was_never_accepted_is_refused_in_every_lane() {
+        let mut session = Session::new(SessionId(1), "a".into(), Lane::ALL.to_vec());
+        session.send("hi".into(), None);
+        session.failed(Some(Lane::KCache), "the queue is full");
+        assert!(Lane::ALL.iter().all(|&lane| session.refused(lane)) && !session.busy());
+        session.send("again".into(), None);
+        session.said("again".into(), None);
+        session.failed(Some(Lane::Kv), "the lane's budget fits 64");
+        assert!(session.refused(Lane::Kv) && !session.refused(Lane::KCache) && session.busy());
     }
 
     #[test]

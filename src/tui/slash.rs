@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{cache::Policy, quality::GuardMode};
+use crate::{bench::LoadSpec, cache::Policy, quality::GuardMode};
 
 /// What a line that begins with `/` asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +29,8 @@ pub enum Slash {
     Close,
     /// `/stop`
     Stop,
+    /// `/load [sessions=…]`: starts a load, or shows the form for one.
+    Load(Option<LoadSpec>),
     /// `/n ROWS`
     N(usize),
     /// `/policy kcache:n=…`
@@ -42,13 +44,14 @@ pub enum Slash {
 }
 
 /// The commands, for the hint while one is typed.
-pub const USAGE: [(&str, &str); 11] = [
+pub const USAGE: [(&str, &str); 12] = [
     ("/file PATH [QUESTION]", "attach a document to the message"),
     ("/open PATH [QUESTION]", "a new session about a document"),
     ("/new [NAME]", "a new session"),
     ("/rename NAME", "another name for this session"),
     ("/stop", "stop the answers here"),
     ("/close", "close this session"),
+    ("/load sessions=16,context=1024,tokens=64,rate=30", "sessions that come by and by"),
     ("/n ROWS", "rows each head reads"),
     ("/policy kcache:KEY=VALUE,…", "the whole policy of the KCache lane"),
     ("/guard off|warn|rollback", "what the KCache lane's guard does"),
@@ -79,6 +82,8 @@ pub fn parse(line: &str) -> Option<Result<Slash, String>> {
         ("/rename", name) => Ok(Slash::Rename(name.to_owned())),
         ("/close", "") => Ok(Slash::Close),
         ("/stop", "") => Ok(Slash::Stop),
+        ("/load", "") => Ok(Slash::Load(None)),
+        ("/load", text) => text.parse().map(|spec| Slash::Load(Some(spec))).map_err(|error| format!("/load: {error}")),
         ("/n", rows) => match rows.parse() {
             Ok(n) if n >= 1 => Ok(Slash::N(n)),
             _ => Err(format!("/n: a whole number of rows, at least 1, not `{rows}`")),
@@ -134,6 +139,7 @@ mod tests {
     fn mistakes_say_what_is_expected() {
         for (text, word) in [
             ("/file", "PATH"),
+            ("/load rate=0", "`all`"),
             ("/n 0", "at least 1"),
             ("/policy kcache:n=0", "at least 1"),
             ("/guard on", "rollback"),

@@ -9,8 +9,8 @@ use crate::{
 };
 
 use super::{
-    action::Scope, axes::Axes, demo::Demo, figures::Figures, input::Input, keymap::Keymap, metrics::Metrics,
-    observer::Observer, session::Session, widgets::Span,
+    action::Scope, axes::Axes, demo::Demo, figures::Figures, input::Input, keymap::Keymap, load::Loads,
+    metrics::Metrics, observer::Observer, session::Session, widgets::Span,
 };
 
 /// The shortest and the longest time that charts show, in milliseconds.
@@ -91,6 +91,8 @@ pub struct State {
     pub size: (u16, u16),
     /// The questions that the program asks by itself.
     pub demo: Demo,
+    /// The load that is put on the engine, and the form for the next.
+    pub loads: Loads,
     /// Whether the user has done anything yet; until then a line says what there is to see.
     pub greeted: bool,
     /// Whether something changed since the last frame.
@@ -158,6 +160,8 @@ pub enum Chart {
     Hits,
     /// Kept mass per layer.
     KeptMass,
+    /// Who runs, who waits and who was set back, per lane.
+    Queue,
     /// CPU and memory of the host.
     Host,
 }
@@ -178,6 +182,8 @@ pub enum Overlay {
     Rename(String),
     /// Whether to close the session on show.
     ConfirmClose,
+    /// The form for a load, or what becomes of the one that runs.
+    Load,
 }
 
 /// Where charts stand still.
@@ -239,6 +245,7 @@ impl State {
             interrupted_ms: None,
             size: (0, 0),
             demo,
+            loads: Loads::default(),
             greeted: false,
             changed: true,
             next_id: 1,
@@ -354,6 +361,7 @@ impl State {
             Chart::Stages,
             Chart::Ledger,
             Chart::HostV,
+            Chart::Queue,
             Chart::Host,
         ]);
         charts

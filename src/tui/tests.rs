@@ -22,6 +22,8 @@ use crate::{
 };
 
 mod keys;
+mod load;
+mod saved;
 
 fn draw(state: &State, theme: &Theme) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(state.size.0, state.size.1)).unwrap();
@@ -55,6 +57,7 @@ fn key(text: &str) -> KeyEvent {
         "left" => KeyCode::Left,
         "right" => KeyCode::Right,
         "space" => KeyCode::Char(' '),
+        "backspace" => KeyCode::Backspace,
         one => KeyCode::Char(one.chars().next().unwrap()),
     };
     KeyEvent::new(code, modifiers)
@@ -94,6 +97,25 @@ fn screens() {
     press(&mut state, &["?"]);
     insta::assert_snapshot!("help_100x30", text(&state));
     insta::assert_snapshot!("empty_80x24", text(&fixture::empty(80, 24)));
+}
+
+#[test]
+fn full_lanes_show_who_waits_who_was_set_back_and_why_one_was_refused() {
+    for (columns, rows) in [(80, 24), (120, 40), (200, 60)] {
+        let mut state = fixture::state(columns, rows);
+        for event in fixture::full() {
+            update(&mut state, Message::Engine(event));
+        }
+        update(&mut state, Message::Tick(70_000.0));
+        insta::assert_snapshot!(format!("full_{columns}x{rows}"), text(&state));
+        press(&mut state, &["alt-k"]);
+        insta::assert_snapshot!(format!("refused_{columns}x{rows}"), text(&state));
+    }
+    let mut state = fixture::state(100, 30);
+    fixture::full().into_iter().for_each(|event| drop(update(&mut state, Message::Engine(event))));
+    state.chart = super::state::Chart::Queue;
+    press(&mut state, &["esc", "z"]);
+    insta::assert_snapshot!("queue_100x30", text(&state));
 }
 
 #[test]

@@ -9,14 +9,18 @@ pub struct Turn {
     pub text: String,
     /// The document the message is about.
     pub document: Option<String>,
+    /// That document's text, where it was sent from here.
+    pub source: Option<String>,
+    /// Whether it was said in an earlier run.
+    pub earlier: bool,
     /// Prompt tokens of the turn, once the engine has counted them.
     pub prompt_tokens: Option<usize>,
     /// The answers, in the order of [`Lane::ALL`].
     pub answers: [Answer; 2],
     /// How far the two answers agree.
     pub agreement: Agreement,
-    /// Why there is no answer, or no whole one.
-    pub error: Option<String>,
+    /// Why there is no answer, or no whole one, in the order of [`Lane::ALL`].
+    pub errors: [Option<String>; 2],
 }
 
 /// One lane's answer.
@@ -69,10 +73,12 @@ impl Turn {
         Self {
             text,
             document,
+            source: None,
+            earlier: false,
             prompt_tokens: None,
             answers: [Answer::default(), Answer::default()],
             agreement: Agreement::default(),
-            error: None,
+            errors: [None, None],
         }
     }
 

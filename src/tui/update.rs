@@ -6,9 +6,9 @@ use crate::engine::{Lane, Op, SessionId};
 
 use super::{
     command::{Command, FilePurpose},
-    engine_events, keys,
+    engine_events, keys, load,
     message::Message,
-    mouse,
+    mouse, saved,
     session::{self, Session},
     state::{Overlay, State},
 };
@@ -36,6 +36,13 @@ pub fn update(state: &mut State, message: Message) -> Vec<Command> {
             Vec::new()
         }
         Message::Engine(event) => engine_events::apply(state, event),
+        Message::SessionsRead(result) => match result {
+            Ok(sessions) => saved::reopen(state, sessions),
+            Err(error) => {
+                state.toast(error, true);
+                Vec::new()
+            }
+        },
         Message::EngineGone => {
             engine_events::ended(state, Some("the engine went away without a word".into()));
             Vec::new()
@@ -70,6 +77,7 @@ fn tick(state: &mut State, now_ms: f64) -> Vec<Command> {
         state.axes.follow(&state.metrics, span);
     }
     let mut commands = open_demo(state);
+    commands.extend(load::tick(state));
     for (id, message) in state.demo.next(now_ms, &state.sessions) {
         state.changed = true;
         commands.extend(say(state, id, message, crate::engine::Priority::Background));
@@ -176,7 +184,7 @@ pub(super) fn say(
         crate::engine::Turn { sampling: state.sampling, max_tokens: state.max_tokens, ignore_eos: false, priority };
     let Some(session) = state.by_id(id) else { return Vec::new() };
     let session::Message { text, document } = message;
-    session.send(text.clone(), document.as_ref().map(|document| document.name.clone()));
+    session.send(text.clone(), document.as_ref());
     vec![Command::Engine(Op::Say { session: id, document, text, turn })]
 }
 

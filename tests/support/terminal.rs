@@ -181,7 +181,8 @@ impl Terminal {
         let last = question.split_whitespace().last().unwrap_or_default();
         let below = pane.rsplit_once(last).map_or("", |(_, below)| below);
         let progress = |line: &&str| {
-            ["waits for its turn", "reads"].contains(&line.trim()) || line.trim_start().starts_with("prefill")
+            let line = line.trim();
+            line == "reads" || ["waits for its turn", "prefill"].iter().any(|words| line.starts_with(words))
         };
         below.lines().filter(|line| !progress(line)).collect()
     }
@@ -237,7 +238,9 @@ impl Terminal {
         assert!(!screen.alternate_screen() && !screen.bracketed_paste() && !screen.hide_cursor());
         assert_eq!(screen.mouse_protocol_mode(), vt100::MouseProtocolMode::None);
         let log = fs::read_to_string(self.home.path().join(".local/state/kcache/kcache.log")).unwrap_or_default();
-        Ended { code, text: screen.contents(), bytes, log }
+        let text = screen.contents();
+        drop(seen);
+        Ended { code, text, bytes, log, home: self.home }
     }
 }
 
@@ -248,6 +251,8 @@ pub struct Ended {
     pub text: String,
     pub bytes: Vec<u8>,
     pub log: String,
+    /// Where it lived, for the next one.
+    pub home: TempDir,
 }
 
 impl Ended {

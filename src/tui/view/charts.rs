@@ -34,6 +34,7 @@ pub fn draw(state: &State, theme: &Theme, chart: Chart, area: Rect, buf: &mut Bu
         Chart::Throughput => drawing.throughput(buf),
         Chart::Hits => drawing.hits(buf),
         Chart::KeptMass => drawing.kept_mass(buf),
+        Chart::Queue => super::queue::table(state, theme, drawing.panel("Queue"), area, buf),
         Chart::Host => drawing.host(buf),
     }
 }

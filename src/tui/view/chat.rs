@@ -26,7 +26,7 @@ use crate::{
 pub fn extent(state: &State, lane: Lane) -> (usize, usize) {
     let inner = layout::transcript(state, lane);
     let Some(session) = state.session() else { return (0, 0) };
-    let lines = lines(session, lane, &waits_for(state, session), usize::from(inner.width), &Styles::default());
+    let lines = lines(session, lane, &waits_for(state, session, lane), usize::from(inner.width), &Styles::default());
     (lines.len(), usize::from(body(session, lane, inner).height))
 }
 
@@ -61,7 +61,7 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
         return;
     }
     let styles = Styles::new(theme);
-    let lines = lines(session, lane, &waits_for(state, session), usize::from(inner.width), &styles);
+    let lines = lines(session, lane, &waits_for(state, session, lane), usize::from(inner.width), &styles);
     let body = body(session, lane, inner);
     let last = lines.len().saturating_sub(usize::from(body.height));
     let top = session.top[lane as usize].map_or(last, |top| top.min(last));
@@ -122,8 +122,17 @@ fn welcome(state: &State, theme: &Theme, lane: Lane, inner: Rect, buf: &mut Buff
     }
 }
 
-/// What a session that has not begun waits for, in words.
-fn waits_for(state: &State, session: &Session) -> String {
+/// What a session that has not begun, or was set back, waits for in a lane, in words.
+fn waits_for(state: &State, session: &Session, lane: Lane) -> String {
+    let place = state.metrics.lanes[lane as usize].place(session.id).filter(|&(_, all)| all > 1);
+    if let Phase::SetBack { kept } = session.phase(lane) {
+        let place = place.map_or(String::new(), |(at, all)| format!(", {at} of {all} in the queue"));
+        let pages = if kept { "its pages wait in host memory" } else { "its tokens will be computed again" };
+        return format!("set back to make room: {pages}{place}");
+    }
+    if let Some((at, all)) = place {
+        return format!("waits for its turn: {at} of {all} in the queue");
+    }
     if let Some(first) = read_first(state, session) {
         return format!("waits until {first} has been read");
     }
@@ -184,7 +193,10 @@ fn lines(session: &Session, lane: Lane, waits: &str, width: usize, styles: &Styl
         if session.lanes.contains(&lane) {
             answer(turn, lane, width, styles, &mut lines);
             let busy = session.phase(lane).busy() && turn.open(lane) && at + 1 == session.turns.len();
-            if busy && turn.answer(lane).tokens.is_empty() {
+            let set_back = matches!(session.phase(lane), Phase::SetBack { .. });
+            if busy && set_back {
+                lines.extend(wrap_text(waits, styles.warn, width));
+            } else if busy && turn.answer(lane).tokens.is_empty() {
                 let words = match (session.phase(lane), &turn.document) {
                     (Phase::Waiting, _) => waits.to_owned(),
                     (_, Some(document)) => format!("reads {document}"),
@@ -192,6 +204,16 @@ fn lines(session: &Session, lane: Lane, waits: &str, width: usize, styles: &Styl
                 };
                 lines.extend(wrap_text(&words, styles.dim, width));
             }
+        }
+        match session.turns.get(at + 1) {
+            _ if !turn.earlier => {}
+            None => lines.extend(wrap_text(
+                "↑ from an earlier run, computed again with the next message",
+                styles.dim,
+                width,
+            )),
+            Some(next) if !next.earlier => lines.extend(wrap_text("↑ from an earlier run", styles.dim, width)),
+            Some(_) => {}
         }
     }
     if let (Lane::KCache, Some((state, reason))) = (lane, &session.guard) {
@@ -241,8 +263,12 @@ fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Ve
         };
         lines.extend(wrap(&pieces, width));
     }
-    if let Some(error) = turn.error.as_ref().filter(|_| turn.open(lane)) {
+    if let Some(error) = &turn.errors[lane as usize] {
         lines.extend(wrap_text(error, styles.bad, width));
+        // It was refused: that is all there is to say.
+        if answer.tokens.is_empty() {
+            return;
+        }
     }
     if let Some((reason, usage)) = &answer.end {
         let mut words = vec![format!("{} tokens", usage.completion_tokens)];

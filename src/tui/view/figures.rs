@@ -156,11 +156,24 @@ fn cards(state: &State, theme: &Theme) -> Vec<Card> {
                 Some(room) if room.is_infinite() => ("∞".to_owned(), String::new()),
                 room => (Unit::Count.parts(room).0, "tokens".to_owned()),
             },
-            format!("until the budget is full; KV: {}", room_text(theirs_room)),
+            format!(
+                "until the budget is full{}; KV: {}{}",
+                more_sessions(figures.more_sessions[0], ": "),
+                room_text(theirs_room),
+                more_sessions(figures.more_sessions[1], ", ")
+            ),
             Provenance::Derived,
             ours,
         ),
     ]
+}
+
+/// How many more sessions fit, where that is known, after `before`.
+fn more_sessions(more: Option<(u64, u64)>, before: &str) -> String {
+    let count = |number: u64| Unit::Count.text(Some(number as f64));
+    more.map_or_else(String::new, |(sessions, tokens)| {
+        format!("{before}{} more sessions of {} tokens", count(sessions), count(tokens))
+    })
 }
 
 /// The rows of a character, three cells wide where it is a digit.

@@ -7,7 +7,9 @@ pub mod figures;
 pub mod header;
 pub mod kpis;
 pub mod layout;
+pub mod load;
 pub mod overlay;
+pub mod queue;
 pub mod sessions;
 pub mod status;
 

@@ -8,7 +8,7 @@ use ratatui::{
 };
 use unicode_width::UnicodeWidthStr;
 
-use super::{rows, spans, text};
+use super::{load, rows, spans, text};
 use crate::tui::{
     action::Group,
     help,
@@ -28,6 +28,10 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) -> Optio
             text(buf, rows(inner, 0, 1), name, theme.text);
             let column = (name.width() as u16).min(inner.width.saturating_sub(1));
             (!inner.is_empty()).then(|| Position::new(inner.x + column, inner.y))
+        }
+        Overlay::Load => {
+            let inner = popup(theme, &load::title(state), load::WIDTH, load::HEIGHT, area, buf);
+            load::draw(state, theme, inner, buf)
         }
         Overlay::ConfirmClose => {
             let name = state.session().map_or("", |session| &session.name);

@@ -3,9 +3,9 @@
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 use unicode_width::UnicodeWidthStr;
 
-use super::{layout, rows, spans, text};
+use super::{layout, queue, rows, spans, text};
 use crate::{
-    engine::FinishReason,
+    engine::{FinishReason, Lane},
     tui::{
         session::{Phase, Session},
         state::{Focus, State},
@@ -34,6 +34,7 @@ pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let signs = [(any(|session| session.guard.is_some()), guard), (any(|session| session.demo), demo)];
     let legend: Vec<_> = signs.into_iter().filter_map(|(shown, sign)| shown.then_some(sign)).collect();
     let inner = Panel::new(theme, &title).focused(state.focus == Focus::Sessions).render(area, buf, &legend);
+    let inner = queue::foot(state, theme, inner, buf);
     if state.sessions.is_empty() {
         let key = state.keymap.keys(crate::tui::action::Action::NewSession).first();
         let hint = key.map_or_else(|| "none yet".to_owned(), |key| format!("none yet: {key}"));
@@ -44,11 +45,11 @@ pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let first = (state.selected + 1).saturating_sub(fit);
     for (at, session) in state.sessions.iter().enumerate().skip(first).take(fit) {
         let cell = rows(inner, (at - first) as u16 * 2, 2);
-        entry(theme, session, at == state.selected, cell, buf);
+        entry(state, theme, session, at == state.selected, cell, buf);
     }
 }
 
-fn entry(theme: &Theme, session: &Session, selected: bool, cell: Rect, buf: &mut Buffer) {
+fn entry(state: &State, theme: &Theme, session: &Session, selected: bool, cell: Rect, buf: &mut Buffer) {
     let (top, below) = (rows(cell, 0, 1), rows(cell, 1, 1));
     if selected {
         buf.set_style(top, theme.selection);
@@ -64,12 +65,12 @@ fn entry(theme: &Theme, session: &Session, selected: bool, cell: Rect, buf: &mut
     text(buf, Rect { width: top.width.min(1), ..top }, sign, sign_style);
     text(buf, Rect { x: top.x + 2, width: top.width.saturating_sub(2), ..top }, &session.name, name_style);
     let mut pieces = vec![Span::raw("  ")];
-    pieces.extend(status(theme, session, usize::from(below.width.saturating_sub(2))));
+    pieces.extend(status(state, theme, session, usize::from(below.width.saturating_sub(2))));
     spans(buf, below, pieces);
 }
 
 /// What each lane is doing; said once where both do the same.
-fn status(theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> {
+fn status(state: &State, theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> {
     let [ours, theirs] = session.phases;
     let one_lane = session.lanes.len() == 1;
     if session.queued.is_some() {
@@ -83,9 +84,14 @@ fn status(theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> 
         let fits = [long, mid].into_iter().find(|text| text.width() <= width && !left.is_empty());
         return vec![Span::styled(fits.unwrap_or(short), theme.warn)];
     }
+    let places = Lane::ALL.map(|lane| state.metrics.lanes[lane as usize].place(session.id));
     let same_word = match (ours, theirs) {
-        (Phase::Idle, Phase::Idle) => Some("idle"),
-        (Phase::Waiting, Phase::Waiting) => Some("waiting"),
+        _ if Lane::ALL.iter().any(|&lane| session.refused(lane)) => None,
+        (Phase::Idle, Phase::Idle) => Some("idle".to_owned()),
+        (Phase::Waiting, Phase::Waiting) if places[0] == places[1] => Some(match places[0] {
+            Some((at, all)) if all > 1 => format!("waiting, {at} of {all}"),
+            _ => "waiting".to_owned(),
+        }),
         _ => None,
     };
     if let Some(word) = same_word {
@@ -100,8 +106,20 @@ fn status(theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> 
         let look = theme.lane(lane);
         let tokens = session.turns.last().map_or(0, |turn| turn.answer(lane).tokens.len());
         let (word, style) = match session.phase(lane) {
+            Phase::Idle | Phase::Ended(_) if session.refused(lane) => {
+                (if long { "refused" } else { "none" }.to_owned(), theme.bad)
+            }
             Phase::Idle => ("idle".to_owned(), theme.dim),
-            Phase::Waiting => (if long { "waiting" } else { "…" }.to_owned(), theme.dim),
+            Phase::Waiting => match places[lane as usize] {
+                Some((at, _)) if long => (format!("wait {at}"), theme.dim),
+                Some((at, _)) => (format!("#{at}"), theme.dim),
+                None => (if long { "waiting" } else { "…" }.to_owned(), theme.dim),
+            },
+            Phase::Started { again } if long => (if again { "goes on" } else { "starts" }.to_owned(), look.style),
+            Phase::Started { .. } => ("…".to_owned(), look.style),
+            // Where its pages are, or what they will cost.
+            Phase::SetBack { kept } if long => (if kept { "in host" } else { "to redo" }.to_owned(), theme.warn),
+            Phase::SetBack { kept } => (if kept { "host" } else { "redo" }.to_owned(), theme.warn),
             Phase::Prefill(progress) => (format!("{:.0} %", progress.share() * 100.0), theme.warn),
             Phase::Answering if long => (format!("{tokens} tok"), look.style),
             Phase::Answering => (tokens.to_string(), look.style),
@@ -139,13 +157,13 @@ pub fn row(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     pieces.push(Span::styled(clip(&session.name, usize::from(area.width / 2)), style));
     pieces.push(Span::raw("  "));
     let used: usize = pieces.iter().map(Span::width).sum();
-    pieces.extend(status(theme, session, usize::from(area.width).saturating_sub(used)));
+    pieces.extend(status(state, theme, session, usize::from(area.width).saturating_sub(used)));
     spans(buf, area, pieces);
 }
 
 /// Which session a click in the list hits.
 pub fn hit(state: &State, area: Rect, row: u16) -> Option<usize> {
-    let inner = layout::inner(area);
+    let inner = queue::above(state, layout::inner(area));
     let fit = usize::from(inner.height / 2).max(1);
     let first = (state.selected + 1).saturating_sub(fit);
     let at = first + usize::from(row.checked_sub(inner.y)?) / 2;

@@ -93,7 +93,7 @@ fn hints(state: &State) -> Vec<Hint> {
         Focus::Sessions => {
             hints.push(One(Action::SessionEnter));
             hints.push(Pair(Action::SessionUp, Action::SessionDown, "choose"));
-            hints.extend(one(&[Action::NewSession, Action::RenameSession, Action::CloseSession, stop]));
+            hints.extend(one(&[Action::NewSession, Action::RenameSession, Action::CloseSession, stop, Action::Load]));
             hints.extend(one(&[Action::FocusNext, Action::Help]));
         }
         Focus::Transcript(_) => {

@@ -1,0 +1,290 @@
+//! A load: sessions of one length that come by and by, for demos and for monitoring.
+//!
+//! No clock and no engine in here: time and events come in, ops go out, so that the dashboard, the JSON lines and the
+//! tests run the same. A load's sessions have numbers of their own ([`is_load`]), so that whoever reads the events of
+//! a run, also of a recorded one, can tell them from those of people. Each is closed when it has answered.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
+
+use super::LoadSpec;
+use crate::engine::{EventKind, FinishReason, Lane, Op, Priority, Scheduling, SessionId, Turn};
+
+/// The number of the first session of a load; those of people are below.
+const FIRST: u32 = 1 << 31;
+/// Sessions that may be on their way to the engine: it takes requests between steps, and prompts take memory.
+const ON_THEIR_WAY: usize = 8;
+/// How far apart in the text the prompts of two sessions begin, in tokens: a prime, so that they begin at many places.
+const APART: usize = 997;
+
+/// Whether a session belongs to a load.
+pub fn is_load(session: SessionId) -> bool {
+    session.0 >= FIRST
+}
+
+/// How an answer of a load or of a soak ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It has all its tokens.
+    Finished,
+    /// Somebody stopped it.
+    Cancelled,
+    /// It did not fit, or has outgrown its budget.
+    Refused,
+    /// The model ended it, its context was full, or it broke.
+    Otherwise,
+}
+
+impl Ending {
+    /// What a reason of the engine comes to where every answer has a length.
+    pub fn of(reason: FinishReason) -> Self {
+        match reason {
+            FinishReason::Length => Self::Finished,
+            FinishReason::Cancelled => Self::Cancelled,
+            FinishReason::Budget => Self::Refused,
+            FinishReason::Stop | FinishReason::Context | FinishReason::Failed => Self::Otherwise,
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Finished => "finished",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+            Self::Otherwise => "otherwise",
+        })
+    }
+}
+
+/// Opens a session that asks once and is closed when it has its answer of `max_tokens`.
+pub(super) fn ask_once(
+    session: SessionId,
+    name: String,
+    lanes: Vec<Lane>,
+    tokens: Vec<u32>,
+    max_tokens: usize,
+    priority: Priority,
+) -> [Op; 2] {
+    let turn = Turn { max_tokens, ignore_eos: true, priority, ..Turn::default() };
+    [Op::Open { session, name, system: None, lanes }, Op::Feed { session, prefilled: None, tokens, turn, once: true }]
+}
+
+/// Answers of a load in one lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LoadCounts {
+    /// That have not started.
+    pub waiting: usize,
+    /// That run.
+    pub running: usize,
+    /// That were set back and will go on.
+    pub set_back: usize,
+    /// With all their tokens.
+    pub finished: usize,
+    /// That were stopped.
+    pub cancelled: usize,
+    /// That did not fit.
+    pub refused: usize,
+    /// That ended in another way.
+    pub otherwise: usize,
+}
+
+impl LoadCounts {
+    /// Answers that have ended, however.
+    pub fn ended(&self) -> usize {
+        self.finished + self.cancelled + self.refused + self.otherwise
+    }
+}
+
+/// A load that runs, has run, or was recorded.
+#[derive(Debug, Clone, Default)]
+pub struct Load {
+    text: Arc<[u32]>,
+    spec: Option<LoadSpec>,
+    began_ms: Option<f64>,
+    /// Sessions sent to the engine, and of these opened there.
+    sent: usize,
+    arrived: usize,
+    stopped: bool,
+    /// Sessions of loads before this one.
+    before: u32,
+    /// Sessions that are not closed yet, with their lanes.
+    open: BTreeMap<SessionId, Vec<Lane>>,
+    accepted: BTreeSet<SessionId>,
+    states: BTreeMap<(SessionId, Lane), Scheduling>,
+    ended: [LoadCounts; 2],
+    why: Option<String>,
+}
+
+impl Load {
+    /// None yet; prompts will be made of `text`, which must not be empty.
+    pub fn new(text: Arc<[u32]>) -> Self {
+        Self { text, ..Self::default() }
+    }
+
+    /// Begins with the next [`Load::due`]. What an earlier load came to is forgotten.
+    pub fn start(&mut self, spec: LoadSpec) {
+        let before = self.before + self.sent as u32;
+        *self = Self { before, spec: Some(spec), ..Self::new(Arc::clone(&self.text)) };
+    }
+
+    /// What it is to be; `None` before one was started, and in a recorded run.
+    pub fn spec(&self) -> Option<&LoadSpec> {
+        self.spec.as_ref()
+    }
+
+    /// Whether sessions are still to come, or have not ended.
+    pub fn is_active(&self) -> bool {
+        !self.open.is_empty() || self.is_coming()
+    }
+
+    /// Whether sessions are still to come.
+    pub fn is_coming(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| !self.stopped && self.sent < spec.sessions)
+    }
+
+    /// Sessions that have come.
+    pub fn arrived(&self) -> usize {
+        self.arrived
+    }
+
+    /// What its answers do in a lane.
+    pub fn counts(&self, lane: Lane) -> LoadCounts {
+        let mut counts = self.ended[lane as usize];
+        for (_, state) in self.states.iter().filter(|((_, each), _)| *each == lane) {
+            match state {
+                Scheduling::Waiting => counts.waiting += 1,
+                Scheduling::Running => counts.running += 1,
+                Scheduling::Preempted | Scheduling::Freed => counts.set_back += 1,
+            }
+        }
+        counts
+    }
+
+    /// Why one was refused last.
+    pub fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// The sessions that are due at `now_ms`, on any clock that does not go back. A late one comes as soon as the engine
+    /// has taken those before it.
+    pub fn due(&mut self, now_ms: f64) -> Vec<Op> {
+        let mut ops = Vec::new();
+        let began_ms = *self.began_ms.get_or_insert(now_ms);
+        while self.is_coming() && self.sent - self.arrived < ON_THEIR_WAY {
+            let Some(spec) = &self.spec else { break };
+            let due = spec.rate.map_or(usize::MAX, |rate| 1 + ((now_ms - began_ms) * rate / 60_000.0) as usize);
+            if self.sent >= due {
+                break;
+            }
+            let number = self.before + self.sent as u32;
+            let session = SessionId(FIRST + number);
+            let tokens = prompt(&self.text, number as usize, spec);
+            let name = format!("load {}", number + 1);
+            let lanes = spec.lanes.clone();
+            self.open.insert(session, lanes.clone());
+            ops.extend(ask_once(session, name, lanes, tokens, spec.tokens, Priority::Background));
+            self.sent += 1;
+        }
+        ops
+    }
+
+    /// No more sessions come; those that are here go on.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// The same, and those that are here are closed.
+    pub fn cancel(&mut self) -> Vec<Op> {
+        self.stop();
+        self.open.keys().map(|&session| Op::Close { session }).collect()
+    }
+
+    /// Takes in an event; what it asks for in return, and `None` where it is about no load. Tokens and progress are
+    /// left to those who count them for all sessions.
+    pub fn note(&mut self, event: &EventKind) -> Option<Vec<Op>> {
+        let mut ops = Vec::new();
+        match event {
+            EventKind::Session { session, lanes, .. } if is_load(*session) => {
+                self.arrived += 1;
+                self.open.entry(*session).or_insert_with(|| lanes.clone());
+            }
+            EventKind::Said { session, .. } if is_load(*session) => {
+                self.accepted.insert(*session);
+            }
+            EventKind::Scheduled { session, lane, state, .. } if is_load(*session) => {
+                self.states.insert((*session, *lane), *state);
+            }
+            EventKind::Finished(finished) if is_load(finished.session) => {
+                self.states.remove(&(finished.session, finished.lane));
+                self.end(finished.lane, Ending::of(finished.reason));
+            }
+            EventKind::Closed { session } if is_load(*session) => {
+                self.open.remove(session);
+                self.accepted.remove(session);
+            }
+            EventKind::Error { session: Some(session), message, .. } if is_load(*session) => {
+                // One that has gone meanwhile was closed for its end and by hand.
+                if let Some(lanes) = self.open.get(session).cloned() {
+                    self.why = Some(message.clone());
+                    if !self.accepted.contains(session) {
+                        lanes.into_iter().for_each(|lane| self.end(lane, Ending::Refused));
+                        ops.push(Op::Close { session: *session });
+                    }
+                }
+            }
+            EventKind::Stopped { .. } => {
+                self.stopped = true;
+                self.open.clear();
+                self.states.clear();
+                return None;
+            }
+            _ => return None,
+        }
+        Some(ops)
+    }
+
+    /// What it came to so far, in a line.
+    pub fn summary(&self) -> String {
+        let lanes = Lane::ALL.into_iter().filter_map(|lane| {
+            let counts = self.counts(lane);
+            let parts = [
+                (counts.finished, "finished"),
+                (counts.running, "running"),
+                (counts.waiting, "waiting"),
+                (counts.set_back, "set back"),
+                (counts.cancelled, "cancelled"),
+                (counts.refused, "refused"),
+                (counts.otherwise, "ended otherwise"),
+            ];
+            let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+            let parts = parts.collect::<Vec<_>>().join(", ");
+            (!parts.is_empty()).then(|| format!("; {lane}: {parts}"))
+        });
+        format!("load: {} sessions came{}", self.arrived, lanes.collect::<String>())
+    }
+
+    fn end(&mut self, lane: Lane, ending: Ending) {
+        let counts = &mut self.ended[lane as usize];
+        *match ending {
+            Ending::Finished => &mut counts.finished,
+            Ending::Cancelled => &mut counts.cancelled,
+            Ending::Refused => &mut counts.refused,
+            Ending::Otherwise => &mut counts.otherwise,
+        } += 1;
+    }
+}
+
+/// The prompt of session `number`: the common beginning, then the text from a place of its own on, round and round.
+fn prompt(text: &[u32], number: usize, spec: &LoadSpec) -> Vec<u32> {
+    let shared = text.iter().cycle().take(spec.shared);
+    let own = text.iter().cycle().skip((number + 1).wrapping_mul(APART) % text.len().max(1));
+    shared.chain(own.take(spec.context - spec.shared)).copied().collect()
+}
+
+#[cfg(test)]
+mod tests;

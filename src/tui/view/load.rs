@@ -1,0 +1,145 @@
+//! A load on the screen: two rows in the list of sessions for all of its sessions, the form that asks for one, and what
+//! becomes of it.
+
+use ratatui::{
+    buffer::Buffer,
+    layout::{Position, Rect},
+    text::Span,
+};
+
+use super::{rows, spans, text};
+use crate::{
+    engine::Lane,
+    tui::{
+        action::{Action, Scope},
+        load::{Field, fit},
+        state::State,
+        theme::Theme,
+        wrap::wrap_text,
+    },
+};
+
+/// Rows that a load takes in the list of sessions.
+pub const ROWS: u16 = 2;
+/// Columns of the form.
+pub const WIDTH: u16 = 64;
+/// Rows of the form and of the table, with their frame.
+pub const HEIGHT: u16 = 12;
+/// Columns of the names of fields and counts.
+const NAMES: usize = 10;
+/// Columns of a field's value.
+const VALUES: usize = 9;
+
+/// Whether there is a load to show in the list.
+pub fn shown(state: &State) -> bool {
+    state.loads.load.arrived() > 0 || state.loads.load.is_active()
+}
+
+/// Draws the two rows: how many have come, and how many have their answer.
+pub fn entry(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let load = &state.loads.load;
+    let of = match load.spec() {
+        Some(spec) if load.is_coming() || load.arrived() >= spec.sessions => format!(" of {}", spec.sessions),
+        Some(_) => ", stopped".to_owned(),
+        None => String::new(),
+    };
+    text(buf, rows(area, 0, 1), &format!("≡ load {}{of}", load.arrived()), theme.text);
+    let mut pieces = vec![Span::raw("  ")];
+    for lane in Lane::ALL {
+        let (look, counts) = (theme.lane(lane), load.counts(lane));
+        let style = if counts.waiting + counts.running + counts.set_back > 0 { look.style } else { theme.dim };
+        pieces.push(Span::styled(format!("{} ", look.symbol), look.style));
+        pieces.push(Span::styled(format!("{:<3} ", counts.ended()), style));
+    }
+    pieces.push(Span::styled("done", theme.dim));
+    spans(buf, rows(area, 1, 1), pieces);
+}
+
+/// The title of what is shown over the panes.
+pub fn title(state: &State) -> String {
+    let key = state.keymap.hint(Scope::Charts, Action::Load).map_or(String::new(), |key| format!(" · {key}"));
+    match (state.loads.load.is_active(), state.loads.load.is_coming()) {
+        (true, true) => format!("Load{key} stops arrivals · esc closes this"),
+        (true, false) => format!("Load{key} cancels what is left · esc closes this"),
+        _ => "Load · enter starts it · ←/→ halve, double · esc".to_owned(),
+    }
+}
+
+/// Draws the form, or the counts of the load that runs; returns where the cursor stands.
+pub fn draw(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Option<Position> {
+    let inner = Rect { x: inner.x + 1, width: inner.width.saturating_sub(2), ..inner };
+    if state.loads.load.is_active() {
+        table(state, theme, inner, buf);
+        return None;
+    }
+    let form = &state.loads.form;
+    let mut cursor = None;
+    for (at, (field, value)) in Field::ALL.into_iter().zip(&form.values).enumerate() {
+        let row = rows(inner, at as u16, 1);
+        let chosen = at == form.selected;
+        let style = if chosen { theme.selection } else { theme.text };
+        let pieces = vec![
+            Span::styled(format!("{:<NAMES$}", field.key()), if chosen { theme.title } else { theme.text }),
+            Span::styled(format!("{value:>VALUES$}"), style),
+            Span::styled(format!("  {}", field.words()), theme.dim),
+        ];
+        spans(buf, row, pieces);
+        if chosen && !row.is_empty() {
+            let column = (NAMES + VALUES) as u16;
+            cursor = Some(Position::new((row.x + column).min(row.right().saturating_sub(1)), row.y));
+        }
+    }
+    let below = rows(inner, Field::ALL.len() as u16 + 1, inner.height);
+    let spec = form.spec();
+    let (words, style) = match (&form.error, &spec) {
+        (Some(error), _) | (None, Err(error)) => (error.clone(), theme.bad),
+        (None, Ok(spec)) => {
+            let fits = spec.lanes.iter().map(|&lane| {
+                let count = match fit(state, spec, lane) {
+                    None => "n/a".to_owned(),
+                    Some(None) => "all".to_owned(),
+                    Some(Some(count)) => count.min(spec.sessions as u64).to_string(),
+                };
+                format!("{} {count}", theme.lane(lane).symbol)
+            });
+            let simulated = if state.simulated() { " (simulated)" } else { "" };
+            let fits = fits.collect::<Vec<_>>().join("  ");
+            (format!("the budget{simulated} holds at once: {fits}; the others wait"), theme.dim)
+        }
+    };
+    for (line, row) in wrap_text(&words, style, usize::from(below.width)).iter().zip(below.rows()) {
+        buf.set_line(row.x, row.y, line, row.width);
+    }
+    cursor
+}
+
+fn table(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
+    let load = &state.loads.load;
+    let written = load.spec().map_or(String::new(), ToString::to_string);
+    text(buf, rows(inner, 0, 1), &written, theme.dim);
+    let all = load.spec().map_or(String::new(), |spec| format!(" of {}", spec.sessions));
+    let stopped = if load.is_coming() { "" } else { "; no more come" };
+    text(buf, rows(inner, 1, 1), &format!("{} sessions came{all}{stopped}", load.arrived()), theme.text);
+    let counts = Lane::ALL.map(|lane| load.counts(lane));
+    let names = ["running", "waiting", "set back", "finished", "cancelled", "refused"];
+    let values = counts.map(|counts| {
+        [counts.running, counts.waiting, counts.set_back, counts.finished, counts.cancelled, counts.refused]
+    });
+    let [ours, theirs] = Lane::ALL.map(|lane| theme.lane(lane));
+    for (at, name) in names.into_iter().enumerate() {
+        let pieces = vec![
+            Span::styled(format!("{name:<NAMES$}"), theme.dim),
+            Span::styled(format!("{} {:<5}", ours.symbol, values[0][at]), ours.style),
+            Span::styled(format!("{} {:<5}", theirs.symbol, values[1][at]), theirs.style),
+        ];
+        spans(buf, rows(inner, 3 + at as u16, 1), pieces);
+    }
+    // Beside the counts: why one was refused.
+    if let Some(why) = load.why() {
+        let left = (NAMES + 16).min(usize::from(inner.width)) as u16;
+        let beside = rows(Rect { x: inner.x + left, width: inner.width - left, ..inner }, 3, inner.height);
+        for (line, row) in wrap_text(why, theme.bad, usize::from(beside.width)).iter().zip(beside.rows()) {
+            buf.set_line(row.x, row.y, line, row.width);
+        }
+    }
+}

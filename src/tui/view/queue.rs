@@ -1,0 +1,150 @@
+//! Who runs, who waits and who was set back in each lane, and what still fits: a few rows below the list of sessions,
+//! and a pane with everything.
+
+use ratatui::{buffer::Buffer, layout::Rect, text::Span};
+
+use super::{load, rows, spans, text};
+use crate::{
+    engine::{Lane, Queue},
+    tui::{
+        state::State,
+        theme::Theme,
+        widgets::{Panel, Unit},
+    },
+};
+
+/// Rows below the list of sessions: the names of the columns, and one for each lane.
+const FOOT: u16 = 3;
+/// The list keeps at least two sessions of two rows.
+const LIST: u16 = 4;
+/// Columns of a value in the pane.
+const VALUE: usize = 6;
+
+/// The part of the list of sessions that is left to the sessions.
+pub fn above(state: &State, inner: Rect) -> Rect {
+    let known = Lane::ALL.iter().any(|&lane| at(state, lane).is_some());
+    let load = if load::shown(state) { load::ROWS } else { 0 };
+    let wanted = load + if known { FOOT } else { 0 };
+    let foot = if inner.height >= LIST + wanted { wanted } else { 0 };
+    Rect { height: inner.height - foot, ..inner }
+}
+
+/// Draws the rows below the list of sessions, where there is room; returns what is left above them.
+pub fn foot(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Rect {
+    let above = above(state, inner);
+    let mut foot = rows(inner, above.height, inner.height);
+    if load::shown(state) {
+        load::entry(state, theme, rows(foot, 0, load::ROWS), buf);
+        foot = rows(foot, load::ROWS, foot.height);
+    }
+    if foot.is_empty() {
+        return above;
+    }
+    // As many columns as are there in full.
+    let columns = [("run", 4), ("wait", 5), ("back", 5), ("fits", 5), ("full", 6)];
+    let mut used = 1;
+    let shown = columns.into_iter().take_while(|(_, width)| {
+        used += width;
+        used <= usize::from(foot.width)
+    });
+    let shown: Vec<_> = shown.collect();
+    let names: String = shown.iter().map(|(name, width)| format!("{name:>width$}")).collect();
+    text(buf, rows(foot, 0, 1), &format!(" {names}"), theme.dim);
+    for (row, lane) in Lane::ALL.into_iter().enumerate() {
+        let look = theme.lane(lane);
+        let mut pieces = vec![Span::styled(look.symbol, look.style)];
+        let queue = at(state, lane);
+        for (name, width) in &shown {
+            let value = queue.map_or("n/a".to_owned(), |queue| match *name {
+                "run" => queue.running.to_string(),
+                "wait" => queue.waiting.to_string(),
+                "back" => queue.preempted.to_string(),
+                "full" => limit(queue.tokens_until_full),
+                _ => sessions(queue),
+            });
+            // What waits or was set back is what to look at.
+            let style = if matches!(*name, "wait" | "back") && value != "0" { theme.warn } else { look.style };
+            pieces.push(Span::styled(format!("{value:>width$}"), style));
+        }
+        spans(buf, rows(foot, 1 + row as u16, 1), pieces);
+    }
+    above
+}
+
+/// Draws the pane: a row for each figure, the most important first, a column for each lane.
+pub fn table(state: &State, theme: &Theme, panel: Panel<'_>, area: Rect, buf: &mut Buffer) {
+    let inner = panel.render(area, buf, &[]);
+    let inner = Rect { x: inner.x + 1, width: inner.width.saturating_sub(2), ..inner };
+    let label = usize::from(inner.width).saturating_sub(2 * VALUE).min(36);
+    let mut head = vec![Span::raw(" ".repeat(label))];
+    for lane in Lane::ALL {
+        let look = theme.lane(lane);
+        head.push(Span::styled(format!("{:>VALUE$}", look.symbol), look.style));
+    }
+    spans(buf, rows(inner, 0, 1), head);
+    let queues = Lane::ALL.map(|lane| at(state, lane));
+    for (row, figure) in figures(queues).into_iter().enumerate() {
+        let name = if figure.long.chars().count() <= label { &figure.long } else { figure.short };
+        let mut pieces = vec![Span::styled(format!("{name:<label$}"), theme.dim)];
+        for (lane, value) in Lane::ALL.into_iter().zip(figure.values) {
+            let style = if figure.warns && value != "0" { theme.warn } else { theme.lane(lane).style };
+            pieces.push(Span::styled(format!("{value:>VALUE$}"), style));
+        }
+        spans(buf, rows(inner, 1 + row as u16, 1), pieces);
+    }
+}
+
+struct Figure {
+    short: &'static str,
+    long: String,
+    values: [String; 2],
+    /// Whether anything but none of it is to be noticed.
+    warns: bool,
+}
+
+fn figures(queues: [Option<&Queue>; 2]) -> Vec<Figure> {
+    let figure = |short, long: &str, warns, of: &dyn Fn(&Queue) -> String| Figure {
+        short,
+        long: long.to_owned(),
+        values: queues.map(|queue| queue.map_or("n/a".to_owned(), of)),
+        warns,
+    };
+    let known = |of: fn(&Queue) -> Option<u64>| queues.into_iter().flatten().find_map(of);
+    let bound = known(|queue| Some(queue.bound as u64)).map_or(String::new(), |bound| format!(", {bound} at most"));
+    let length = known(|queue| queue.mean_tokens)
+        .map_or(String::new(), |tokens| format!(", of {} tokens", Unit::Count.text(Some(tokens as f64))));
+    vec![
+        figure("running", "answers running", false, &|queue| count(queue.running as u64)),
+        figure("waiting", &format!("waiting{bound}"), true, &|queue| count(queue.waiting as u64)),
+        figure("set back", "set back, to go on", true, &|queue| count(queue.preempted as u64)),
+        figure("more fit", &format!("more sessions fit{length}"), false, &sessions),
+        figure("until full", "tokens until it is full", false, &|queue| limit(queue.tokens_until_full)),
+        figure("preemptions", "preemptions so far", false, &|queue| count(queue.preemptions)),
+        figure("prefix hits", "prefix hits so far, in tokens", false, &|queue| count(queue.prefix_hit_tokens)),
+        figure("again", "tokens computed again so far", false, &|queue| count(queue.recomputed_tokens)),
+        figure("refused", "messages refused so far", false, &|queue| count(queue.refused)),
+        figure("kept idle", "idle sessions that keep pages", false, &|queue| count(queue.idle as u64)),
+    ]
+}
+
+fn at(state: &State, lane: Lane) -> Option<&Queue> {
+    state.metrics.lanes[lane as usize].queue_at(state.at_ms())
+}
+
+fn count(number: u64) -> String {
+    Unit::Count.text(Some(number as f64))
+}
+
+/// What is left; without a budget there is no end to it.
+fn limit(left: Option<u64>) -> String {
+    left.map_or("∞".to_owned(), count)
+}
+
+/// Sessions of the lane's own length that still fit.
+fn sessions(queue: &Queue) -> String {
+    match (queue.tokens_until_full, queue.mean_tokens) {
+        (None, _) => "∞".to_owned(),
+        (_, None) => "n/a".to_owned(),
+        _ => queue.sessions_until_full.map_or("n/a".to_owned(), count),
+    }
+}
