@@ -54,11 +54,18 @@ impl HitCounts {
 
     /// Counts the selection of query head `head`: ascending `positions` out of `0..len`, which held `kept` of the softmax mass.
     pub fn read_selected(&mut self, [layer, head]: [usize; 2], len: usize, positions: &[u32], kept: f32) {
-        let counts = &mut self.distance[layer];
-        for &position in positions {
-            counts[bucket(len - 1 - position as usize)] += 1;
+        // Ascending positions: those of a bucket are a run, the nearest at the back.
+        let mut end = positions.len();
+        for (bucket, count) in self.distance[layer].iter_mut().enumerate() {
+            let nearest = if bucket + 1 < DISTANCE_BUCKETS { len.saturating_sub(1 << bucket) } else { 0 };
+            let start = positions[..end].partition_point(|&position| (position as usize) < nearest);
+            *count += (end - start) as u64;
+            end = start;
+            if end == 0 {
+                break;
+            }
         }
-        // Ascending positions: the sinks are at the front, the recent ones at the back.
+        // The sinks are at the front, the recent ones at the back.
         self.sink += positions.partition_point(|&position| (position as usize) < SINK_POSITIONS) as u64;
         let recent_from = len.saturating_sub(RECENT_POSITIONS);
         let old = positions.partition_point(|&position| (position as usize) < recent_from);
@@ -138,6 +145,18 @@ mod tests {
     fn distances_double() {
         assert_eq!([0, 1, 2, 3, 4, 7, 8, 63, 64].map(bucket), [0, 1, 2, 2, 3, 3, 4, 6, 7]);
         assert_eq!(bucket(usize::MAX), DISTANCE_BUCKETS - 1);
+    }
+
+    #[test]
+    fn runs_are_the_buckets_of_each_position() {
+        for (len, step) in [(1, 1), (2, 1), (200, 7), (5000, 3), (300_000, 13)] {
+            let positions: Vec<u32> = (0..len as u32).step_by(step).collect();
+            let mut hits = HitCounts::new(1);
+            hits.read_selected([0, 0], len, &positions, 1.0);
+            let mut expected = [0; DISTANCE_BUCKETS];
+            positions.iter().for_each(|&position| expected[bucket(len - 1 - position as usize)] += 1);
+            assert_eq!(hits.distance[0], expected);
+        }
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn processor() -> Check {
     let features = processor_features();
     let has = |wanted: bool| features.iter().filter(move |(_, there)| *there == wanted).map(|(name, _)| *name);
     let there: Vec<_> = has(true).collect();
-    let lacking: Vec<_> = has(false).filter(|name| *name != "avx512f").collect();
+    let lacking: Vec<_> = has(false).filter(|name| !name.starts_with("avx512")).collect();
     let found =
         format!("{name}: {}", if there.is_empty() { "no vector extensions known".into() } else { there.join(", ") });
     if lacking.is_empty() && !features.is_empty() {
@@ -143,6 +143,7 @@ fn processor_features() -> Vec<(&'static str, bool)> {
         ("fma", is_x86_feature_detected!("fma")),
         ("f16c", is_x86_feature_detected!("f16c")),
         ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
     ]
 }
 

@@ -100,7 +100,11 @@ pub fn machine_headline(pool: &Pool) -> String {
 }
 
 fn kernels() -> &'static str {
-    if cpu::has_avx2() { "avx2" } else { "portable" }
+    match (cpu::has_avx512(), cpu::has_avx2()) {
+        (true, _) => "avx512",
+        (false, true) => "avx2",
+        (false, false) => "portable",
+    }
 }
 
 /// Shows how far the work is, on stderr: a bar where that is a terminal, a line for every tenth elsewhere. Knows

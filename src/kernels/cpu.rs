@@ -15,9 +15,10 @@ pub(crate) fn has_avx2() -> bool {
     }
 }
 
-/// Whether the AVX-512 VNNI paths may run: what AVX2 paths ask for, and AVX-512 F, BW, VL and VNNI.
+/// Whether the AVX-512 paths may run: what AVX2 paths ask for, and AVX-512 F, BW, VL and VNNI. CPUs that lack one of them take
+/// the AVX2 paths; those that have them all came from 2019 on.
 #[inline]
-pub(crate) fn has_vnni() -> bool {
+pub(crate) fn has_avx512() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         has_avx2()
@@ -51,14 +52,14 @@ macro_rules! by_cpu {
     }};
 }
 
-/// Evaluates the first call where the CPU has AVX-512 VNNI, and the second one elsewhere.
-macro_rules! by_vnni {
-    ($vnni:expr, $other:expr) => {{
+/// Evaluates the first call where the CPU has AVX-512, and the second one elsewhere.
+macro_rules! by_avx512 {
+    ($avx512:expr, $other:expr) => {{
         #[cfg(target_arch = "x86_64")]
         {
-            if $crate::kernels::cpu::has_vnni() {
-                // SAFETY: the called function asks for what has_vnni() has just found.
-                unsafe { $vnni }
+            if $crate::kernels::cpu::has_avx512() {
+                // SAFETY: the called function asks for what has_avx512() has just found.
+                unsafe { $avx512 }
             } else {
                 $other
             }
@@ -70,5 +71,5 @@ macro_rules! by_vnni {
     }};
 }
 
+pub(crate) use by_avx512;
 pub(crate) use by_cpu;
-pub(crate) use by_vnni;

@@ -5,7 +5,7 @@
 //! and added; AVX-512 VNNI adds them to the sum in the same instruction.
 
 use super::{
-    cpu::{by_cpu, by_vnni},
+    cpu::{by_avx512, by_cpu},
     keys::{Q8Keys, QUAD, SLOTS, q8_at},
     q8::{BLOCK, blocks},
 };
@@ -31,7 +31,7 @@ pub fn scores(
     if !head_dim.is_multiple_of(QUAD) {
         return scores_portable(q, q_scales, k, keys, out, stride);
     }
-    by_vnni!(
+    by_avx512!(
         vnni::scores(q, q_scales, k, next, out, stride),
         by_cpu!(
             avx2::scores(q, q_scales, k, next, keys, out, stride),

@@ -6,7 +6,7 @@
 use half::f16;
 
 use super::{
-    cpu::{by_cpu, by_vnni},
+    cpu::{by_avx512, by_cpu},
     keys::SLOTS,
 };
 
@@ -21,7 +21,7 @@ pub fn scores(q: &[f32], k: &[f16], next: &[f16], keys: usize, scale: f32, out: 
     let group = q.len() / head_dim;
     assert!(k.len() == head_dim * SLOTS && q.len() == group * head_dim && keys <= SLOTS);
     assert!(group == 0 || (SLOTS <= stride || group == 1) && out.len() >= (group - 1) * stride + SLOTS);
-    by_vnni!(
+    by_avx512!(
         avx512::scores(q, k, next, scale, out, stride),
         by_cpu!(avx2::scores(q, k, next, keys, scale, out, stride), scores_portable(q, k, keys, scale, out, stride))
     );

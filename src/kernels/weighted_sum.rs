@@ -4,7 +4,7 @@
 
 use half::f16;
 
-use super::cpu::{by_cpu, by_vnni};
+use super::cpu::{by_avx512, by_cpu};
 
 /// `out_g += Σ_i weights[g·stride + i]·v_i`, with `v` `[rows, head_dim]` and `out` `[group, head_dim]`. `next` are the rows
 /// that will be wanted after these: memory is asked for them meanwhile.
@@ -15,7 +15,7 @@ pub fn weighted_sum(weights: &[f32], stride: usize, v: &[f16], next: &[f16], hea
     let (group, rows) = (out.len() / head_dim, v.len() / head_dim);
     assert!(out.len() == group * head_dim && v.len() == rows * head_dim);
     assert!(rows <= stride && (group == 0 || weights.len() >= (group - 1) * stride + rows));
-    by_vnni!(
+    by_avx512!(
         avx512::weighted_sum(weights, stride, v, next, head_dim, out),
         by_cpu!(
             avx2::weighted_sum(weights, stride, v, next, head_dim, out, 0),
