@@ -115,7 +115,7 @@ mod avx2 {
                 weight[g] = _mm256_set1_ps(unsafe { *weights.wrapping_add(g * stride + row) });
             }
             let v = v.wrapping_add(row * head_dim);
-            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(row * head_dim + column).cast());
+            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(row * head_dim + column).cast());
             for at in 0..C {
                 // SAFETY: inside row `row` of `v`.
                 let v = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(v.wrapping_add(8 * at).cast()) });
@@ -206,8 +206,8 @@ mod avx512 {
                 weight[g] = _mm512_set1_ps(unsafe { *weights.wrapping_add(g * stride + row) });
             }
             let (v, next) = (v.wrapping_add(row * head_dim), next.wrapping_add(row * head_dim));
-            _mm_prefetch::<_MM_HINT_T0>(next.cast());
-            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(TOGETHER / 2).cast());
+            _mm_prefetch::<_MM_HINT_T1>(next.cast());
+            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(TOGETHER / 2).cast());
             for at in 0..VECTORS {
                 // SAFETY: inside row `row` of `v`.
                 let v = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(v.wrapping_add(16 * at).cast()) });
