@@ -8,7 +8,7 @@ use half::f16;
 
 use super::{
     activations::{BLOCK, Block},
-    cpu::by_cpu,
+    cpu::{by_avx512, by_cpu},
     linear::{LANES, Packed, ROWS},
 };
 
@@ -63,7 +63,8 @@ impl Packed for Weights {
 
     fn dot(&self, group: usize, rows: &[&[Block]], out: &mut [[f32; LANES]; ROWS]) {
         assert!(rows.iter().all(|row| row.len() == self.blocks));
-        by_cpu!(avx2::dot(self.group(group), rows, out), dot_portable(self.group(group), rows, out));
+        let group = self.group(group);
+        by_avx512!(vnni::dot(group, rows, out), by_cpu!(avx2::dot(group, rows, out), dot_portable(group, rows, out)));
     }
 
     fn row(&self, index: usize, out: &mut [f32]) {
@@ -153,15 +154,76 @@ mod avx2 {
     /// Activations `at..at + 4` of a block, in every lane.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn four(x: &Block, at: usize) -> __m256i {
+    pub(super) fn four(x: &Block, at: usize) -> __m256i {
         // SAFETY: `at` is 28 at most, and the 32 integers start at a multiple of 4 within a block aligned to 4.
         _mm256_set1_epi32(unsafe { *x.q.as_ptr().wrapping_add(at).cast::<i32>() })
+    }
+}
+
+/// One instruction multiplies four bytes and adds them to their 32-bit sum, where AVX2 takes three. The sums are the same.
+#[cfg(target_arch = "x86_64")]
+mod vnni {
+    use std::arch::x86_64::*;
+
+    use super::{Block, Group, LANES, ROWS, VECTORS, avx2::four};
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+    pub(super) fn dot(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; ROWS]) {
+        match *rows {
+            [a] => dot_rows([a], groups, out),
+            [a, b] => dot_rows([a, b], groups, out),
+            [a, b, c] => dot_rows([a, b, c], groups, out),
+            [a, b, c, d] => dot_rows([a, b, c, d], groups, out),
+            _ => unreachable!("1 to {ROWS} rows"),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
+    fn dot_rows<const R: usize>(rows: [&[Block]; R], groups: &[Group], out: &mut [[f32; LANES]; ROWS]) {
+        let mut sums = [_mm256_setzero_ps(); R];
+        for (at, group) in groups.iter().enumerate() {
+            // SAFETY: every row has as many blocks as there are groups (checked by `Packed::dot`).
+            let x: [&Block; R] = std::array::from_fn(|row| unsafe { rows[row].get_unchecked(at) });
+            let mut dots = [[_mm256_setzero_si256(); 2]; R];
+            for vector in 0..VECTORS {
+                // SAFETY: a vector is 32 bytes; the load asks for no alignment.
+                let weights = unsafe { _mm256_loadu_si256(group.q[vector].as_ptr().cast()) };
+                let magnitude = _mm256_abs_epi8(weights);
+                for row in 0..R {
+                    let signed = _mm256_sign_epi8(four(x[row], 4 * vector), weights);
+                    let dot = &mut dots[row][vector / (VECTORS / 2)];
+                    *dot = _mm256_dpbusd_epi32(*dot, magnitude, signed);
+                }
+            }
+            // SAFETY: eight 16-bit floats; the load asks for no alignment.
+            let d = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(group.d.as_ptr().cast()) });
+            for row in 0..R {
+                let [first, second] = dots[row].map(|dot| _mm256_cvtepi32_ps(dot));
+                let dot = _mm256_mul_ps(first, _mm256_set1_ps(x[row].d[0]));
+                let dot = _mm256_fmadd_ps(second, _mm256_set1_ps(x[row].d[1]), dot);
+                sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);
+            }
+        }
+        for (sum, out) in sums.into_iter().zip(out) {
+            // SAFETY: eight floats.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    type Path = fn(&[Group], &[&[Block]], &mut [[f32; LANES]; ROWS]);
+
+    /// Every way to multiply, where this CPU has it.
+    const PATHS: [Path; 3] = [
+        dot_portable,
+        |group, rows, out| by_cpu!(avx2::dot(group, rows, out), dot_portable(group, rows, out)),
+        |group, rows, out| by_avx512!(vnni::dot(group, rows, out), dot_portable(group, rows, out)),
+    ];
 
     #[test]
     fn the_extreme_block_does_not_saturate() {
@@ -174,8 +236,10 @@ mod tests {
             let weights = Weights::new(&file, LANES, BLOCK);
             let row = [Block { d: [1.0; 2], s: 0.0, q: [x; BLOCK] }];
             let mut out = [[0.0; LANES]; ROWS];
-            weights.dot(0, &[&row], &mut out);
-            assert_eq!(out[0], [32.0 * f32::from(weight) * f32::from(x); LANES]);
+            for path in PATHS {
+                path(weights.group(0), &[&row], &mut out);
+                assert_eq!(out[0], [32.0 * f32::from(weight) * f32::from(x); LANES]);
+            }
         }
     }
 }
