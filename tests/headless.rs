@@ -314,3 +314,29 @@ fn a_message_too_long_is_refused_in_one_line() {
     let said = stderr(&output);
     assert!(said.starts_with("kcache: the message needs") && said.lines().count() == 1, "{said}");
 }
+
+#[test]
+fn compared_lanes_say_the_same_and_how_far_they_are_apart() {
+    let home = home(512);
+    let arguments = ["--headless", "--no-demo", "--compare", "--say", "hello in the hall"];
+    let output = kcache(&home, &arguments).env("KCACHE_LANES_KCACHE_POLICY", "kcache:n=4,tail=none,dense=0").output();
+    let events = events(&fine(&output.unwrap()));
+    whole(&events, None);
+    let said = |lane| {
+        let token = |event: &Event| match &event.kind {
+            EventKind::Token(token) if token.lane == lane => Some(token.token_id),
+            _ => None,
+        };
+        events.iter().filter_map(token).collect::<Vec<_>>()
+    };
+    assert_eq!(said(Lane::KCache), said(Lane::Kv));
+    let kl: Vec<f64> = events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            EventKind::Compare(compare) => Some(compare.kl),
+            _ => None,
+        })
+        .collect();
+    assert_eq!((kl.len(), kl[0]), (12, 0.0));
+    assert!(kl.iter().any(|&kl| kl > 1e-3), "{kl:?}");
+}

@@ -6,6 +6,8 @@
 //! from the host tier costs). Pieces are fixed and taken in order, so no result depends on threads or on other
 //! sequences in the batch.
 
+mod weights;
+
 use std::{
     sync::{
         Mutex,

@@ -206,6 +206,42 @@ proptest! {
     }
 
     #[test]
+    fn what_a_row_read_is_told_as_the_reference_has_it(
+        shape in shapes(), formats in formats(), len in 2usize..400, n in 1usize..64, group in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let sequence = Sequence::new(&shape, formats, len, seed, false);
+        let select = if group { Select::Group } else { Select::Head };
+        let row = sequence.row(&shape, Rows::Top { n: Count::Same(n), tail: Tail::None, select, lean: &[] });
+        let (_, scratch) = decoded(&Pool::new(2), &shape, &[row, row]);
+        let mut reads = Reads::of(1, true);
+        reads.layer(&scratch, len);
+        let plain = reference::decode(&shape, &row).unwrap();
+        if n >= len {
+            prop_assert_eq!((&reads.layers[..], &reads.heads[..]), (&[vec![]][..], &[][..]));
+            return Ok(());
+        }
+        let mut heads = vec![0u16; len];
+        plain.selected.iter().flatten().for_each(|&position| heads[position as usize] += 1);
+        let differing = reads.heads.iter().zip(&heads).filter(|(a, b)| a != b).count();
+        // Scores that are as good as equal may be rounded either way.
+        prop_assert!(differing <= 2 * shape.heads, "{:?} not {heads:?}", reads.heads);
+        let counts = curve_counts(len);
+        for (head, read) in reads.layers[0].iter().enumerate() {
+            prop_assert_eq!(read.distance.iter().sum::<u32>() as usize, read.rows);
+            let mut weights = plain.weights[head].clone();
+            weights.sort_by(|a, b| b.total_cmp(a));
+            for (&n, &mass) in counts.iter().zip(&read.curve) {
+                let expected: f32 = weights[..n].iter().sum();
+                prop_assert!((mass - expected).abs() < 1e-3, "{n}: {mass} not {expected}");
+            }
+            let at_n: f32 = weights[..n].iter().sum();
+            prop_assert!(read.kept <= at_n + 1e-3, "no {n} rows hold more than the heaviest");
+            prop_assert!(group || (read.kept - at_n).abs() < 1e-3);
+        }
+    }
+
+    #[test]
     fn as_many_rows_as_there_are_is_all_bit_for_bit(
         shape in shapes(), formats in formats(), len in lengths(), more in 0usize..3, seed: u64,
         select in prop_oneof![Just(Select::Head), Just(Select::Group)],

@@ -46,6 +46,9 @@ pub struct HeadlessArgs {
     /// Headless: ask this in place of the demo; repeat for more. The first is about the first --file, and so on
     #[arg(long = "say", value_name = "TEXT")]
     pub says: Vec<String>,
+    /// Headless: feed both lanes what kv says, so that each token tells their KL (events `compare`)
+    #[arg(long)]
+    pub compare: bool,
 }
 
 impl HeadlessArgs {
@@ -58,8 +61,10 @@ impl HeadlessArgs {
         if self.headless || json || !io::stdout().is_terminal() {
             return Ok(true);
         }
-        if self.limit.is_some() || self.until_idle || !self.says.is_empty() {
-            return Err(Failure::misuse("--for, --until-idle and --say are for runs without a screen: add --headless"));
+        if self.limit.is_some() || self.until_idle || !self.says.is_empty() || self.compare {
+            return Err(Failure::misuse(
+                "--for, --until-idle, --say and --compare are for runs without a screen: add --headless",
+            ));
         }
         Ok(false)
     }
@@ -87,7 +92,7 @@ pub fn run(
     let text = engine::load_text(&model, load.as_ref())?;
     let running = engine::start(model, config, engine::lanes(config))?;
     let (ops, events) = (running.engine.ops(), &running.events);
-    let mut run = Run::new(asks, config);
+    let mut run = Run::new(asks, args.compare, config);
     let began = Instant::now();
     if let Some(spec) = load {
         run.load = Load::new(text);
@@ -192,7 +197,7 @@ struct Run {
 }
 
 impl Run {
-    fn new(asks: Vec<Ask>, config: &Config) -> Self {
+    fn new(asks: Vec<Ask>, compare: bool, config: &Config) -> Self {
         let mut waiting = VecDeque::new();
         let mut awaited = BTreeSet::new();
         for (session, Ask { name, document, text, priority }) in (1..).map(SessionId).zip(asks) {
@@ -204,6 +209,9 @@ impl Run {
             };
             awaited.extend(Lane::ALL.map(|lane| (session, lane)));
             waiting.push_back(Op::Open { session, name, system: None, lanes: Lane::ALL.to_vec() });
+            if compare {
+                waiting.push_back(Op::Compare { session, on: true });
+            }
             waiting.push_back(Op::Say { session, document, text, turn });
         }
         Self { waiting, awaited, accepted: BTreeSet::new(), load: Load::default(), errors: 0, engine_error: None }

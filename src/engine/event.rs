@@ -104,6 +104,24 @@ pub enum EventKind {
     },
     /// A token was generated.
     Token(Token),
+    /// Compare mode of a session was switched; on, it begins with the session's next turn.
+    CompareMode {
+        /// In which session.
+        session: SessionId,
+        /// On or off.
+        on: bool,
+    },
+    /// What the lanes of a compared session predicted, just before both are given the token.
+    Compare(Compare),
+    /// The lanes of a compared session go on by themselves until the answer ends.
+    Unlocked {
+        /// In which session.
+        session: SessionId,
+        /// From which token of the answer on.
+        index: usize,
+        /// Why.
+        reason: String,
+    },
     /// A lane finished a step.
     Step(Step),
     /// The account of a lane's bytes.
@@ -125,6 +143,21 @@ pub enum EventKind {
     Hits(Hits),
     /// A decoded token was probed: what exact attention would have made of it, or the policy where exact attention read.
     Probe(Probe),
+    /// What a token read, of a session that is looked at.
+    Read(Read),
+    /// What more or fewer rows would have held for a token, of a session that is looked at.
+    Coverage(Coverage),
+    /// Tokens of a session that is looked at, as text.
+    Text {
+        /// In which session.
+        session: SessionId,
+        /// In which lane.
+        lane: Lane,
+        /// The position of the first; what was told from there on holds no longer.
+        from: usize,
+        /// Their texts, which may be empty while a character is incomplete.
+        texts: Vec<String>,
+    },
     /// The guard of a session changed its mind.
     Guard(Guarded),
     /// A lane's policy, guard or budget was changed; acts from this step on.
@@ -223,6 +256,35 @@ pub struct Token {
     /// The softmax mass the selected rows held, mean over layers below full attention and heads; `None` where every
     /// row was read.
     pub kept_mass: Option<f32>,
+}
+
+/// Two predictions of the same token: what `kv` and `kcache` make of the same tokens before it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compare {
+    /// In which session.
+    pub session: SessionId,
+    /// After which step of the `kcache` lane.
+    pub step: u64,
+    /// The index in the answer of the token, from 0. The token that ends an answer is compared too, though it is no
+    /// part of the answer.
+    pub index: usize,
+    /// The token that both lanes are given: the choice of `kv`.
+    pub token_id: u32,
+    /// KL(kv ‖ kcache) of the two distributions, in nats.
+    pub kl: f64,
+    /// Whether both find the same token the likeliest.
+    pub same: bool,
+    /// What `kcache` would have chosen, where that is another token; with the same draw where tokens are drawn.
+    pub otherwise: Option<Otherwise>,
+}
+
+/// A token that was not given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Otherwise {
+    /// The token.
+    pub token_id: u32,
+    /// Its text; empty where it would have ended the answer.
+    pub text: String,
 }
 
 /// One step: a forward pass of one lane over all sequences it scheduled.
@@ -473,6 +535,60 @@ pub struct Guarded {
     pub kept_mass: Option<f64>,
     /// Whether all of the session's V is on the device now; else, reading every row, it reads V where it is.
     pub v_on_device: bool,
+}
+
+/// What the choice of a token read. Only while the session is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// In which session.
+    pub session: SessionId,
+    /// In which lane.
+    pub lane: Lane,
+    /// By which step of the lane.
+    pub step: u64,
+    /// The index in its answer of the token that came of it.
+    pub index: usize,
+    /// Positions attended to; the token that came of it has this position.
+    pub len: usize,
+    /// Query heads of all layers that chose rows; 0 where every row was read.
+    pub heads: usize,
+    /// Positions that any head chose.
+    pub read: usize,
+    /// They, ascending, each with the number of heads that chose it; where they are more than
+    /// [`READ_POSITIONS`](super::READ_POSITIONS), those that most heads chose.
+    pub positions: Vec<(u32, u16)>,
+}
+
+/// The coverage curves of a token: kept mass against N. Only while the session is looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// In which session.
+    pub session: SessionId,
+    /// In which lane.
+    pub lane: Lane,
+    /// By which step of the lane.
+    pub step: u64,
+    /// The index in its answer of the token that came of it.
+    pub index: usize,
+    /// Positions attended to.
+    pub len: usize,
+    /// The N of the curves: 1, 2, 4 and so on, and `len`.
+    pub n: Vec<usize>,
+    /// What each query head of each layer read; empty for a layer that read every row.
+    pub layers: Vec<Vec<HeadCoverage>>,
+}
+
+/// One query head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeadCoverage {
+    /// Rows it read for this token.
+    pub rows: usize,
+    /// The softmax mass that they held.
+    pub kept: f32,
+    /// The mass that its N heaviest positions hold, for every N of the event; exact, to four decimals.
+    pub curve: Vec<f32>,
+    /// Rows it read by distance from now, as in [`Hits`], since the last event of this kind.
+    pub distance: Vec<u32>,
 }
 
 /// How an answer ended.

@@ -3,11 +3,13 @@
 //! Requests go in as [`Op`]s, everything that happens comes out as [`Event`]s. One OS thread owns the tiers and the
 //! lanes; a step is schedule → forward pass → choice of tokens → events, see `schedule.rs` and `step.rs`.
 
+mod compare;
 mod event;
 #[cfg(debug_assertions)]
 mod fault;
 mod guard;
 mod handle;
+mod inspect;
 mod knobs;
 mod lane;
 mod op;
@@ -27,6 +29,7 @@ pub use event::*;
 #[cfg(debug_assertions)]
 pub use fault::FAULT_VARIABLE;
 pub use handle::{Engine, EngineError, EngineOptions, LaneOptions};
+pub use inspect::{COVERAGE_EVERY, READ_POSITIONS};
 pub use op::{Document, Op, Priority, Sampling, Turn};
 pub use prefilled::Prefilled;
 pub use sampler::Sampler;

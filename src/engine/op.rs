@@ -71,6 +71,19 @@ pub enum Op {
         /// Which session.
         session: SessionId,
     },
+    /// Switches compare mode: from the session's next turn on both lanes are fed the same tokens, those that `kv`
+    /// chooses, and every token is followed by a `compare` event. Where the lanes were not fed the same so far, the
+    /// `kcache` lane takes over what `kv` has said. Switched off, answers go on as each lane chooses.
+    Compare {
+        /// Which session; it must run in both lanes.
+        session: SessionId,
+        /// On or off.
+        on: bool,
+    },
+    /// Looks at a session in a lane, in place of what was looked at before: `text` events tell its tokens, and from its
+    /// next token on a `read` event says what each token read, and now and then a `coverage` event what more or fewer
+    /// rows would hold. What looking takes is no part of the step's time. `None` looks at nothing.
+    Inspect(Option<(SessionId, Lane)>),
     /// Turns a lane's policy; acts from the lane's next step. A change of `dense` moves V pages between the tiers;
     /// where they do not fit, answers are set back for them.
     /// A lane keeps its kind of cache: `kv` stays `kv`, `kcache` stays `kcache` with the same `k`.

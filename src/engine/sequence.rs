@@ -2,7 +2,7 @@
 
 use std::{cmp::Reverse, time::Instant};
 
-use super::{FinishReason, Lane, Prefilled, Priority, Turn, Usage, sampler::Sampler};
+use super::{FinishReason, Lane, Prefilled, Priority, Turn, Usage, compare::Held, sampler::Sampler};
 use crate::{
     cache::{Policy, SequenceCache},
     model::{LanguageModel, Message, Reading, Role, TextStream},
@@ -66,6 +66,10 @@ pub(super) struct Answer {
     /// Whether a message stands for this turn in the conversation.
     said: bool,
     pub generated: usize,
+    /// Whether the next token is the other lane's choice as well, see `compare.rs`.
+    pub locked: bool,
+    /// A prediction that waits for the other lane's.
+    held: Option<Held>,
     started: Instant,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
@@ -148,12 +152,17 @@ impl Sequence {
 
     /// Whether the sequence computes its prompt by itself.
     pub fn prefills_alone(&self) -> bool {
-        self.runs() && !self.reads_by_policy() && !self.is_shared()
+        self.prefills() && !self.is_shared()
     }
 
     /// Whether the sequence computes its prompt together with other lanes.
     pub fn prefills_shared(&self) -> bool {
-        self.runs() && !self.reads_by_policy() && self.is_shared()
+        self.prefills() && self.is_shared()
+    }
+
+    /// Nothing is pending while a prediction waits for the other lane's.
+    fn prefills(&self) -> bool {
+        self.runs() && !self.reads_by_policy() && !self.pending.is_empty()
     }
 
     fn is_shared(&self) -> bool {
@@ -163,6 +172,11 @@ impl Sequence {
     /// Tokens that the running turn computes before it chooses one: how many are done, and how many there are.
     pub fn progress(&self) -> (usize, usize) {
         self.answer.as_ref().map_or((0, 0), |answer| (answer.goal.saturating_sub(self.pending.len()), answer.goal))
+    }
+
+    /// All tokens known, cached or not.
+    pub fn known_tokens(&self) -> impl Iterator<Item = u32> {
+        self.tokens.iter().chain(&self.pending).copied()
     }
 
     /// Everything known, cached or not.
@@ -202,6 +216,8 @@ impl Sequence {
             before,
             said,
             generated: 0,
+            locked: false,
+            held: None,
             started: Instant::now(),
             first_token: None,
             last_token: None,
@@ -283,16 +299,67 @@ impl Sequence {
         }
     }
 
+    /// Whether its answer is locked to the other lane's.
+    pub fn is_locked(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.locked)
+    }
+
+    /// Whether a prediction of its waits for the other lane's.
+    pub fn holds(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.held.is_some())
+    }
+
+    /// Keeps a prediction where the answer is locked. False where it is not.
+    pub fn hold(&mut self, logits: &[f32], kept_mass: Option<f32>) -> bool {
+        let Some(answer) = self.answer.as_mut().filter(|answer| answer.locked) else { return false };
+        answer.held = Some(Held { logits: logits.to_vec(), kept_mass });
+        true
+    }
+
+    /// Puts a prediction back.
+    pub fn held_again(&mut self, held: Held) {
+        if let Some(answer) = &mut self.answer {
+            answer.held = Some(held);
+        }
+    }
+
+    /// The prediction that waited.
+    pub fn take_held(&mut self) -> Option<Held> {
+        self.answer.as_mut()?.held.take()
+    }
+
+    /// Ends the lock, and drops a prediction that waited.
+    pub fn unlock(&mut self) {
+        if let Some(answer) = &mut self.answer {
+            (answer.locked, answer.held) = (false, None);
+        }
+    }
+
     /// Chooses the next token of the running answer. An error means that the logits are no numbers.
     pub fn choose(&mut self, logits: &[f32], model: &LanguageModel) -> candle_core::Result<Option<Chosen>> {
+        Ok(self.sample(logits)?.and_then(|token| self.take(token, model)))
+    }
+
+    /// What the answer's sampler makes of the logits.
+    pub fn sample(&mut self, logits: &[f32]) -> candle_core::Result<Option<u32>> {
         let Some(answer) = &mut self.answer else { return Ok(None) };
-        let token = answer.sampler.choose(logits, &self.tokens)?;
+        // Pages that were given up while a prediction waited have their tokens pending again.
+        if self.pending.is_empty() {
+            return answer.sampler.choose(logits, &self.tokens).map(Some);
+        }
+        let known: Vec<u32> = self.tokens.iter().chain(&self.pending).copied().collect();
+        answer.sampler.choose(logits, &known).map(Some)
+    }
+
+    /// Adds a token to the running answer.
+    pub fn take(&mut self, token: u32, model: &LanguageModel) -> Option<Chosen> {
+        let answer = self.answer.as_mut()?;
         let now = Instant::now();
         let itl_ms = answer.last_token.map(|last| (now - last).as_secs_f64() * 1e3);
         let index = answer.generated;
         if model.tokenizer.is_end(token) && !answer.turn.ignore_eos {
             let (text, finish) = (String::new(), Some(FinishReason::Stop));
-            return Ok(Some(Chosen { token, text, index, itl_ms, visible: false, finish }));
+            return Some(Chosen { token, text, index, itl_ms, visible: false, finish });
         }
         answer.first_token.get_or_insert(now);
         answer.last_token = Some(now);
@@ -304,7 +371,7 @@ impl Sequence {
             text.push_str(&answer.decoder.finish());
         }
         answer.text.push_str(&text);
-        Ok(Some(Chosen { token, text, index, itl_ms, visible: true, finish }))
+        Some(Chosen { token, text, index, itl_ms, visible: true, finish })
     }
 
     /// Ends the running answer; what was said so far becomes part of the conversation. A turn of which nothing was

@@ -6,6 +6,8 @@ pub(super) struct Session {
     pub name: String,
     /// Whether it is closed once its answers have ended.
     pub once: bool,
+    /// Whether its lanes are fed the same tokens, from the next turn on.
+    pub compare: bool,
     /// One per lane, in the order of the lanes' turns.
     pub sequences: Vec<Sequence>,
 }
@@ -23,14 +25,35 @@ impl Session {
         self.sequences.iter_mut().find(|sequence| sequence.lane == lane)
     }
 
+    /// Its sequences in the lane under test and in the baseline.
+    pub fn pair(&self) -> Option<(&Sequence, &Sequence)> {
+        Some((self.sequence(Lane::KCache)?, self.sequence(Lane::Kv)?))
+    }
+
+    /// The same, to be changed.
+    pub fn pair_mut(&mut self) -> Option<(&mut Sequence, &mut Sequence)> {
+        let [a, b] = &mut self.sequences[..] else { return None };
+        match a.lane {
+            Lane::KCache => Some((a, b)),
+            Lane::Kv => Some((b, a)),
+        }
+    }
+
+    /// Whether both lanes of a pair have their prediction of the next token.
+    pub fn both_hold(&self) -> bool {
+        self.pair().is_some_and(|(ours, theirs)| ours.holds() && theirs.holds())
+    }
+
     /// Whether a lane is answering or about to.
     pub fn is_answering(&self) -> bool {
         self.sequences.iter().any(|sequence| sequence.answer.is_some())
     }
 
-    /// Whether a lane is answering something that a person typed.
+    /// Whether a lane is answering something that a person typed. What waits for room is not: it may be that of a prompt
+    /// which must then go on.
     pub fn answers_what_was_typed(&self) -> bool {
-        let answers = self.sequences.iter().filter_map(|sequence| sequence.answer.as_ref());
+        let running = self.sequences.iter().filter(|sequence| sequence.runs());
+        let answers = running.filter_map(|sequence| sequence.answer.as_ref());
         answers.map(|answer| answer.turn.priority).any(|priority| priority == Priority::Typed)
     }
 

@@ -16,12 +16,12 @@ use crate::{
     model::{LanguageModel, LogitRows, PassTimes, Reading, Span},
 };
 
-/// A token that was chosen in this step, and for whom.
-struct Outcome {
-    session: SessionId,
-    lane: Lane,
-    chosen: Chosen,
-    kept_mass: Option<f32>,
+/// A token that was chosen, and for whom.
+pub(super) struct Outcome {
+    pub session: SessionId,
+    pub lane: Lane,
+    pub chosen: Chosen,
+    pub kept_mass: Option<f32>,
 }
 
 impl Worker {
@@ -128,7 +128,13 @@ impl Worker {
         let mut hits = HitCounts::new(self.model.shape.layers);
         let mut probed = Vec::with_capacity(decode_rows);
         let mut spans: Vec<Span> = Vec::with_capacity(decode_rows + 1);
-        for (_, sequence) in &mut decoding {
+        let (mut looked_at, mut texts) = (None, Vec::new());
+        for (row, (id, sequence)) in decoding.iter_mut().enumerate() {
+            if let Some(inspection) = self.inspected.as_mut().filter(|each| each.is_of(*id, lane)) {
+                texts = inspection.texts(&self.model, sequence);
+                let index = sequence.answer.as_ref().map_or(0, |answer| answer.generated);
+                looked_at = Some((inspection.ask(row), index));
+            }
             state.cache.place_pages(&mut sequence.cache);
             let reading = sequence.reading(policy, &state.guard);
             probed.push(reading.probe().is_some());
@@ -137,6 +143,9 @@ impl Worker {
         if let Some((_, sequence)) = &mut prompt {
             let logits = if complete { LogitRows::Last } else { LogitRows::None };
             spans.push(span(&mut sequence.cache, &sequence.pending[..take], Reading::Exact, logits));
+        }
+        if let Some((row, _)) = &looked_at {
+            self.forward.watch(row.clone());
         }
         self.forward.run(&self.model, &self.pool, &mut spans, &mut hits);
 
@@ -177,13 +186,16 @@ impl Worker {
             self.publisher.publish(EventKind::Prefill { session, lane: Some(lane), step, done, total });
         }
         let traffic = self.forward.traffic();
+        // Looking on is no part of what a step takes.
+        let reads = self.forward.take_reads();
+        let total = started.elapsed().saturating_sub(reads.as_ref().map_or(Duration::ZERO, |reads| reads.took));
         self.publisher.publish(EventKind::Step(Step {
             lane: Some(lane),
             step,
             decode_rows,
             prefill_rows: take,
-            total_ms: ms(started.elapsed()),
-            stages: stages(self.forward.times(), sampling, started.elapsed()),
+            total_ms: ms(total),
+            stages: stages(self.forward.times(), sampling, total),
             context,
             rows_per_head: hits.rows_per_head(),
             host_v_read_bytes: traffic.host,
@@ -193,6 +205,10 @@ impl Worker {
             rows_chosen: traffic.rows_chosen,
             rows_fetched: traffic.rows_fetched,
         }));
+        if let (Some(inspection), Some((_, index)), Some(reads)) = (&mut self.inspected, looked_at, reads) {
+            let events = inspection.tell(&reads, index, step);
+            texts.into_iter().chain(events).for_each(|event| self.publisher.publish(event));
+        }
         findings.probes.into_iter().for_each(|probe| self.publisher.publish(EventKind::Probe(probe)));
         findings.verdicts.into_iter().for_each(|verdict| self.publisher.publish(EventKind::Guard(verdict)));
         self.publish(outcomes, failures);
@@ -218,7 +234,7 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self, outcomes: Vec<Outcome>, failures: Vec<(SessionId, Lane, String)>) {
+    pub(super) fn publish(&mut self, outcomes: Vec<Outcome>, failures: Vec<(SessionId, Lane, String)>) {
         for Outcome { session, lane, chosen, kept_mass } in outcomes {
             let step = self.lanes.iter().find(|state| state.lane == lane).map_or(0, |state| state.steps);
             let Chosen { token, text, index, itl_ms, visible, finish } = chosen;
@@ -241,7 +257,8 @@ fn span<'a>(cache: &'a mut SequenceCache, tokens: &'a [u32], reading: Reading, l
     Span { tokens, cache, copies: Vec::new(), reading, logits }
 }
 
-fn choose(
+/// Chooses the next token, unless the sequence is locked to the other lane's: then it keeps the logits.
+pub(super) fn choose(
     model: &LanguageModel,
     session: SessionId,
     sequence: &mut Sequence,
@@ -249,6 +266,9 @@ fn choose(
     kept_mass: Option<f32>,
 ) -> Result<Option<Outcome>, String> {
     let lane = sequence.lane;
+    if sequence.hold(logits, kept_mass) {
+        return Ok(None);
+    }
     match sequence.choose(logits, model) {
         Ok(chosen) => Ok(chosen.map(|chosen| Outcome { session, lane, chosen, kept_mass })),
         Err(error) => Err(format!("no next token could be chosen, the model's output is no number: {error}")),

@@ -138,6 +138,8 @@ fn is_telemetry(kind: &EventKind) -> bool {
         | EventKind::Ledger(_)
         | EventKind::Queue(_)
         | EventKind::Hits(_)
+        | EventKind::Read(_)
+        | EventKind::Coverage(_)
         | EventKind::Probe(_)
         | EventKind::Host(_)
         | EventKind::Gpu(_) => true,
@@ -146,6 +148,10 @@ fn is_telemetry(kind: &EventKind) -> bool {
         | EventKind::Closed { .. }
         | EventKind::Said { .. }
         | EventKind::Token(_)
+        | EventKind::CompareMode { .. }
+        | EventKind::Text { .. }
+        | EventKind::Compare(_)
+        | EventKind::Unlocked { .. }
         | EventKind::Scheduled { .. }
         | EventKind::Knob { .. }
         | EventKind::Guard(_)

@@ -11,6 +11,7 @@ use crate::model::{LanguageModel, Message, ModelError, Role};
 impl Worker {
     /// Adds a message to a session and has its lanes answer. What cannot be answered is refused with the numbers.
     pub(super) fn say(&mut self, id: SessionId, document: Option<Document>, text: String, turn: Turn) {
+        self.align(id);
         let Some(session) = self.free_session(id) else { return };
         let content = Document::before(document.as_ref(), &text);
         let message = Message::new(Role::User, content);
@@ -50,6 +51,7 @@ impl Worker {
 
     /// Has the lanes of a session go on from tokens.
     pub(super) fn feed(&mut self, id: SessionId, prefilled: Option<Prefilled>, tokens: &[u32], turn: Turn, once: bool) {
+        self.align(id);
         let Some(session) = self.free_session(id) else { return };
         let empty = session.sequences.iter().all(|sequence| sequence.known() == 0);
         let mistake = match &prefilled {
@@ -172,6 +174,7 @@ impl Worker {
             }
             self.tell(index, id, Scheduling::Waiting);
         }
+        self.lock(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if !refusals.is_empty() {
             session.unshare();
@@ -199,6 +202,7 @@ impl Worker {
             session.unshare();
             let step = self.steps(lane);
             self.publisher.publish(EventKind::Finished(Finished { lane, session: id, step, reason, usage }));
+            self.partner_of_ended(id, lane, reason);
             self.close_if_done(id);
         }
     }

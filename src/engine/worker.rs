@@ -9,8 +9,8 @@ use std::{
 };
 
 use super::{
-    EngineOptions, EventKind, FinishReason, Lane, LaneCard, Op, Publisher, SessionId, Started, lane::LaneState,
-    sequence::Sequence, session::Session,
+    EngineOptions, EventKind, FinishReason, Lane, LaneCard, Op, Publisher, SessionId, Started, inspect::Inspection,
+    lane::LaneState, sequence::Sequence, session::Session,
 };
 use crate::{
     kernels::Pool,
@@ -37,6 +37,8 @@ pub(super) struct Worker {
     /// Answers that may wait in a lane.
     pub(super) queue: usize,
     pub(super) share_prefixes: bool,
+    /// The sequence that is looked at.
+    pub(super) inspected: Option<Inspection>,
     /// Bytes of the step's buffers, by rows beside a prompt's chunk.
     workspaces: BTreeMap<usize, u64>,
 }
@@ -56,6 +58,7 @@ impl Worker {
             turns: 0,
             queue: options.queue,
             share_prefixes: options.share_prefixes,
+            inspected: None,
             workspaces: BTreeMap::new(),
             model,
         };
@@ -120,7 +123,9 @@ impl Worker {
         for lane in 0..self.lanes.len() {
             worked |= self.lane_step(lane);
         }
-        worked
+        // Outside of the steps, so that comparing is no part of what a lane takes for a token.
+        worked |= self.meet();
+        worked || self.break_lock()
     }
 
     fn carry_out(&mut self, op: Op) {
@@ -139,7 +144,11 @@ impl Worker {
             Op::Recall { session, lane, messages } => self.recall(session, lane, messages),
             Op::Stop { session, lane } => match self.sessions.get(&session) {
                 Some(known) => {
-                    let lanes = known.lanes().into_iter().filter(|&each| lane.is_none_or(|lane| lane == each));
+                    let known_lanes = known.lanes();
+                    if lane.is_none() {
+                        self.drop_lock(session);
+                    }
+                    let lanes = known_lanes.into_iter().filter(|&each| lane.is_none_or(|lane| lane == each));
                     for lane in lanes.collect::<Vec<_>>() {
                         self.finish(session, lane, FinishReason::Cancelled);
                     }
@@ -147,6 +156,8 @@ impl Worker {
                 None => self.unknown(session),
             },
             Op::Close { session } => self.close(session),
+            Op::Inspect(asked) => self.inspect(asked),
+            Op::Compare { session, on } => self.set_compare(session, on),
             Op::SetPolicy { lane, policy } => self.set_policy(lane, policy),
             Op::SetBudget { lane, bytes } => self.set_budget(lane, bytes),
             Op::SetGuard { lane, mode } => self.set_guard(lane, mode),
@@ -164,7 +175,8 @@ impl Worker {
         // It holds nothing before its first answer starts.
         let sequence = |state: &LaneState| Sequence::new(state.lane, state.cache.vacant(), system.as_deref());
         let states = self.lanes.iter().filter(|state| lanes.contains(&state.lane));
-        let opened = Session { name: name.clone(), once: false, sequences: states.map(sequence).collect() };
+        let opened =
+            Session { name: name.clone(), once: false, compare: false, sequences: states.map(sequence).collect() };
         let lanes = opened.lanes();
         self.sessions.insert(session, opened);
         self.publisher.publish(EventKind::Session { session, name, lanes });
@@ -173,7 +185,9 @@ impl Worker {
     pub(super) fn close(&mut self, session: SessionId) {
         let Some(known) = self.sessions.get_mut(&session) else { return self.unknown(session) };
         known.once = false;
-        for lane in known.lanes() {
+        let lanes = known.lanes();
+        self.drop_lock(session);
+        for lane in lanes {
             self.finish(session, lane, FinishReason::Cancelled);
         }
         if let Some(closed) = self.sessions.remove(&session) {

@@ -12,7 +12,9 @@ use std::time::Instant;
 
 use super::{LanguageModel, LogitRows, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
 use crate::{
-    attention::{DecodeRow, DecodeScratch, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Rows, decode, prefill},
+    attention::{
+        DecodeRow, DecodeScratch, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Reads, Rows, decode, prefill,
+    },
     cache::{Place, SequenceCache},
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
 };
@@ -33,6 +35,7 @@ pub struct Forward {
     input: Activations,
     prefill: PrefillScratch,
     decode: DecodeScratch,
+    reads: Option<Reads>,
     times: PassTimes,
     traffic: Traffic,
     /// Kept mass of the policy rows, then of the probes: sum and count.
@@ -66,6 +69,7 @@ impl Forward {
             input: Activations::new(),
             prefill: PrefillScratch::default(),
             decode: DecodeScratch::default(),
+            reads: None,
             times: PassTimes::default(),
             traffic: Traffic::default(),
             kept: Vec::new(),
@@ -130,6 +134,16 @@ impl Forward {
     /// Logits of the last pass's probes, `[probes, vocab]`, in the order of the spans.
     pub fn probe_logits(&self) -> &[f32] {
         self.logits.split_at(self.wanted).1
+    }
+
+    /// Has the next pass note what one of its policy rows reads.
+    pub fn watch(&mut self, reads: Reads) {
+        self.reads = Some(reads);
+    }
+
+    /// What was noted, if it was asked for.
+    pub fn take_reads(&mut self) -> Option<Reads> {
+        self.reads.take()
     }
 
     /// Where the time of the last pass went.
@@ -252,6 +266,9 @@ impl Forward {
                         }
                     }
                 }
+            }
+            if let Some(reads) = &mut self.reads {
+                reads.layer(&self.decode, rows[reads.row()].len);
             }
             count_v_reads(index, spans, &heads, &self.decode, &mut self.traffic);
         }

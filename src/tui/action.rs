@@ -16,6 +16,8 @@ pub enum Scope {
     Transcript,
     /// While the charts are focused.
     Charts,
+    /// On the hit screen.
+    Hits,
 }
 
 /// The headings of the help.
@@ -101,6 +103,8 @@ actions! {
     SlashCommand = "slash-command", "command", Chat, Always, ["/"];
     /// Stops the answers of this session
     Stop = "stop", "stop", Chat, Always, ["ctrl-x"];
+    /// Compares the lanes token by token: both are fed what KV says, from the next message on; once more ends it
+    Compare = "compare", "compare", Chat, Always, ["c", "alt-c"];
     /// Scrolls the transcripts a page up
     PageUp = "page-up", "scroll", Chat, Always, ["pageup"];
     /// Scrolls the transcripts a page down
@@ -179,6 +183,23 @@ actions! {
     /// Back to the configured time
     ZoomReset = "zoom-reset", "reset", Charts, Always, ["0", "alt-0"];
 
+    /// Chooses the token before, to see what it read
+    TokenPrevious = "token-previous", "token", Charts, Hits, [",", "p"];
+    /// Chooses the token after
+    TokenNext = "token-next", "token", Charts, Hits, [".", "n"];
+    /// Follows the last token again
+    TokenLast = "token-last", "last", Charts, Hits, ["end", "G"];
+    /// Chooses the layer before
+    LayerPrevious = "layer-previous", "layer", Charts, Hits, ["up", "k"];
+    /// Chooses the next layer
+    LayerNext = "layer-next", "layer", Charts, Hits, ["down", "j"];
+    /// Chooses the head before
+    HeadPrevious = "head-previous", "head", Charts, Hits, ["left", "h"];
+    /// Chooses the next head
+    HeadNext = "head-next", "head", Charts, Hits, ["right", "l"];
+    /// All heads of all layers together
+    HeadsAll = "heads-all", "all heads", Charts, Hits, ["a", "esc"];
+
     /// Transcripts alone
     LayoutChat = "layout-chat", "chat", Screen, Always, ["1", "f2"];
     /// Charts alone
@@ -187,6 +208,8 @@ actions! {
     LayoutBoth = "layout-both", "both", Screen, Always, ["3", "f4"];
     /// The figures in large, each with where it comes from
     LayoutFigures = "layout-figures", "figures", Screen, Always, ["4", "f5"];
+    /// Where the rows lie: what a token read, by head, and what other N would keep
+    LayoutHits = "layout-hits", "hits", Screen, Always, ["5", "alt-5"];
     /// Gives the focused pane the whole screen, and back
     Expand = "expand", "full pane", Screen, Always, ["z", "alt-z"];
     /// Goes to the next pane

@@ -21,6 +21,8 @@ pub struct Axes {
     pub throughput: Axis,
     /// Bytes of a whole tier, weights included.
     pub ledger: Axis,
+    /// KL of two predictions.
+    pub kl: Axis,
     /// CPU of this process.
     pub cpu: Axis,
 }
@@ -34,6 +36,7 @@ impl Default for Axes {
             latency: Axis::new(Unit::Ms),
             throughput: Axis::new(Unit::TokensPerSecond),
             ledger: Axis::new(Unit::Bytes),
+            kl: Axis::new(Unit::Nats),
             cpu: Axis::new(Unit::Percent),
         }
     }
@@ -54,6 +57,7 @@ impl Axes {
         follow(&mut self.host_v, &mut lanes.iter().map(|lane| max(&lane.host_v)));
         follow(&mut self.latency, &mut lanes.iter().map(|lane| max(&lane.step_ms)));
         follow(&mut self.throughput, &mut lanes.iter().map(|lane| max(&lane.tok_s)));
+        follow(&mut self.kl, &mut std::iter::once(max(&metrics.kl)));
         follow(&mut self.gpu, &mut metrics.gpus.iter().map(|gpu| max(&gpu.memory)));
         follow(
             &mut self.ledger,

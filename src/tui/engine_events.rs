@@ -78,6 +78,27 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
                 session.guard = (guarded.state != GuardState::TopN).then_some((guarded.state, guarded.reason));
             }
         }
+        EventKind::Read(read) if read.lane == Lane::KCache => state.hits.read(read),
+        EventKind::Coverage(coverage) if coverage.lane == Lane::KCache => state.hits.coverage(coverage),
+        EventKind::Text { session, lane: Lane::KCache, from, texts } => state.hits.text(session, from, texts),
+        // Nothing looks at the other lane, which reads every row.
+        EventKind::Read(_) | EventKind::Coverage(_) | EventKind::Text { .. } => {}
+        EventKind::CompareMode { session, on } => {
+            if let Some(session) = state.by_id(session) {
+                session.compare = on;
+            }
+        }
+        EventKind::Compare(compare) => {
+            state.metrics.compared(t_ms, &compare);
+            if let Some(session) = state.by_id(compare.session) {
+                session.compared(&compare);
+            }
+        }
+        EventKind::Unlocked { session, index, reason } => {
+            if let Some(session) = state.by_id(session) {
+                session.unlocked(index, reason);
+            }
+        }
         EventKind::Hits(hits) => state.metrics.lanes[hits.lane as usize].hits(t_ms, hits),
         EventKind::Knob { lane, change, policy, .. } => {
             state.metrics.lanes[lane as usize].policy = Some(policy);

@@ -1,12 +1,12 @@
 //! A scripted run for the tests of the screen: every kind of event, made up, the same in every run.
 
 use crate::{
-    attention::DISTANCE_BUCKETS,
+    attention::{DISTANCE_BUCKETS, curve_counts},
     cache::{Knobs, Policy},
     config::Config,
     engine::{
-        Event, EventKind, FinishReason, Finished, Hits, Lane, LaneCard, Ledger, Queue, Scheduling, SessionId, Stages,
-        Started, Step, TierBytes, Token, Usage,
+        Compare, Coverage, Event, EventKind, FinishReason, Finished, HeadCoverage, Hits, Lane, LaneCard, Ledger,
+        Otherwise, Queue, Read, Scheduling, SessionId, Stages, Started, Step, TierBytes, Token, Usage,
     },
     telemetry::HostSample,
 };
@@ -149,6 +149,77 @@ fn queue(lane: Lane, step: u64) -> Queue {
         host_peak_bytes: if ours { 12 << 20 } else { 0 },
         schedule_ms: 0.01,
     }
+}
+
+/// A session in which both lanes are fed the same tokens: KCache would have said another at some of them.
+pub fn compared() -> Vec<Event> {
+    let mut script = Script { events: Vec::new(), t_ms: 60_000.0, step: 500 };
+    let id = SessionId(1);
+    script.push(EventKind::CompareMode { session: id, on: true });
+    script.said(id, None, "And what did it cost?");
+    let words: Vec<&str> = WORDS.split_inclusive(' ').collect();
+    for index in 0..40 {
+        script.step += 1;
+        script.t_ms += 60.0;
+        let off = matches!(index, 12 | 13 | 30);
+        script.push(EventKind::Compare(Compare {
+            session: id,
+            step: script.step,
+            index,
+            token_id: 1_000 + index as u32,
+            kl: if off { 0.06 + 0.02 * noise(index) } else { 0.004 * noise(index) },
+            same: !off,
+            otherwise: off.then(|| Otherwise { token_id: 7, text: " motor".into() }),
+        }));
+        for lane in [Lane::Kv, Lane::KCache] {
+            script.push(EventKind::Token(Token {
+                lane,
+                session: id,
+                step: script.step,
+                index,
+                token_id: 1_000 + index as u32,
+                text: words[index % words.len()].into(),
+                itl_ms: (index > 0).then_some(60.0),
+                kept_mass: (lane == Lane::KCache).then_some(0.95),
+            }));
+        }
+    }
+    script.events
+}
+
+/// What the engine tells of the first session while it is looked at: its tokens, what the last ones read, and curves.
+pub fn looked_at() -> Vec<Event> {
+    let mut script = Script { events: Vec::new(), t_ms: 60_000.0, step: 500 };
+    let (session, lane) = (SessionId(1), Lane::KCache);
+    let words: Vec<&str> = WORDS.split_inclusive(' ').collect();
+    let texts: Vec<String> = (0..640).map(|at| words[at % words.len()].to_owned()).collect();
+    script.push(EventKind::Text { session, lane, from: 0, texts });
+    for index in 1..22 {
+        let (len, step) = (600 + index, 500 + index as u64);
+        let heads = (LAYERS - 1) * 9;
+        // The first four, what lies close, and a place in the middle.
+        let near = (len - 40..len).map(|at| (at as u32, 8 + (at + 45 - len) as u16 * 4));
+        let middle = (300..312).map(|at| (at, 40));
+        let positions: Vec<_> = (0..4).map(|at| (at, 240)).chain(middle).chain(near).collect();
+        let read = positions.len();
+        script.push(EventKind::Read(Read { session, lane, step, index, len, heads, read, positions }));
+        if index % 16 != 1 {
+            continue;
+        }
+        let n = curve_counts(len);
+        let head = |layer: usize, head: usize| {
+            let flat = 0.02 + noise(layer * 9 + head);
+            let mass = |n: usize| ((1.0 + n as f64 / flat).ln() / (1.0 + len as f64 / flat).ln()) as f32;
+            let distance =
+                (0..DISTANCE_BUCKETS).map(|at| if at <= 10 { 40 * (10 - at as u32) + head as u32 } else { 0 });
+            let curve = n.iter().map(|&n| mass(n)).collect();
+            HeadCoverage { rows: 128, kept: mass(128), curve, distance: distance.collect() }
+        };
+        let layer = |layer| if layer == 0 { Vec::new() } else { (0..9).map(|each| head(layer, each)).collect() };
+        let layers = (0..LAYERS).map(layer).collect();
+        script.push(EventKind::Coverage(Coverage { session, lane, step, index, len, n: n.clone(), layers }));
+    }
+    script.events
 }
 
 /// The end of both answers of a session.

@@ -11,7 +11,7 @@ use crate::{
 use super::{
     action::Action,
     command::{Command, FilePurpose},
-    help,
+    comparison, help, hits,
     keymap::Key,
     knobs, load,
     session::Message,
@@ -72,12 +72,20 @@ pub fn act(state: &mut State, action: Action) -> Vec<Command> {
         Action::HistoryPrevious => state.input_mut().previous(),
         Action::HistoryNext => state.input_mut().next(),
         Action::LeaveInput => state.focus = Focus::Charts,
+        // The hit screen has no input to go to.
+        Action::FocusInput if state.preset == Preset::Hits => {
+            show(state, Preset::Both);
+            state.focus = Focus::Input;
+        }
         Action::FocusInput | Action::SessionEnter => state.focus = Focus::Input,
         Action::SlashCommand => {
             state.focus = Focus::Input;
             state.input_mut().paste("/");
         }
         Action::Stop => return stop(state),
+        Action::Compare => return comparison::switch(state),
+        Action::PageUp if state.preset == Preset::Hits => hits::scroll(state, -1),
+        Action::PageDown if state.preset == Preset::Hits => hits::scroll(state, 1),
         Action::PageUp => scroll_page(state, -1),
         Action::PageDown => scroll_page(state, 1),
         Action::ScrollUp => scroll_focused(state, -1),
@@ -137,6 +145,15 @@ pub fn act(state: &mut State, action: Action) -> Vec<Command> {
         Action::LayoutCharts => show(state, Preset::Charts),
         Action::LayoutBoth => show(state, Preset::Both),
         Action::LayoutFigures => show(state, Preset::Figures),
+        Action::LayoutHits => show(state, Preset::Hits),
+        Action::TokenPrevious => state.hits.step_token(-1),
+        Action::TokenNext => state.hits.step_token(1),
+        Action::TokenLast => state.hits.follow(),
+        Action::LayerPrevious => state.hits.step_head(hits::sizes(state), [-1, 0]),
+        Action::LayerNext => state.hits.step_head(hits::sizes(state), [1, 0]),
+        Action::HeadPrevious => state.hits.step_head(hits::sizes(state), [0, -1]),
+        Action::HeadNext => state.hits.step_head(hits::sizes(state), [0, 1]),
+        Action::HeadsAll => state.hits.head = None,
         Action::Expand => state.expanded = !state.expanded,
         Action::FocusNext => step_focus(state, 1),
         Action::FocusPrevious => step_focus(state, -1),
@@ -328,7 +345,9 @@ fn show(state: &mut State, preset: Preset) {
         state.focus = Focus::Input;
     } else if !there.contains(&state.focus) {
         state.was_writing = state.focus == Focus::Input;
-        state.focus = if state.was_writing || there.contains(&Focus::Charts) {
+        state.focus = if let [only] = there {
+            *only
+        } else if state.was_writing || there.contains(&Focus::Charts) {
             Focus::Charts
         } else {
             Focus::Transcript(Lane::KCache)
@@ -344,6 +363,7 @@ fn focusable(preset: Preset) -> &'static [Focus] {
         Preset::Both => &ALL,
         Preset::Chat => &ALL[..4],
         Preset::Charts | Preset::Figures => &ALL[4..],
+        Preset::Hits => &[Focus::Hits],
     }
 }
 

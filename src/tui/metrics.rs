@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     cache::Policy,
-    engine::{Hits, LaneCard, Ledger, Queue, SessionId, Stages, Step, Token},
+    engine::{Compare, Hits, LaneCard, Ledger, Queue, SessionId, Stages, Step, Token},
     telemetry::{GpuSample, HostSample, Marks, Series},
 };
 
@@ -233,6 +233,10 @@ pub struct Metrics {
     pub cpu: Series,
     /// Prefill, in prompt tokens per second of busy time.
     pub prefill_tok_s: Series,
+    /// KL of the lanes' predictions of a token where both are fed the same, in nats.
+    pub kl: Series,
+    /// Whether both found the same token the likeliest: 1 or 0.
+    pub agreed: Series,
     /// The last sample of the host.
     pub host: Option<HostSample>,
     /// The GPUs, by NVML index.
@@ -258,6 +262,8 @@ impl Default for Metrics {
             process_cpu: series(),
             cpu: series(),
             prefill_tok_s: series(),
+            kl: Series::new(STEPS),
+            agreed: Series::new(STEPS),
             host: None,
             gpus: Vec::new(),
         }
@@ -273,6 +279,12 @@ impl Metrics {
         if let Some(lane) = step.lane {
             self.lanes[lane as usize].step(t_ms, step);
         }
+    }
+
+    /// Two predictions of a token.
+    pub fn compared(&mut self, t_ms: f64, compare: &Compare) {
+        self.kl.push(t_ms, compare.kl);
+        self.agreed.push(t_ms, f64::from(u8::from(compare.same)));
     }
 
     /// A sample of the host.

@@ -6,6 +6,7 @@
 pub mod action;
 mod axes;
 pub mod command;
+pub mod comparison;
 pub mod demo;
 pub mod document;
 mod engine_events;
@@ -13,6 +14,7 @@ pub mod figures;
 #[cfg(test)]
 mod fixture;
 pub mod help;
+pub mod hits;
 pub mod input;
 pub mod keymap;
 mod keys;

@@ -1,7 +1,7 @@
 //! A conversation as the user sees it: name, turns, what each lane is doing, and what waits to be sent.
 
 use crate::{
-    engine::{Document, FinishReason, Finished, Lane, Probe, Scheduling, SessionId, Token},
+    engine::{Compare, Document, FinishReason, Finished, Lane, Probe, Scheduling, SessionId, Token},
     quality::GuardState,
 };
 
@@ -24,6 +24,8 @@ pub struct Session {
     pub phases: [Phase; 2],
     /// What the guard of the KCache lane has found, and why, where something is wrong.
     pub guard: Option<(GuardState, String)>,
+    /// Whether both lanes are fed the same tokens, from the next turn on.
+    pub compare: bool,
     /// What is being written here.
     pub input: Input,
     /// A message that is sent as soon as the answers before it have ended.
@@ -119,6 +121,7 @@ impl Session {
             turns: Vec::new(),
             phases: [Phase::Idle; 2],
             guard: None,
+            compare: false,
             input: Input::default(),
             queued: None,
             top: [None; 2],
@@ -220,6 +223,20 @@ impl Session {
     pub fn probe(&mut self, probe: &Probe) {
         if let Some(turn) = self.turns.last_mut() {
             turn.probe(probe);
+        }
+    }
+
+    /// The lanes' predictions of a token were compared.
+    pub fn compared(&mut self, compare: &Compare) {
+        if let Some(turn) = self.turns.last_mut() {
+            turn.compared(compare);
+        }
+    }
+
+    /// The lanes of a compared answer go on apart.
+    pub fn unlocked(&mut self, index: usize, reason: String) {
+        if let Some(turn) = self.turns.last_mut() {
+            turn.comparison.get_or_insert_default().unlocked = Some((index, reason));
         }
     }
 

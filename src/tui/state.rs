@@ -9,7 +9,7 @@ use crate::{
 };
 
 use super::{
-    action::Scope, axes::Axes, demo::Demo, figures::Figures, input::Input, keymap::Keymap, load::Loads,
+    action::Scope, axes::Axes, demo::Demo, figures::Figures, hits::Hits, input::Input, keymap::Keymap, load::Loads,
     metrics::Metrics, observer::Observer, session::Session, widgets::Span,
 };
 
@@ -43,6 +43,8 @@ pub struct State {
     pub spare_input: Input,
     /// What was measured.
     pub metrics: Metrics,
+    /// What the hit screen knows.
+    pub hits: Hits,
     /// The scales of the charts.
     pub axes: Axes,
     /// The policy asked for last, while the engine has not confirmed it.
@@ -112,6 +114,8 @@ pub enum Focus {
     Transcript(Lane),
     /// The charts.
     Charts,
+    /// The hit screen.
+    Hits,
 }
 
 impl Focus {
@@ -122,6 +126,7 @@ impl Focus {
             Self::Sessions => Scope::Sessions,
             Self::Transcript(_) => Scope::Transcript,
             Self::Charts => Scope::Charts,
+            Self::Hits => Scope::Hits,
         }
     }
 }
@@ -137,6 +142,8 @@ pub enum Preset {
     Charts,
     /// The figures in large.
     Figures,
+    /// Where the rows lie.
+    Hits,
 }
 
 /// One chart.
@@ -156,6 +163,8 @@ pub enum Chart {
     Stages,
     /// Tokens per second.
     Throughput,
+    /// How far the lanes' predictions are apart, where both are fed the same.
+    Divergence,
     /// Where the selected rows lie.
     Hits,
     /// Kept mass per layer.
@@ -221,6 +230,7 @@ impl State {
             closed: BTreeSet::new(),
             spare_input: Input::default(),
             metrics: Metrics::default(),
+            hits: Hits::default(),
             axes: Axes::default(),
             wanted: None,
             wanted_budgets: [None; 2],
@@ -352,6 +362,9 @@ impl State {
         let mut charts = vec![Chart::Device];
         if !self.metrics.gpus.is_empty() {
             charts.push(Chart::Gpu);
+        }
+        if !self.metrics.kl.is_empty() {
+            charts.push(Chart::Divergence);
         }
         charts.extend([
             Chart::Latency,

@@ -21,6 +21,8 @@ use crate::{
     telemetry::GpuSample,
 };
 
+mod compare;
+mod hits;
 mod keys;
 mod load;
 mod saved;
@@ -252,7 +254,7 @@ fn scrolling_up_stays_while_words_stream_and_down_follows_again() {
 
 #[test]
 fn every_action_is_done_without_harm_everywhere() {
-    for preset in [Preset::Both, Preset::Chat, Preset::Charts, Preset::Figures] {
+    for preset in [Preset::Both, Preset::Chat, Preset::Charts, Preset::Figures, Preset::Hits] {
         for &action in Action::ALL {
             let mut state = fixture::state(80, 24);
             state.preset = preset;

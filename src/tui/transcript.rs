@@ -1,6 +1,8 @@
 //! What was said in a session: the user's turns, each with one answer per lane, and how far the two agree.
 
-use crate::engine::{FinishReason, Lane, Probe, Token, Usage};
+use crate::engine::{Compare, FinishReason, Lane, Probe, Token, Usage};
+
+use super::comparison::Comparison;
 
 /// One user message and its answers.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,8 +19,11 @@ pub struct Turn {
     pub prompt_tokens: Option<usize>,
     /// The answers, in the order of [`Lane::ALL`].
     pub answers: [Answer; 2],
-    /// How far the two answers agree.
+    /// How far the two answers agree: whether the tokens are the same, or, where both lanes are fed the same, whether
+    /// both find the same token the likeliest.
     pub agreement: Agreement,
+    /// What was found where both lanes are fed the same tokens.
+    pub comparison: Option<Comparison>,
     /// Why there is no answer, or no whole one, in the order of [`Lane::ALL`].
     pub errors: [Option<String>; 2],
 }
@@ -78,6 +83,7 @@ impl Turn {
             prompt_tokens: None,
             answers: [Answer::default(), Answer::default()],
             agreement: Agreement::default(),
+            comparison: None,
             errors: [None, None],
         }
     }
@@ -104,6 +110,23 @@ impl Turn {
         self.compare_ends();
     }
 
+    /// The predictions of a token were compared.
+    pub fn compared(&mut self, compare: &Compare) {
+        if !self.comparison.get_or_insert_default().add(compare) {
+            return;
+        }
+        self.agreement.compared += 1;
+        self.agreement.same += usize::from(compare.same);
+        if compare.otherwise.is_some() {
+            self.agreement.first_difference.get_or_insert(compare.index);
+        }
+    }
+
+    /// Whether both lanes were given token `index`.
+    fn given(&self, index: usize) -> bool {
+        self.comparison.as_ref().is_some_and(|comparison| comparison.covers(index))
+    }
+
     /// A token of a lane's answer was probed.
     pub fn probe(&mut self, probe: &Probe) {
         let answer = &mut self.answers[probe.lane as usize];
@@ -123,6 +146,9 @@ impl Turn {
     }
 
     fn compare(&mut self, index: usize) {
+        if self.given(index) {
+            return;
+        }
         let [a, b] = &self.answers;
         if let (Some(a), Some(b)) = (a.tokens.get(index), b.tokens.get(index)) {
             self.agreement.compared += 1;

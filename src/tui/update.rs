@@ -6,7 +6,7 @@ use crate::engine::{Lane, Op, SessionId};
 
 use super::{
     command::{Command, FilePurpose},
-    engine_events, keys, load,
+    engine_events, hits, keys, load,
     message::Message,
     mouse, saved,
     session::{self, Session},
@@ -18,6 +18,12 @@ const AGAIN_MS: f64 = 2_000.0;
 
 /// Takes in a message.
 pub fn update(state: &mut State, message: Message) -> Vec<Command> {
+    let mut commands = take_in(state, message);
+    commands.extend(hits::sync(state));
+    commands
+}
+
+fn take_in(state: &mut State, message: Message) -> Vec<Command> {
     // Time alone changes little: `tick` says whether it did.
     state.changed |= !matches!(message, Message::Tick(_));
     match message {

@@ -78,3 +78,25 @@ fn what_was_typed_starts_before_what_the_program_asked() {
     assert!(place(2) < place(1), "{order:?}");
     stop(engine, &events);
 }
+
+/// What is typed goes before what the program asked; but where it has to wait for the pages of a prompt that is being
+/// computed, that prompt must go on, or both wait for ever.
+#[test]
+fn a_prompt_that_holds_the_room_goes_on_for_what_was_typed() {
+    let model = model(2048);
+    let sizes = Sizes::of(&model, POLICY);
+    let (engine, events) = start(&model, options(POLICY, Some(sizes.budget(1, 28))));
+    open(&engine, 1);
+    open(&engine, 2);
+    feed(&engine, 1, &tokens(1, 24 * 64), Turn { priority: Priority::Background, ..turn(4) });
+    let runs = |event: Event| {
+        let EventKind::Scheduled { session, state, .. } = event.kind else { return false };
+        session == SessionId(1) && state == Scheduling::Running
+    };
+    while !runs(events.recv().expect("the first answer starts")) {}
+    feed(&engine, 2, &tokens(2, 20 * 64), turn(4));
+    let read = until_finished(&events, 2);
+    let tokens = read.iter().filter(|event| matches!(event.kind, EventKind::Token(_))).count();
+    assert_eq!(tokens, 8);
+    drop(engine);
+}

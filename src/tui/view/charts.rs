@@ -8,6 +8,7 @@ use crate::{
     engine::{Hits, Lane, Stages},
     telemetry::Series,
     tui::{
+        comparison::nats,
         metrics::percentiles,
         state::{Chart, Focus, State},
         theme::{SeriesLook, Theme},
@@ -32,6 +33,7 @@ pub fn draw(state: &State, theme: &Theme, chart: Chart, area: Rect, buf: &mut Bu
         Chart::Latency => drawing.latency(buf),
         Chart::Stages => drawing.stages(buf),
         Chart::Throughput => drawing.throughput(buf),
+        Chart::Divergence => drawing.divergence(buf),
         Chart::Hits => drawing.hits(buf),
         Chart::KeptMass => drawing.kept_mass(buf),
         Chart::Queue => super::queue::table(state, theme, drawing.panel("Queue"), area, buf),
@@ -203,6 +205,26 @@ impl<'a> Drawing<'a> {
         let (from, to) = self.state.stretch();
         let prefill = Unit::TokensPerSecond.text(self.state.metrics.prefill_tok_s.mean(from, to));
         self.note(buf, vec![self.dim(format!(" prefill {prefill} "))]);
+    }
+
+    fn divergence(&self, buf: &mut Buffer) {
+        let metrics = &self.state.metrics;
+        let title = if self.area.width < NARROW { "KL to KV" } else { "KL to KV, in nats" };
+        let chart = self.time(title, &self.state.axes.kl);
+        chart.line("token", &metrics.kl, self.theme.kcache).render(self.area, buf);
+        let (from, to) = self.state.stretch();
+        let agreed = Unit::Percent.text(metrics.agreed.mean(from, to));
+        let mean = metrics.kl.mean(from, to).map_or("n/a".to_owned(), nats);
+        let p99 = percentiles(&metrics.kl, from, to).map_or("n/a".to_owned(), |(_, p99)| nats(p99));
+        let count = metrics.kl.window(from, to).count();
+        let notes = [
+            format!(" mean {mean}  p99 {p99}  agree {agreed} of {count} tokens "),
+            format!(" mean {mean}  p99 {p99}  agree {agreed} "),
+            format!(" {mean}, agree {agreed} "),
+        ];
+        let fits = |text: &String| text.chars().count() + 4 <= usize::from(self.area.width);
+        let fitting = notes.into_iter().find(fits);
+        self.note(buf, fitting.map(|text| self.dim(text)).into_iter().collect());
     }
 
     fn hits(&self, buf: &mut Buffer) {

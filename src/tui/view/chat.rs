@@ -13,10 +13,11 @@ use crate::{
     engine::{FinishReason, Lane},
     quality::GuardState,
     tui::{
+        comparison::{Comparison, nats},
         session::{Phase, Session},
         state::{Focus, State},
         theme::{SeriesLook, Theme},
-        transcript::Turn,
+        transcript::{Answer, Turn},
         widgets::{LegendEntry, Panel, Progress, Unit, units::duration},
         wrap::{Piece, wrap, wrap_text},
     },
@@ -45,7 +46,10 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
     let name = state.lane_name(lane);
     let title = format!("{} {name}", look.symbol);
     let legend: Vec<_> = state.session().and_then(|session| agreement(theme, session, lane)).into_iter().collect();
-    let panel = Panel::new(theme, &title).focused(state.focus == Focus::Transcript(lane));
+    let mut panel = Panel::new(theme, &title).focused(state.focus == Focus::Transcript(lane));
+    if state.session().is_some_and(|session| session.compare) {
+        panel = panel.note("compare");
+    }
     let inner = panel.render(area, buf, &legend);
     // The title carries the lane's colour, as its lines on the charts do.
     let framed = inner.x > area.x;
@@ -86,7 +90,9 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
 
 /// How far the answers on show agree, for the title: `≠ 37/40 the same`.
 fn agreement(theme: &Theme, session: &Session, lane: Lane) -> Option<LegendEntry<'static>> {
-    let agreement = session.turns.last()?.agreement;
+    let turn = session.turns.last()?;
+    let agreement = turn.agreement;
+    let name = if turn.comparison.is_some() { "agree" } else { "same" };
     let share = agreement.share()?;
     let (symbol, style) = match agreement.first_difference {
         None => ("=", theme.good),
@@ -94,7 +100,7 @@ fn agreement(theme: &Theme, session: &Session, lane: Lane) -> Option<LegendEntry
     };
     let look = SeriesLook { symbol, style, ..theme.lane(lane) };
     let value = format!("{}/{} {:>3.0} %", agreement.same, agreement.compared, share * 100.0);
-    Some(LegendEntry { name: "same", look, value })
+    Some(LegendEntry { name, look, value })
 }
 
 /// What an empty transcript says.
@@ -162,6 +168,7 @@ struct Styles {
     text: Style,
     dim: Style,
     parted: Style,
+    otherwise: Style,
     same: Style,
     warn: Style,
     bad: Style,
@@ -175,6 +182,7 @@ impl Styles {
             dim: theme.dim,
             // Reversed as well as coloured: the mark must be seen without colour.
             parted: theme.mark.add_modifier(Modifier::REVERSED | Modifier::BOLD),
+            otherwise: theme.mark.add_modifier(Modifier::UNDERLINED),
             same: theme.good,
             warn: theme.warn,
             bad: theme.bad,
@@ -244,24 +252,17 @@ fn question(turn: &Turn, width: usize, styles: &Styles, lines: &mut Vec<Line<'st
 fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Vec<Line<'static>>) {
     let answer = turn.answer(lane);
     if !answer.text.is_empty() {
-        // The blank before a word belongs to its token, but marked it would be a block of colour at a line's end.
-        let range = turn.agreement.first_difference.and_then(|index| answer.token_range(index));
-        let parted = range.map(|range| {
-            let token = answer.text.get(range.clone()).unwrap_or_default();
-            let blank = token.len() - token.trim_start().len();
-            if blank < token.len() { range.start + blank..range.end } else { range }
-        });
-        let piece = |text, style| Piece { text, style };
         let text = answer.text.trim_end_matches('\n');
-        let pieces = match parted.filter(|range| range.end <= text.len()) {
-            Some(range) => vec![
-                piece(&text[..range.start], styles.text),
-                piece(&text[range.clone()], styles.parted),
-                piece(&text[range.end..], styles.text),
-            ],
-            None => vec![piece(text, styles.text)],
-        };
-        lines.extend(wrap(&pieces, width));
+        lines.extend(wrap(&marked(turn, lane, text, styles), width));
+    }
+    if let (Lane::KCache, Some(comparison)) = (lane, &turn.comparison) {
+        for words in compared(comparison, turn, answer) {
+            lines.extend(wrap_text(&words, styles.dim, width));
+        }
+        if let Some((at, reason)) = &comparison.unlocked {
+            let words = format!("! apart from token {} on: {reason}", at + 1);
+            lines.extend(wrap_text(&words, styles.warn, width));
+        }
     }
     if let Some(error) = &turn.errors[lane as usize] {
         lines.extend(wrap_text(error, styles.bad, width));
@@ -291,14 +292,65 @@ fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Ve
         let mut line = wrap_text(&words.join(" · "), style, width);
         if let (Some(_), Some(share)) = (&turn.answer(lane.other()).end, turn.agreement.share()) {
             let agreement = turn.agreement;
-            let (words, style) = match agreement.first_difference {
-                None => ("every token the same in both".to_owned(), styles.same),
-                Some(at) => (format!("{:.0} % the same, parts at {}", share * 100.0, at + 1), styles.dim),
+            let said = match (agreement.first_difference, &turn.comparison) {
+                (None, Some(_)) => Some(("KCache would have said the same".to_owned(), styles.same)),
+                // Its own lines have it.
+                (Some(_), Some(_)) => None,
+                (None, None) => Some(("every token the same in both".to_owned(), styles.same)),
+                (Some(at), None) => Some((format!("{:.0} % the same, parts at {}", share * 100.0, at + 1), styles.dim)),
             };
-            line.extend(wrap_text(&words, style, width));
+            line.extend(said.into_iter().flat_map(|(words, style)| wrap_text(&words, style, width)));
         }
         lines.extend(line);
     }
+}
+
+/// The answer in pieces: the token at which the lanes part, and in the KCache lane of a compared answer every token in
+/// whose place it would have said another.
+fn marked<'a>(turn: &Turn, lane: Lane, text: &'a str, styles: &Styles) -> Vec<Piece<'a>> {
+    let first = turn.agreement.first_difference;
+    let mut marks: Vec<(usize, Style)> = first.map(|index| (index, styles.parted)).into_iter().collect();
+    if let (Lane::KCache, Some(comparison)) = (lane, &turn.comparison) {
+        let others = comparison.otherwise.iter().filter(|other| first.is_none_or(|first| other.index > first));
+        marks.extend(others.map(|other| (other.index, styles.otherwise)));
+    }
+    let mut pieces = Vec::with_capacity(2 * marks.len() + 1);
+    let mut done = 0;
+    for (index, style) in marks {
+        let Some(range) = turn.answer(lane).token_range(index).filter(|range| range.end <= text.len()) else {
+            continue;
+        };
+        // The blank before a word belongs to its token, but marked it would be a block of colour at a line's end.
+        let token = &text[range.clone()];
+        let blank = token.len() - token.trim_start().len();
+        let start = if blank < token.len() { range.start + blank } else { range.start };
+        pieces.push(Piece { text: &text[done..start], style: styles.text });
+        pieces.push(Piece { text: &text[start..range.end], style });
+        done = range.end;
+    }
+    pieces.push(Piece { text: &text[done..], style: styles.text });
+    pieces
+}
+
+/// What a comparison has found so far, in words: where KCache would first have said something else, and the KL.
+fn compared(comparison: &Comparison, turn: &Turn, answer: &Answer) -> Vec<String> {
+    let mut words = Vec::new();
+    if let Some(other) = comparison.otherwise.first() {
+        let quoted = |text: &str| match (text, text.trim()) {
+            ("", _) => "the end".to_owned(),
+            (blank, "") => format!("{blank:?}"),
+            (_, word) => format!("{word:?}"),
+        };
+        let said = answer.token_range(other.index).and_then(|range| answer.text.get(range)).unwrap_or_default();
+        let count = comparison.otherwise.len();
+        let all = if count > 1 { format!(", {count} in all") } else { String::new() };
+        let (own, said) = (quoted(&other.text), quoted(said));
+        words.push(format!("≠ first at {}: {own} instead of {said}{all}", other.index + 1));
+    }
+    if let (Some((mean, p99)), Some(share)) = (comparison.kl_figures(), turn.agreement.share()) {
+        words.push(format!("KL mean {}, p99 {} · {:.1} % agree", nats(mean), nats(p99), share * 100.0));
+    }
+    words
 }
 
 /// `5,012`

@@ -27,6 +27,8 @@ pub struct Panes {
     pub charts: Vec<(Chart, Rect)>,
     /// The figures in large.
     pub figures: Rect,
+    /// The hit screen.
+    pub hits: Rect,
     /// Keys and notices.
     pub footer: Rect,
 }
@@ -74,6 +76,7 @@ pub fn panes(state: &State, area: Rect) -> Panes {
         Preset::Chat => chat(state, body, &mut panes),
         Preset::Charts => panes.charts = charts(state, body),
         Preset::Figures => panes.figures = body,
+        Preset::Hits => panes.hits = body,
     }
     panes
 }
@@ -81,6 +84,7 @@ pub fn panes(state: &State, area: Rect) -> Panes {
 fn expanded(state: &State, body: Rect, panes: &mut Panes) {
     match (state.preset, state.focus) {
         (Preset::Figures, _) => panes.figures = body,
+        (Preset::Hits, _) | (_, Focus::Hits) => panes.hits = body,
         (Preset::Charts, _) | (_, Focus::Charts) => panes.charts = vec![(state.chart, body)],
         (_, Focus::Sessions) => panes.sessions = body,
         (_, Focus::Transcript(lane)) => panes.transcripts[lane as usize] = body,

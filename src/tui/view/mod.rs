@@ -5,6 +5,7 @@ pub mod chat;
 pub mod composer;
 pub mod figures;
 pub mod header;
+pub mod hits;
 pub mod kpis;
 pub mod layout;
 pub mod load;
@@ -51,6 +52,7 @@ pub fn view(state: &State, theme: &Theme, frame: &mut Frame<'_>) {
         charts::draw(state, theme, *chart, *area, buf);
     }
     figures::draw(state, theme, panes.figures, buf);
+    hits::draw(state, theme, panes.hits, buf);
     status::draw(state, theme, panes.footer, buf);
     let over = overlay::draw(state, theme, area, buf);
     let typed = match state.overlay {

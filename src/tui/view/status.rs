@@ -88,7 +88,8 @@ fn hints(state: &State) -> Vec<Hint> {
             hints.extend(one(&[Action::Send, Action::Help]));
             hints.push(n());
             hints.extend(one(&[Action::FocusNext, Action::LeaveInput, stop, Action::NewSession, Action::TailCycle]));
-            hints.extend(one(&[Action::LayoutFigures, Action::Freeze, Action::Newline, Action::Interrupt]));
+            hints.extend(one(&[Action::LayoutFigures, Action::Compare, Action::Freeze, Action::Newline]));
+            hints.push(One(Action::Interrupt));
         }
         Focus::Sessions => {
             hints.push(One(Action::SessionEnter));
@@ -99,7 +100,16 @@ fn hints(state: &State) -> Vec<Hint> {
         Focus::Transcript(_) => {
             hints.push(Pair(Action::ScrollUp, Action::ScrollDown, "scroll"));
             hints.extend(one(&[Action::Follow, Action::Expand, Action::FocusInput, stop, Action::FocusNext]));
-            hints.push(One(Action::Help));
+            hints.extend(one(&[Action::Help, Action::Compare]));
+        }
+        Focus::Hits => {
+            hints.push(Pair(Action::TokenPrevious, Action::TokenNext, "token"));
+            hints.push(Pair(Action::LayerPrevious, Action::LayerNext, "layer"));
+            hints.push(Pair(Action::HeadPrevious, Action::HeadNext, "head"));
+            hints.extend(one(&[Action::HeadsAll, Action::TokenLast]));
+            hints.push(Pair(Action::PageUp, Action::PageDown, "scroll"));
+            hints.push(n());
+            hints.extend(one(&[Action::LayoutBoth, Action::Help, Action::Quit, Action::Dump]));
         }
         Focus::Charts if state.preset == Preset::Figures => {
             hints.push(n());

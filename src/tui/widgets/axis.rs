@@ -18,7 +18,12 @@ impl Axis {
     /// The smallest round scale that holds 0 to `max`: two to five steps of 1, 2 or 5 times a power of ten, or for
     /// bytes two to four steps of a power of two.
     pub fn nice(unit: Unit, max: f64) -> Self {
-        let least = if unit == Unit::Bytes { 1024.0 } else { 1e-3 };
+        let least = match unit {
+            Unit::Bytes => 1024.0,
+            // Its texts have three decimals.
+            Unit::Nats => 5e-3,
+            _ => 1e-3,
+        };
         let max = if max.is_finite() { max.max(least) } else { least };
         let step = if unit == Unit::Bytes {
             (max / 4.0).log2().ceil().exp2()

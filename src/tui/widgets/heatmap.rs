@@ -34,6 +34,7 @@ pub struct HeatMap<'a> {
     sink_share: Option<f64>,
     recent_share: Option<f64>,
     since: &'a str,
+    rows: &'a str,
 }
 
 impl<'a> HeatMap<'a> {
@@ -41,12 +42,17 @@ impl<'a> HeatMap<'a> {
     pub fn new(panel: Panel<'a>, hits: &'a [Vec<u64>], context: usize) -> Self {
         let reached = usize::BITS - context.saturating_sub(1).leading_zeros();
         let buckets = (reached as usize + 1).clamp(2, DISTANCE_BUCKETS);
-        Self { panel, hits, buckets, sink_share: None, recent_share: None, since: "yet" }
+        Self { panel, hits, buckets, sink_share: None, recent_share: None, since: "yet", rows: "L" }
     }
 
     /// The shares among the first four and the last 64 positions, for the line below.
     pub fn shares(self, sink: Option<f64>, recent: Option<f64>) -> Self {
         Self { sink_share: sink, recent_share: recent, ..self }
+    }
+
+    /// What a row stands for, as a letter before its number: `L` for a layer, `H` for a head.
+    pub fn rows(self, rows: &'a str) -> Self {
+        Self { rows, ..self }
     }
 
     /// Since when nothing was selected, where that is so: `since n=64`.
@@ -66,7 +72,13 @@ impl<'a> HeatMap<'a> {
 
     /// `sink  3 %  recent 49 %`, in a width that does not change.
     fn figures(&self) -> String {
-        format!("sink {}  recent {}", whole(self.sink_share), whole(self.recent_share))
+        let recent = format!("recent {}", whole(self.recent_share));
+        if self.of_heads() { recent } else { format!("sink {}  {recent}", whole(self.sink_share)) }
+    }
+
+    /// Whether its rows are heads: where the first positions lie is known of layers alone.
+    fn of_heads(&self) -> bool {
+        self.rows == "H"
     }
 
     /// The scale of the colours; the shares in figures where the frame has no room for them.
@@ -87,7 +99,7 @@ impl<'a> HeatMap<'a> {
                 }
             }
             x = paint::text(buf, row, x, row.y, &format!(" ≥{:.0} %", HOTTEST * 100.0), theme.dim);
-            let what = " of a layer's rows";
+            let what = if self.of_heads() { " of a head's rows" } else { " of a layer's rows" };
             if x + paint::width(what) <= row.right() {
                 paint::text(buf, row, x, row.y, what, theme.dim);
             }
@@ -135,7 +147,7 @@ impl<'a> HeatMap<'a> {
             let is_last = y + 1 == map.bottom();
             if y == map.top() || is_last || (y >= label_free_from && y + 2 < map.bottom()) {
                 let layer = if is_last && y > map.top() { layers - 1 } else { first };
-                paint::right(buf, gutter, map.x - 1, y, &format!("L{layer}"), theme.dim);
+                paint::right(buf, gutter, map.x - 1, y, &format!("{}{layer}", self.rows), theme.dim);
                 label_free_from = y + 3;
             }
             for bucket in 0..self.buckets {
@@ -201,10 +213,11 @@ impl Widget for &HeatMap<'_> {
             LegendEntry { name: "", look, value: whole(share) }
         };
         let figures = [share("sink", self.sink_share), share("recent", self.recent_share)];
+        let figures = if self.of_heads() { &figures[1..] } else { &figures[..] };
         let any = self.hits.iter().flatten().any(|&count| count > 0);
         // The figures are on the frame; a frame too narrow for both leaves them to the row below the map.
         let on_frame = any && (area.height <= 2 || area.width >= paint::width(&self.figures()) + 8);
-        let inner = self.panel.render(area, buf, if on_frame || area.height == 1 { &figures } else { &[] });
+        let inner = self.panel.render(area, buf, if on_frame || area.height == 1 { figures } else { &[] });
         if inner.is_empty() {
             return;
         }

@@ -6,7 +6,9 @@
 mod axis;
 mod bars;
 mod braille;
+mod coverage;
 mod footer;
+mod heads;
 mod heatmap;
 mod histogram;
 mod kpi;
@@ -22,7 +24,9 @@ pub mod units;
 
 pub use axis::Axis;
 pub use bars::{Bar, Part, StackedBars};
+pub use coverage::CoverageCurve;
 pub use footer::Footer;
+pub use heads::HeadMap;
 pub use heatmap::HeatMap;
 pub use histogram::{LatencyHistogram, LatencyLane};
 pub use kpi::{Comparison, Kpi};

@@ -133,7 +133,8 @@ impl<'a> TimeChart<'a> {
 
     /// Columns left of the axis; one width for each unit, so that charts line up and do not jump.
     fn gutter(&self) -> u16 {
-        self.axis.unit().width() as u16
+        // A tick without a unit has a blank after it.
+        self.axis.unit().width().max(5) as u16
     }
 
     /// The row of dots at which a value lies; what is above the axis lies at its top.

@@ -15,6 +15,8 @@ pub enum Unit {
     Percent,
     /// A bare number.
     Plain,
+    /// A KL divergence, in nats.
+    Nats,
 }
 
 /// Characters of the number itself; every unit keeps to it for values from 0 on.
@@ -42,6 +44,9 @@ impl Unit {
             Self::Count => (count(value), ""),
             Self::Percent => (three(value * 100.0), "%"),
             Self::Plain => (three(value), ""),
+            // Most are small: `.002`, `.021`, `.570`, `6.13`.
+            Self::Nats if value.abs() < 0.9995 => (format!("{value:.3}").replacen("0.", ".", 1), ""),
+            Self::Nats => (three(value), ""),
         }
     }
 
@@ -89,7 +94,7 @@ impl Unit {
             Self::Ms => 2,
             Self::TokensPerSecond => 5,
             Self::Percent => 1,
-            Self::Count | Self::Plain => 0,
+            Self::Count | Self::Plain | Self::Nats => 0,
         }
     }
 }
@@ -146,7 +151,8 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Unit; 6] = [Unit::Bytes, Unit::Ms, Unit::TokensPerSecond, Unit::Count, Unit::Percent, Unit::Plain];
+    const ALL: [Unit; 7] =
+        [Unit::Bytes, Unit::Ms, Unit::TokensPerSecond, Unit::Count, Unit::Percent, Unit::Plain, Unit::Nats];
 
     #[test]
     fn three_significant_digits() {
@@ -166,6 +172,8 @@ mod tests {
             (Unit::Count, 999_900.0, "1.0M"),
             (Unit::Percent, 0.1234, "12.3 %"),
             (Unit::Percent, 1.0, "100 %"),
+            (Unit::Nats, 0.0213, ".021"),
+            (Unit::Nats, 6.127, "6.13"),
         ] {
             assert_eq!(unit.text(Some(value)), text);
         }
@@ -196,7 +204,7 @@ mod tests {
             for unit in ALL {
                 let text = unit.fixed(Some(10f64.powf(exponent)));
                 // A percentage above 9999 % or a bare number above 9999 is nothing that is ever shown.
-                if !matches!(unit, Unit::Percent | Unit::Plain) || exponent < 1.9 {
+                if !matches!(unit, Unit::Percent | Unit::Plain | Unit::Nats) || exponent < 1.9 {
                     prop_assert_eq!(text.chars().count(), unit.width(), "{:?}: {}", unit, text);
                 }
             }
