@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_refused_message_is_not_waited_for_and_a_lane_without_room_still_ends_by_itself() {
         let ask = |text: &str| Ask { name: "a".into(), document: None, text: text.into(), priority: Priority::Typed };
-        let mut run = Run::new(vec![ask("one"), ask("two")], &Config::default());
+        let mut run = Run::new(vec![ask("one"), ask("two")], false, &Config::default());
         let error = |session| EventKind::Error { lane: None, session: Some(SessionId(session)), message: "no".into() };
         let ended = |session, lane| {
             let (step, reason, usage) = (1, FinishReason::Budget, Usage::default());
