@@ -209,8 +209,12 @@ impl<'a> Drawing<'a> {
 
     fn divergence(&self, buf: &mut Buffer) {
         let metrics = &self.state.metrics;
-        let title = if self.area.width < NARROW { "KL to KV" } else { "KL to KV, in nats" };
-        let chart = self.time(title, &self.state.axes.kl);
+        let nats_too = if self.area.width < NARROW { "" } else { ", in nats" };
+        let title = format!("KL to {}{nats_too}", self.state.lane_name(Lane::Kv));
+        let panel = Panel::new(self.theme, &title).focused(self.chosen);
+        let chart = TimeChart::new(panel, &self.state.axes.kl, self.state.span())
+            .marks(&metrics.marks)
+            .cursor(self.state.cursor_ms());
         chart.line("token", &metrics.kl, self.theme.kcache).render(self.area, buf);
         let (from, to) = self.state.stretch();
         let agreed = Unit::Percent.text(metrics.agreed.mean(from, to));

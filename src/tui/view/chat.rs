@@ -99,7 +99,8 @@ fn agreement(theme: &Theme, session: &Session, lane: Lane) -> Option<LegendEntry
         Some(_) => ("≠", theme.mark),
     };
     let look = SeriesLook { symbol, style, ..theme.lane(lane) };
-    let value = format!("{}/{} {:>3.0} %", agreement.same, agreement.compared, share * 100.0);
+    // Rounded down: 100 % is all of them.
+    let value = format!("{}/{} {:>3.0} %", agreement.same, agreement.compared, (share * 100.0).floor());
     Some(LegendEntry { name, look, value })
 }
 

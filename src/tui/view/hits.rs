@@ -238,7 +238,7 @@ fn source(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     strip(state, theme, rows(inner, body.height, 1), buf);
 }
 
-/// The whole context in one row: each cell as hot as its hottest position.
+/// The whole context in one row: each cell as hot as the mean of its positions.
 fn strip(state: &State, theme: &Theme, row: Rect, buf: &mut Buffer) {
     let Some(read) = state.hits.chosen() else {
         return text(buf, row, "What is read comes with the next token.", theme.dim);
@@ -246,15 +246,16 @@ fn strip(state: &State, theme: &Theme, row: Rect, buf: &mut Buffer) {
     if read.heads == 0 {
         return text(buf, row, "Every row was read.", theme.dim);
     }
-    let mut most = vec![0u16; usize::from(row.width)];
+    let width = usize::from(row.width);
+    let mut sums = vec![0u32; width];
     for &(position, count) in &read.positions {
-        let at = position as usize * most.len() / read.len.max(1);
-        if let Some(cell) = most.get_mut(at) {
-            *cell = (*cell).max(count);
+        if let Some(sum) = sums.get_mut(position as usize * width / read.len.max(1)) {
+            *sum += u32::from(count);
         }
     }
-    for (x, count) in (row.left()..row.right()).zip(most) {
-        let step = theme.heat.step((f64::from(count) / read.heads as f64).sqrt());
+    let positions = (read.len as f64 / width.max(1) as f64).max(1.0);
+    for (x, sum) in (row.left()..row.right()).zip(sums) {
+        let step = theme.heat.step((f64::from(sum) / positions / read.heads as f64).sqrt());
         let (symbol, style) = match &theme.heat {
             Heat::Colours(_) if step == 0 => ("·", theme.dim),
             Heat::Colours(colours) => (" ", Style::new().bg(colours[step])),
