@@ -17,6 +17,8 @@
 #![allow(unsafe_code, reason = "the one home of `unsafe`: vector instructions, the pool, and mapping files")]
 
 pub mod activations;
+#[cfg(target_arch = "x86_64")]
+mod bytes;
 pub(crate) mod cpu;
 pub mod exp;
 mod fallback;

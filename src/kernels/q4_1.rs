@@ -103,127 +103,78 @@ fn dot_portable(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; RO
     }
 }
 
+/// The vector code, written once. `$add` adds the products of unsigned and signed bytes to a sum, `$whole` makes that
+/// eight 32-bit integers. The sums are the same whole numbers whatever the instructions.
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use std::arch::x86_64::*;
+macro_rules! vectors {
+    ($module:ident, $features:literal, $add:path, $whole:path) => {
+        mod $module {
+            use std::arch::x86_64::*;
 
-    use super::{Block, Group, HALF, LANES, ROWS};
+            use super::{Block, Group, HALF, LANES, ROWS};
+            use crate::kernels::bytes::four;
 
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn dot(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; ROWS]) {
-        match *rows {
-            [a] => dot_rows([a], groups, out),
-            [a, b] => dot_rows([a, b], groups, out),
-            [a, b, c] => dot_rows([a, b, c], groups, out),
-            [a, b, c, d] => dot_rows([a, b, c, d], groups, out),
-            _ => unreachable!("1 to {ROWS} rows"),
-        }
-    }
-
-    /// The arithmetic of one row is the same sequence for every `R`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn dot_rows<const R: usize>(rows: [&[Block]; R], groups: &[Group], out: &mut [[f32; LANES]; ROWS]) {
-        let nibble = _mm256_set1_epi8(15);
-        let ones = _mm256_set1_epi16(1);
-        let mut sums = [_mm256_setzero_ps(); R];
-        for (at, group) in groups.iter().enumerate() {
-            // SAFETY: every row has as many blocks as there are groups (checked by `Packed::dot`).
-            let x: [&Block; R] = std::array::from_fn(|row| unsafe { rows[row].get_unchecked(at) });
-            let mut dots = [[_mm256_setzero_si256(); 2]; R];
-            for vector in 0..4 {
-                // SAFETY: a vector is 32 bytes, and the group and its first 32 bytes keep it aligned.
-                let bytes = unsafe { _mm256_load_si256(group.q[vector].as_ptr().cast()) };
-                let low = _mm256_and_si256(bytes, nibble);
-                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
-                for row in 0..R {
-                    let low = _mm256_maddubs_epi16(low, four(x[row], 4 * vector));
-                    let high = _mm256_maddubs_epi16(high, four(x[row], HALF + 4 * vector));
-                    dots[row] = [_mm256_add_epi16(dots[row][0], low), _mm256_add_epi16(dots[row][1], high)];
+            #[target_feature(enable = $features)]
+            pub(super) fn dot(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; ROWS]) {
+                match *rows {
+                    [a] => dot_rows([a], groups, out),
+                    [a, b] => dot_rows([a, b], groups, out),
+                    [a, b, c] => dot_rows([a, b, c], groups, out),
+                    [a, b, c, d] => dot_rows([a, b, c, d], groups, out),
+                    _ => unreachable!("1 to {ROWS} rows"),
                 }
             }
-            // SAFETY: eight 16-bit floats each.
-            let d = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.d.as_ptr().cast()) });
-            // SAFETY: as above.
-            let m = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.m.as_ptr().cast()) });
-            for row in 0..R {
-                let [low, high] = dots[row].map(|dot| _mm256_cvtepi32_ps(_mm256_madd_epi16(dot, ones)));
-                let dot = _mm256_mul_ps(low, _mm256_set1_ps(x[row].d[0]));
-                let dot = _mm256_fmadd_ps(high, _mm256_set1_ps(x[row].d[1]), dot);
-                sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);
-                sums[row] = _mm256_fmadd_ps(m, _mm256_set1_ps(x[row].s), sums[row]);
-            }
-        }
-        for (sum, out) in sums.into_iter().zip(out) {
-            // SAFETY: eight floats.
-            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
-        }
-    }
 
-    /// Activations `at..at + 4` of a block, in every lane.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn four(x: &Block, at: usize) -> __m256i {
-        // SAFETY: `at` is 28 at most, and the 32 integers start at a multiple of 4 within a block aligned to 4.
-        _mm256_set1_epi32(unsafe { *x.q.as_ptr().wrapping_add(at).cast::<i32>() })
-    }
-}
-
-/// One instruction multiplies four bytes and adds them to their 32-bit sum, where AVX2 takes three. The sums are the same.
-#[cfg(target_arch = "x86_64")]
-mod vnni {
-    use std::arch::x86_64::*;
-
-    use super::{Block, Group, HALF, LANES, ROWS, avx2::four};
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-    pub(super) fn dot(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; ROWS]) {
-        match *rows {
-            [a] => dot_rows([a], groups, out),
-            [a, b] => dot_rows([a, b], groups, out),
-            [a, b, c] => dot_rows([a, b, c], groups, out),
-            [a, b, c, d] => dot_rows([a, b, c, d], groups, out),
-            _ => unreachable!("1 to {ROWS} rows"),
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-    fn dot_rows<const R: usize>(rows: [&[Block]; R], groups: &[Group], out: &mut [[f32; LANES]; ROWS]) {
-        let nibble = _mm256_set1_epi8(15);
-        let mut sums = [_mm256_setzero_ps(); R];
-        for (at, group) in groups.iter().enumerate() {
-            // SAFETY: every row has as many blocks as there are groups (checked by `Packed::dot`).
-            let x: [&Block; R] = std::array::from_fn(|row| unsafe { rows[row].get_unchecked(at) });
-            let mut dots = [[_mm256_setzero_si256(); 2]; R];
-            for vector in 0..4 {
-                // SAFETY: a vector is 32 bytes, and the group and its first 32 bytes keep it aligned.
-                let bytes = unsafe { _mm256_load_si256(group.q[vector].as_ptr().cast()) };
-                let low = _mm256_and_si256(bytes, nibble);
-                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
-                for row in 0..R {
-                    dots[row][0] = _mm256_dpbusd_epi32(dots[row][0], low, four(x[row], 4 * vector));
-                    dots[row][1] = _mm256_dpbusd_epi32(dots[row][1], high, four(x[row], HALF + 4 * vector));
+            /// The arithmetic of one row is the same sequence for every `R`.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn dot_rows<const R: usize>(rows: [&[Block]; R], groups: &[Group], out: &mut [[f32; LANES]; ROWS]) {
+                let nibble = _mm256_set1_epi8(15);
+                let mut sums = [_mm256_setzero_ps(); R];
+                for (at, group) in groups.iter().enumerate() {
+                    // SAFETY: every row has as many blocks as there are groups (checked by `Packed::dot`).
+                    let x: [&Block; R] = std::array::from_fn(|row| unsafe { rows[row].get_unchecked(at) });
+                    let mut dots = [[_mm256_setzero_si256(); 2]; R];
+                    for vector in 0..4 {
+                        // SAFETY: a vector is 32 bytes, and the group and its first 32 bytes keep it aligned.
+                        let bytes = unsafe { _mm256_load_si256(group.q[vector].as_ptr().cast()) };
+                        let low = _mm256_and_si256(bytes, nibble);
+                        let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), nibble);
+                        for row in 0..R {
+                            dots[row][0] = $add(dots[row][0], low, four(x[row], 4 * vector));
+                            dots[row][1] = $add(dots[row][1], high, four(x[row], HALF + 4 * vector));
+                        }
+                    }
+                    // SAFETY: eight 16-bit floats each.
+                    let d = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.d.as_ptr().cast()) });
+                    // SAFETY: as above.
+                    let m = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.m.as_ptr().cast()) });
+                    for row in 0..R {
+                        let [low, high] = dots[row].map(|dot| _mm256_cvtepi32_ps($whole(dot)));
+                        let dot = _mm256_mul_ps(low, _mm256_set1_ps(x[row].d[0]));
+                        let dot = _mm256_fmadd_ps(high, _mm256_set1_ps(x[row].d[1]), dot);
+                        sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);
+                        sums[row] = _mm256_fmadd_ps(m, _mm256_set1_ps(x[row].s), sums[row]);
+                    }
+                }
+                for (sum, out) in sums.into_iter().zip(out) {
+                    // SAFETY: eight floats.
+                    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
                 }
             }
-            // SAFETY: eight 16-bit floats each.
-            let d = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.d.as_ptr().cast()) });
-            // SAFETY: as above.
-            let m = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.m.as_ptr().cast()) });
-            for row in 0..R {
-                let [low, high] = dots[row].map(|dot| _mm256_cvtepi32_ps(dot));
-                let dot = _mm256_mul_ps(low, _mm256_set1_ps(x[row].d[0]));
-                let dot = _mm256_fmadd_ps(high, _mm256_set1_ps(x[row].d[1]), dot);
-                sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);
-                sums[row] = _mm256_fmadd_ps(m, _mm256_set1_ps(x[row].s), sums[row]);
-            }
         }
-        for (sum, out) in sums.into_iter().zip(out) {
-            // SAFETY: eight floats.
-            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
-        }
-    }
+    };
 }
+
+#[cfg(target_arch = "x86_64")]
+vectors!(avx2, "avx2,fma,f16c", crate::kernels::bytes::add_16, crate::kernels::bytes::widen);
+#[cfg(target_arch = "x86_64")]
+vectors!(
+    vnni,
+    "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c",
+    crate::kernels::bytes::add_vnni,
+    std::convert::identity
+);
 
 #[cfg(test)]
 mod tests {

@@ -98,119 +98,69 @@ fn dot_portable(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; RO
     }
 }
 
+/// The vector code, written once. `$add` adds the products of unsigned and signed bytes to a sum of 32-bit integers. The
+/// sums are the same whole numbers whatever the instructions.
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use std::arch::x86_64::*;
+macro_rules! vectors {
+    ($module:ident, $features:literal, $add:path) => {
+        mod $module {
+            use std::arch::x86_64::*;
 
-    use super::{Block, Group, LANES, ROWS, VECTORS};
+            use super::{Block, Group, LANES, ROWS, VECTORS};
+            use crate::kernels::bytes::four;
 
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn dot(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; ROWS]) {
-        match *rows {
-            [a] => dot_rows([a], groups, out),
-            [a, b] => dot_rows([a, b], groups, out),
-            [a, b, c] => dot_rows([a, b, c], groups, out),
-            [a, b, c, d] => dot_rows([a, b, c, d], groups, out),
-            _ => unreachable!("1 to {ROWS} rows"),
-        }
-    }
-
-    /// The arithmetic of one row is the same sequence for every `R`.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn dot_rows<const R: usize>(rows: [&[Block]; R], groups: &[Group], out: &mut [[f32; LANES]; ROWS]) {
-        let ones = _mm256_set1_epi16(1);
-        let mut sums = [_mm256_setzero_ps(); R];
-        for (at, group) in groups.iter().enumerate() {
-            // SAFETY: every row has as many blocks as there are groups (checked by `Packed::dot`).
-            let x: [&Block; R] = std::array::from_fn(|row| unsafe { rows[row].get_unchecked(at) });
-            let mut dots = [[_mm256_setzero_si256(); 2]; R];
-            for vector in 0..VECTORS {
-                // SAFETY: a vector is 32 bytes; the load asks for no alignment.
-                let weights = unsafe { _mm256_loadu_si256(group.q[vector].as_ptr().cast()) };
-                let magnitude = _mm256_abs_epi8(weights);
-                for row in 0..R {
-                    let signed = _mm256_sign_epi8(four(x[row], 4 * vector), weights);
-                    let pairs = _mm256_maddubs_epi16(magnitude, signed);
-                    let dot = &mut dots[row][vector / (VECTORS / 2)];
-                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(pairs, ones));
+            #[target_feature(enable = $features)]
+            pub(super) fn dot(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; ROWS]) {
+                match *rows {
+                    [a] => dot_rows([a], groups, out),
+                    [a, b] => dot_rows([a, b], groups, out),
+                    [a, b, c] => dot_rows([a, b, c], groups, out),
+                    [a, b, c, d] => dot_rows([a, b, c, d], groups, out),
+                    _ => unreachable!("1 to {ROWS} rows"),
                 }
             }
-            // SAFETY: eight 16-bit floats; the load asks for no alignment.
-            let d = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(group.d.as_ptr().cast()) });
-            for row in 0..R {
-                let [first, second] = dots[row].map(|dot| _mm256_cvtepi32_ps(dot));
-                let dot = _mm256_mul_ps(first, _mm256_set1_ps(x[row].d[0]));
-                let dot = _mm256_fmadd_ps(second, _mm256_set1_ps(x[row].d[1]), dot);
-                sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);
-            }
-        }
-        for (sum, out) in sums.into_iter().zip(out) {
-            // SAFETY: eight floats.
-            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
-        }
-    }
 
-    /// Activations `at..at + 4` of a block, in every lane.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn four(x: &Block, at: usize) -> __m256i {
-        // SAFETY: `at` is 28 at most, and the 32 integers start at a multiple of 4 within a block aligned to 4.
-        _mm256_set1_epi32(unsafe { *x.q.as_ptr().wrapping_add(at).cast::<i32>() })
-    }
-}
-
-/// One instruction multiplies four bytes and adds them to their 32-bit sum, where AVX2 takes three. The sums are the same.
-#[cfg(target_arch = "x86_64")]
-mod vnni {
-    use std::arch::x86_64::*;
-
-    use super::{Block, Group, LANES, ROWS, VECTORS, avx2::four};
-
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-    pub(super) fn dot(groups: &[Group], rows: &[&[Block]], out: &mut [[f32; LANES]; ROWS]) {
-        match *rows {
-            [a] => dot_rows([a], groups, out),
-            [a, b] => dot_rows([a, b], groups, out),
-            [a, b, c] => dot_rows([a, b, c], groups, out),
-            [a, b, c, d] => dot_rows([a, b, c, d], groups, out),
-            _ => unreachable!("1 to {ROWS} rows"),
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
-    fn dot_rows<const R: usize>(rows: [&[Block]; R], groups: &[Group], out: &mut [[f32; LANES]; ROWS]) {
-        let mut sums = [_mm256_setzero_ps(); R];
-        for (at, group) in groups.iter().enumerate() {
-            // SAFETY: every row has as many blocks as there are groups (checked by `Packed::dot`).
-            let x: [&Block; R] = std::array::from_fn(|row| unsafe { rows[row].get_unchecked(at) });
-            let mut dots = [[_mm256_setzero_si256(); 2]; R];
-            for vector in 0..VECTORS {
-                // SAFETY: a vector is 32 bytes; the load asks for no alignment.
-                let weights = unsafe { _mm256_loadu_si256(group.q[vector].as_ptr().cast()) };
-                let magnitude = _mm256_abs_epi8(weights);
-                for row in 0..R {
-                    let signed = _mm256_sign_epi8(four(x[row], 4 * vector), weights);
-                    let dot = &mut dots[row][vector / (VECTORS / 2)];
-                    *dot = _mm256_dpbusd_epi32(*dot, magnitude, signed);
+            /// The arithmetic of one row is the same sequence for every `R`.
+            #[inline]
+            #[target_feature(enable = $features)]
+            fn dot_rows<const R: usize>(rows: [&[Block]; R], groups: &[Group], out: &mut [[f32; LANES]; ROWS]) {
+                let mut sums = [_mm256_setzero_ps(); R];
+                for (at, group) in groups.iter().enumerate() {
+                    // SAFETY: every row has as many blocks as there are groups (checked by `Packed::dot`).
+                    let x: [&Block; R] = std::array::from_fn(|row| unsafe { rows[row].get_unchecked(at) });
+                    let mut dots = [[_mm256_setzero_si256(); 2]; R];
+                    for vector in 0..VECTORS {
+                        // SAFETY: a vector is 32 bytes; the load asks for no alignment.
+                        let weights = unsafe { _mm256_loadu_si256(group.q[vector].as_ptr().cast()) };
+                        let magnitude = _mm256_abs_epi8(weights);
+                        for row in 0..R {
+                            let signed = _mm256_sign_epi8(four(x[row], 4 * vector), weights);
+                            let dot = &mut dots[row][vector / (VECTORS / 2)];
+                            *dot = $add(*dot, magnitude, signed);
+                        }
+                    }
+                    // SAFETY: eight 16-bit floats; the load asks for no alignment.
+                    let d = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(group.d.as_ptr().cast()) });
+                    for row in 0..R {
+                        let [first, second] = dots[row].map(|dot| _mm256_cvtepi32_ps(dot));
+                        let dot = _mm256_mul_ps(first, _mm256_set1_ps(x[row].d[0]));
+                        let dot = _mm256_fmadd_ps(second, _mm256_set1_ps(x[row].d[1]), dot);
+                        sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);
+                    }
+                }
+                for (sum, out) in sums.into_iter().zip(out) {
+                    // SAFETY: eight floats.
+                    unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
                 }
             }
-            // SAFETY: eight 16-bit floats; the load asks for no alignment.
-            let d = _mm256_cvtph_ps(unsafe { _mm_loadu_si128(group.d.as_ptr().cast()) });
-            for row in 0..R {
-                let [first, second] = dots[row].map(|dot| _mm256_cvtepi32_ps(dot));
-                let dot = _mm256_mul_ps(first, _mm256_set1_ps(x[row].d[0]));
-                let dot = _mm256_fmadd_ps(second, _mm256_set1_ps(x[row].d[1]), dot);
-                sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);
-            }
         }
-        for (sum, out) in sums.into_iter().zip(out) {
-            // SAFETY: eight floats.
-            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
-        }
-    }
+    };
 }
+
+#[cfg(target_arch = "x86_64")]
+vectors!(avx2, "avx2,fma,f16c", crate::kernels::bytes::add_32);
+#[cfg(target_arch = "x86_64")]
+vectors!(vnni, "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c", crate::kernels::bytes::add_vnni);
 
 #[cfg(test)]
 mod tests {

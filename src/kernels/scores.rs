@@ -186,24 +186,35 @@ mod avx512 {
 mod tests {
     use super::{super::keys::write, *};
 
+    type Path = fn(&[f32], &[f16], usize, &mut [f32], usize);
+
+    /// Every way to score, where this CPU has it.
+    const PATHS: [Path; 3] = [
+        |q, k, keys, out, stride| scores_portable(q, k, keys, 0.125, out, stride),
+        |q, k, keys, out, stride| {
+            by_cpu!(avx2::scores(q, k, k, keys, 0.125, out, stride), scores_portable(q, k, keys, 0.125, out, stride));
+        },
+        |q, k, keys, out, stride| scores(q, k, &[], keys, 0.125, out, stride),
+    ];
+
     #[test]
-    fn the_twins_agree_with_each_other_and_with_the_product() {
+    fn the_paths_agree_with_each_other_and_with_the_product() {
         for (group, head_dim, keys) in [(1, 64, 64), (3, 64, 7), (4, 80, 33), (8, 32, 2), (2, 128, 5), (5, 13, 64)] {
             let q: Vec<f32> = (0..group * head_dim).map(|at| (at as f32 * 0.7).sin()).collect();
             let rows: Vec<f32> = (0..keys * head_dim).map(|at| (at as f32 * 0.3).cos()).collect();
             let mut k = vec![f16::NAN; head_dim * SLOTS];
             rows.chunks_exact(head_dim).enumerate().for_each(|(slot, row)| write(row, slot, &mut k));
             let stride = SLOTS + 3;
-            let (mut fast, mut plain) = (vec![0.0; group * stride], vec![0.0; group * stride]);
-            scores(&q, &k, &[], keys, 0.125, &mut fast, stride);
-            scores_portable(&q, &k, keys, 0.125, &mut plain, stride);
-            for g in 0..group {
-                for (key, row) in rows.chunks_exact(head_dim).enumerate() {
-                    let (fast, plain) = (fast[g * stride + key], plain[g * stride + key]);
-                    assert!((fast - plain).abs() < 1e-5, "{group} {head_dim} {keys}: {fast} {plain}");
-                    let product = |(q, k): (&f32, &f32)| q * f16::from_f32(*k).to_f32();
-                    let product = q[g * head_dim..].iter().zip(row).map(product).sum::<f32>() * 0.125;
-                    assert!((plain - product).abs() < 1e-5, "{group} {head_dim} {keys}: {plain} {product}");
+            for path in PATHS {
+                let mut found = vec![0.0; group * stride];
+                path(&q, &k, keys, &mut found, stride);
+                for g in 0..group {
+                    for (key, row) in rows.chunks_exact(head_dim).enumerate() {
+                        let product = |(q, k): (&f32, &f32)| q * f16::from_f32(*k).to_f32();
+                        let product = q[g * head_dim..].iter().zip(row).map(product).sum::<f32>() * 0.125;
+                        let found = found[g * stride + key];
+                        assert!((found - product).abs() < 1e-5, "{group} {head_dim} {keys}: {found} {product}");
+                    }
                 }
             }
         }

@@ -229,18 +229,36 @@ mod avx512 {
 mod tests {
     use super::*;
 
+    type Path = fn(&[f32], usize, &[f16], usize, &mut [f32]);
+
+    /// Every way to sum but the portable one, where this CPU has it.
+    const PATHS: [Path; 2] = [
+        |weights, stride, v, head_dim, out| weighted_sum(weights, stride, v, &[], head_dim, out),
+        |weights, stride, v, head_dim, out| {
+            by_cpu!(
+                avx2::weighted_sum(weights, stride, v, v, head_dim, out, 0),
+                weighted_sum_portable(weights, stride, v, head_dim, out, 0)
+            );
+        },
+    ];
+
     #[test]
-    fn the_twins_agree() {
-        for (group, head_dim, rows) in [(1, 64, 64), (3, 64, 7), (4, 80, 9), (8, 32, 2), (2, 128, 5), (2, 12, 6)] {
+    fn the_paths_agree() {
+        for (group, head_dim, rows) in
+            [(1, 64, 64), (3, 64, 7), (4, 80, 9), (8, 32, 2), (2, 128, 5), (2, 12, 6), (3, 200, 11)]
+        {
             let stride = rows + 1;
             let weights: Vec<f32> = (0..group * stride).map(|at| (at as f32 * 0.7).sin().abs()).collect();
             let v: Vec<f16> = (0..rows * head_dim).map(|at| f16::from_f32((at as f32 * 0.3).cos())).collect();
-            let mut fast: Vec<f32> = (0..group * head_dim).map(|at| at as f32 * 0.01).collect();
-            let mut plain = fast.clone();
-            weighted_sum(&weights, stride, &v, &[], head_dim, &mut fast);
+            let before: Vec<f32> = (0..group * head_dim).map(|at| at as f32 * 0.01).collect();
+            let mut plain = before.clone();
             weighted_sum_portable(&weights, stride, &v, head_dim, &mut plain, 0);
-            for (fast, plain) in fast.iter().zip(&plain) {
-                assert!((fast - plain).abs() < 1e-4, "{group} {head_dim} {rows}: {fast} {plain}");
+            for path in PATHS {
+                let mut fast = before.clone();
+                path(&weights, stride, &v, head_dim, &mut fast);
+                for (fast, plain) in fast.iter().zip(&plain) {
+                    assert!((fast - plain).abs() < 1e-4, "{group} {head_dim} {rows}: {fast} {plain}");
+                }
             }
         }
     }
