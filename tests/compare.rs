@@ -1,15 +1,17 @@
 //! Compare mode: both lanes are fed the same tokens, and what is said about them is what an evaluation says.
 
+#[path = "support/events.rs"]
+mod events;
 mod support;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
     sync::Arc,
-    time::{Duration, Instant},
 };
 
 use candle_core::quantized::GgmlDType;
+use events::{until, until_finished};
 use kcache::{
     cache::Policy,
     engine::{
@@ -76,28 +78,6 @@ fn feed(engine: &Engine, session: u32, tokens: &[u32], turn: Turn) {
 /// Ordinary tokens, others for every seed.
 fn tokens(seed: u32, count: usize) -> Vec<u32> {
     (0..count as u32).map(|at| 3 + (seed * 7919 + at * at * 31 + at * 17) % 256).collect()
-}
-
-/// Reads events until one is what was waited for.
-fn until(events: &Events, mut done: impl FnMut(&EventKind) -> bool) -> Vec<Event> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let mut read = Vec::new();
-    loop {
-        let event = events.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        let event = event.expect("it comes within two minutes");
-        let done = done(&event.kind);
-        read.push(event);
-        if done {
-            return read;
-        }
-    }
-}
-
-fn until_finished(events: &Events, mut enough: usize) -> Vec<Event> {
-    until(events, |kind| {
-        enough -= usize::from(matches!(kind, EventKind::Finished(_)));
-        enough == 0
-    })
 }
 
 fn compared(events: &[Event]) -> Vec<Compare> {

@@ -1,5 +1,7 @@
 //! The engine as a library user sees it: ops in, events out.
 
+#[path = "support/events.rs"]
+mod events;
 mod support;
 
 use std::{
@@ -9,6 +11,7 @@ use std::{
 };
 
 use candle_core::quantized::GgmlDType;
+use events::until_finished;
 use kcache::{
     cache::{Format, Knobs, Policy, Select, Tail},
     engine::{
@@ -52,19 +55,6 @@ fn open(session: u32) -> Op {
 fn say(session: u32, text: &str, max_tokens: usize) -> Op {
     let turn = Turn { max_tokens, ignore_eos: true, ..Turn::default() };
     Op::Say { session: SessionId(session), document: None, text: text.to_owned(), turn }
-}
-
-/// Reads events until `enough` answers have ended, failing the test when they do not within a minute.
-fn until_finished(events: &Events, enough: usize) -> Vec<Event> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let mut read = Vec::new();
-    let mut finished = 0;
-    while finished < enough {
-        let event = events.recv_timeout(deadline - Instant::now()).expect("answers end within a minute");
-        finished += usize::from(matches!(event.kind, EventKind::Finished(_)));
-        read.push(event);
-    }
-    read
 }
 
 /// The account of every lane once the engine has nothing to do: an idle engine always tells it.

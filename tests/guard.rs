@@ -1,14 +1,13 @@
 //! Probes and the guard, as a library user sees them: what they tell, and what they do to the text.
 
+#[path = "support/events.rs"]
+mod events;
 mod support;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::quantized::GgmlDType;
+use events::until_finished;
 use kcache::{
     attention::HitCounts,
     cache::{LaneCache, Policy},
@@ -62,19 +61,6 @@ fn feed(engine: &Engine, session: u32, tokens: &[u32], max_tokens: usize) {
 fn open(engine: &Engine, session: u32) {
     let (session, name) = (SessionId(session), format!("session {session}"));
     engine.ops().send(Op::Open { session, name, system: None, lanes: vec![Lane::KCache] }).unwrap();
-}
-
-fn until_finished(events: &Events, enough: usize) -> Vec<Event> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let mut read = Vec::new();
-    let mut finished = 0;
-    while finished < enough {
-        let event = events.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        let event = event.expect("answers end within two minutes");
-        finished += usize::from(matches!(event.kind, EventKind::Finished(_)));
-        read.push(event);
-    }
-    read
 }
 
 /// Stops the engine, which must leave nothing behind, and returns what was left to read.

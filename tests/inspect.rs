@@ -1,13 +1,13 @@
 //! Looking at a session: what its tokens read is told exactly, only when somebody asks, and changes nothing.
 
+#[path = "support/events.rs"]
+mod events;
 mod support;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
+use events::until_finished;
 use kcache::{
     engine::{
         COVERAGE_EVERY, Coverage, Engine, EngineOptions, Event, EventKind, Events, Lane, LaneOptions, Op,
@@ -62,19 +62,6 @@ fn say(engine: &Engine, session: SessionId, text: &str, max_tokens: usize) {
     send(engine, Op::Say { session, document: None, text: text.to_owned(), turn });
 }
 
-/// Reads events until both lanes have ended their answers.
-fn until_finished(events: &Events) -> Vec<Event> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let (mut read, mut ended) = (Vec::new(), 0);
-    while ended < Lane::ALL.len() {
-        let event = events.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        let event = event.expect("answers end within two minutes");
-        ended += usize::from(matches!(event.kind, EventKind::Finished(_)));
-        read.push(event);
-    }
-    read
-}
-
 fn all<T>(events: &[Event], of: impl Fn(&EventKind) -> Option<T>) -> Vec<T> {
     events.iter().filter_map(|event| of(&event.kind)).collect()
 }
@@ -101,14 +88,14 @@ fn curves_and_positions_are_those_of_the_step() {
     let (engine, events) = start(&model, "kcache:n=16,dense=1,tail=mean");
     open(&engine, ID);
     say(&engine, ID, &text, 100);
-    let unseen = tokens(&until_finished(&events), Lane::KCache);
+    let unseen = tokens(&until_finished(&events, Lane::ALL.len()), Lane::KCache);
     drop(engine);
 
     let (engine, events) = start(&model, "kcache:n=16,dense=1,tail=mean");
     open(&engine, ID);
     send(&engine, Op::Inspect(Some((ID, Lane::KCache))));
     say(&engine, ID, &text, 100);
-    let seen = until_finished(&events);
+    let seen = until_finished(&events, Lane::ALL.len());
     let answer = tokens(&seen, Lane::KCache);
     let ids = |tokens: &[Token]| tokens.iter().map(|token| token.token_id).collect::<Vec<_>>();
     assert_eq!(ids(&answer), ids(&unseen), "looking changes nothing");
@@ -152,10 +139,10 @@ fn texts_tell_the_whole_conversation_and_lists_are_bounded() {
     let (engine, events) = start(&model, "kcache:n=400,dense=0,tail=none");
     open(&engine, ID);
     say(&engine, ID, &"a long way to the hall, and é ".repeat(20), 3);
-    until_finished(&events);
+    until_finished(&events, Lane::ALL.len());
     send(&engine, Op::Inspect(Some((ID, Lane::KCache))));
     say(&engine, ID, &"there and then ".repeat(30), 20);
-    let seen = until_finished(&events);
+    let seen = until_finished(&events, Lane::ALL.len());
     let mut texts: Vec<String> = Vec::new();
     for event in &seen {
         if let EventKind::Text { from, texts: more, .. } = &event.kind {
@@ -177,7 +164,7 @@ fn texts_tell_the_whole_conversation_and_lists_are_bounded() {
     // Nobody asks any more.
     send(&engine, Op::Inspect(None));
     say(&engine, ID, "hello", 5);
-    let unseen = until_finished(&events);
+    let unseen = until_finished(&events, Lane::ALL.len());
     let told = |kind: &EventKind| matches!(kind, EventKind::Read(_) | EventKind::Coverage(_) | EventKind::Text { .. });
     assert!(!unseen.iter().any(|event| told(&event.kind)));
     drop(engine);
@@ -190,7 +177,7 @@ fn a_lane_that_reads_every_row_says_so() {
     open(&engine, ID);
     send(&engine, Op::Inspect(Some((ID, Lane::Kv))));
     say(&engine, ID, "the heat in the hall", 10);
-    let seen = until_finished(&events);
+    let seen = until_finished(&events, Lane::ALL.len());
     let reads = reads(&seen);
     assert!(reads.len() == 9 && reads.iter().all(|read| read.heads == 0 && read.positions.is_empty()));
     assert_eq!(coverages(&seen), []);

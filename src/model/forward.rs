@@ -8,14 +8,15 @@
 //! it takes the place of the first one's row in the cache, so it finds what it would have found alone; then that one's
 //! row is put back.
 
+mod probes;
+mod traffic;
+
 use std::time::Instant;
 
+use self::traffic::count_v_reads;
 use super::{LanguageModel, LogitRows, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
 use crate::{
-    attention::{
-        DecodeRow, DecodeScratch, HeadShape, HitCounts, PrefillScratch, PrefillSpan, Reads, Rows, decode, prefill,
-    },
-    cache::{Place, SequenceCache},
+    attention::{DecodeRow, DecodeScratch, HitCounts, PrefillScratch, PrefillSpan, Reads, Rows, decode, prefill},
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
 };
 
@@ -320,61 +321,6 @@ impl Forward {
         }
     }
 
-    /// Probes of the last pass, or of the one that runs.
-    fn probes(&self) -> usize {
-        self.kept.len() - self.policy_rows
-    }
-
-    /// Attention of the probes. For the while each one's own row stands in the cache instead of its span's.
-    fn attend_probes(&mut self, model: &LanguageModel, pool: &Pool, layer: usize, spans: &mut [Span]) {
-        let probes = self.probes();
-        if probes == 0 {
-            return;
-        }
-        let heads = model.head_shape();
-        let (q_width, kv_width) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
-        let first = self.attended.len() / q_width - probes;
-        for (at, (_, span)) in probed(spans).enumerate() {
-            let own = (first + at) * kv_width..(first + at + 1) * kv_width;
-            let position = span.cache.len();
-            span.cache.replace(layer, position, &self.k[own.clone()], &self.v[own]);
-            if !span.cache.v_sum(layer).is_empty() {
-                span.cache.add_v(layer, position, &mut self.v_sums[(self.policy_rows + at) * kv_width..][..kv_width]);
-            }
-        }
-        let sums = self.v_sums[self.policy_rows * kv_width..].chunks_exact(kv_width);
-        let queries = self.q[first * q_width..].chunks_exact(q_width).zip(sums);
-        let asked = spans.iter().filter_map(|span| Some((span, span.reading.probe()?)));
-        let rows: Vec<DecodeRow> = asked
-            .zip(queries)
-            .map(|((span, policy), (q, v_sum))| DecodeRow {
-                q,
-                k: span.cache.k(layer),
-                v: span.cache.v(layer),
-                len: span.cache.len() + 1,
-                rows: Rows::of(policy, layer),
-                v_sum,
-                // A buffer keeps what the answer itself has chosen.
-                buffers: &[],
-            })
-            .collect();
-        let out = &mut self.attended[first * q_width..];
-        decode(pool, &heads, &rows, &mut self.decode, out, &mut self.times.decode);
-        for (at, row) in rows.iter().enumerate() {
-            let read = self.decode.fetched(at).unwrap_or(row.len * heads.kv_heads);
-            self.traffic.probes += (row.len * heads.kv_heads) as u64 * row.k[0].row_bytes();
-            self.traffic.probes += read as u64 * row.v[0].row_bytes();
-            let kept = &mut self.kept[self.policy_rows + at];
-            for &mass in self.decode.kept_mass(at).unwrap_or_default() {
-                *kept = (kept.0 + f64::from(mass), kept.1 + 1);
-            }
-        }
-        for (row, span) in probed(spans) {
-            let written = row * kv_width..(row + 1) * kv_width;
-            span.cache.replace(layer, span.cache.len(), &self.k[written.clone()], &self.v[written]);
-        }
-    }
-
     fn feed_forward(&mut self, model: &LanguageModel, pool: &Pool, layer: &LayerWeights) {
         let shape = &model.shape;
         rms_norm(pool, &self.x, &layer.ffn_norm, shape.norm_eps, &mut self.normed);
@@ -431,13 +377,6 @@ impl Forward {
     }
 }
 
-/// The spans that are probed, each with the row of its token.
-fn probed<'a, 'b>(spans: &'a mut [Span<'b>]) -> impl Iterator<Item = (usize, &'a mut Span<'b>)> {
-    let rows = spans.iter().scan(0, |row, span| Some(std::mem::replace(row, *row + span.tokens.len())));
-    let rows: Vec<usize> = rows.collect();
-    rows.into_iter().zip(spans).filter(|(_, span)| span.reading.probe().is_some())
-}
-
 /// What each policy row of a layer reads.
 fn policy_reads<'a>(
     layer: usize,
@@ -466,42 +405,4 @@ fn policy_reads<'a>(
         }
     }
     reads
-}
-
-/// Counts the bytes of V that the policy rows of a layer read, by the tier they came from: every row once per KV head,
-/// unless heads chose their own.
-fn count_v_reads(layer: usize, spans: &[Span], shape: &HeadShape, decoded: &DecodeScratch, traffic: &mut Traffic) {
-    let mut row = 0;
-    for span in spans {
-        if span.reading == Reading::Exact {
-            break;
-        }
-        for offset in 0..span.tokens.len() {
-            let len = span.cache.len() + offset + 1;
-            let chosen = decoded.choosing(row).map(|lists| lists.map(<[u32]>::len).sum());
-            let rows = chosen.unwrap_or(len * shape.kv_heads);
-            let near = match span.cache.v_place(layer) {
-                Place::Device => rows,
-                Place::Host if span.cache.any_lifted() => lifted_rows(span.cache, len, row, shape, decoded),
-                Place::Host => rows - decoded.fetched(row).unwrap_or(rows),
-            };
-            let row_bytes = span.cache.v(layer)[0].row_bytes();
-            traffic.device += near as u64 * row_bytes;
-            traffic.host += (rows - near) as u64 * row_bytes;
-            if chosen.is_some() {
-                traffic.rows_chosen += rows as u64;
-                traffic.rows_fetched += (rows - near) as u64;
-            }
-            row += 1;
-        }
-    }
-}
-
-/// The V rows among those that `row` fetched whose pages were lifted to the device.
-fn lifted_rows(cache: &SequenceCache, len: usize, row: usize, shape: &HeadShape, decoded: &DecodeScratch) -> usize {
-    let Some(choosing) = decoded.choosing(row) else {
-        return (0..len).filter(|&position| cache.lifted_at(position)).count() * shape.kv_heads;
-    };
-    let selected = choosing.flat_map(|selected| selected.iter());
-    selected.filter(|&&position| cache.lifted_at(position as usize)).count()
 }

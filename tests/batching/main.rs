@@ -2,6 +2,8 @@
 //! text.
 
 mod crowd;
+#[path = "../support/events.rs"]
+mod events;
 mod prefix;
 mod queue;
 mod room;
@@ -15,6 +17,7 @@ use std::{
 };
 
 use candle_core::quantized::GgmlDType;
+use events::until_finished;
 use kcache::{
     cache::{PAGE_TOKENS, Policy},
     engine::{
@@ -106,20 +109,6 @@ impl Random {
 fn tokens(seed: u32, count: usize) -> Vec<u32> {
     let mut random = Random(u64::from(seed) * 2 + 1);
     (0..count).map(|_| 3 + random.below(256)).collect()
-}
-
-/// Reads events until `enough` answers have ended.
-fn until_finished(events: &Events, enough: usize) -> Vec<Event> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let mut read = Vec::new();
-    let mut finished = 0;
-    while finished < enough {
-        let event = events.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        let event = event.expect("answers end within two minutes");
-        finished += usize::from(matches!(event.kind, EventKind::Finished(_)));
-        read.push(event);
-    }
-    read
 }
 
 /// Stops the engine and makes sure that the books agreed and both tiers are empty again. What is left to read, and the

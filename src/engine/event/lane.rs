@@ -1,0 +1,211 @@
+//! What a lane tells of itself: its steps, its bytes, its queue, and where the rows it chose lay.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Lane, SessionId};
+
+/// One step: a forward pass of one lane over all sequences it scheduled.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Which lane; `None` for a prefill chunk that serves several lanes at once.
+    pub lane: Option<Lane>,
+    /// The step's number in its lane, from 1.
+    pub step: u64,
+    /// Sequences that decoded a token.
+    pub decode_rows: usize,
+    /// Prompt tokens computed.
+    pub prefill_rows: usize,
+    /// The whole step.
+    pub total_ms: f64,
+    /// Where the time went.
+    pub stages: Stages,
+    /// The longest context among the sequences, in tokens.
+    pub context: usize,
+    /// V rows that a query head read per token, mean over heads and layers (dense layers counted); `None` without decode.
+    pub rows_per_head: Option<f64>,
+    /// Bytes of V read from the host tier.
+    pub host_v_read_bytes: u64,
+    /// Bytes of K and V read from the device tier for attention.
+    pub device_read_bytes: u64,
+    /// Decoded tokens that were probed in this step; the stages contain what that took.
+    #[serde(default)]
+    pub probes: usize,
+    /// V rows that decoded tokens chose, each of one KV head, counted for every head, or heads that choose together, that
+    /// chose it.
+    #[serde(default)]
+    pub rows_chosen: u64,
+    /// Those of them that were fetched from the host tier: all, without a reuse buffer.
+    #[serde(default)]
+    pub rows_fetched: u64,
+    /// Bytes of K and V that the probes read, from both tiers, not counted in the others.
+    #[serde(default)]
+    pub probe_read_bytes: u64,
+}
+
+/// Milliseconds a step spent in each stage. They sum to the step's total.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Stages {
+    /// The linear layers.
+    pub linear_ms: f64,
+    /// Attention scores over K, and their softmax.
+    pub scores_ms: f64,
+    /// Choosing the rows.
+    pub select_ms: f64,
+    /// Reading V rows and summing them, tail included.
+    pub gather_ms: f64,
+    /// Exact attention of prefill rows.
+    pub prefill_ms: f64,
+    /// The output head.
+    pub head_ms: f64,
+    /// Choosing the next tokens.
+    pub sampling_ms: f64,
+    /// Norms, rope, residuals, cache writes and everything else.
+    pub other_ms: f64,
+}
+
+impl Stages {
+    /// The names and values, in the order of the work.
+    pub fn named(&self) -> [(&'static str, f64); 8] {
+        [
+            ("linear", self.linear_ms),
+            ("scores", self.scores_ms),
+            ("select", self.select_ms),
+            ("gather", self.gather_ms),
+            ("prefill", self.prefill_ms),
+            ("head", self.head_ms),
+            ("sampling", self.sampling_ms),
+            ("other", self.other_ms),
+        ]
+    }
+}
+
+/// The account of a lane's bytes, by tier and owner. Weights are shared by all lanes and shown in each.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Which lane.
+    pub lane: Lane,
+    /// After which step of the lane.
+    pub step: u64,
+    /// The device tier.
+    pub device: TierBytes,
+    /// The host tier.
+    pub host: TierBytes,
+    /// The lane's device budget: bounds K + V + tail + workspace, not the weights.
+    pub budget_bytes: Option<u64>,
+    /// What an ordinary KV cache would hold for the same pages on the device, in bytes: K and V.
+    pub ghost_kv_bytes: u64,
+    /// Tokens of all sequences whose pages are in one of the tiers; shared ones count for each.
+    pub tokens: usize,
+    /// Sequences that hold pages.
+    pub sequences: usize,
+}
+
+/// Bytes of one tier by owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct TierBytes {
+    /// Model weights.
+    pub weights: u64,
+    /// Keys.
+    pub k: u64,
+    /// Values.
+    pub v: u64,
+    /// Running sums of V, for `tail=mean`.
+    pub tail: u64,
+    /// Buffers of the step.
+    pub workspace: u64,
+}
+
+impl TierBytes {
+    /// Everything.
+    pub fn total(&self) -> u64 {
+        self.weights + self.cache()
+    }
+
+    /// Everything but the weights: what a budget bounds.
+    pub fn cache(&self) -> u64 {
+        self.k + self.v + self.tail + self.workspace
+    }
+}
+
+/// What an answer does in a lane. How far one that runs is, its `prefill` and `token` events say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scheduling {
+    /// It waits until its prompt fits.
+    Waiting,
+    /// It has its pages, and takes part in the lane's steps.
+    Running,
+    /// It was set back: its pages wait in the host tier.
+    Preempted,
+    /// It was set back and its pages given up, because the host tier was full too: its tokens will be computed again.
+    Freed,
+}
+
+/// Who runs and who waits in a lane, and what scheduling did so far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Which lane.
+    pub lane: Lane,
+    /// After which step of the lane.
+    pub step: u64,
+    /// Answers that take part in the lane's steps.
+    pub running: usize,
+    /// Answers that have not started.
+    pub waiting: usize,
+    /// Answers that were set back and will go on.
+    pub preempted: usize,
+    /// The most answers that may wait.
+    pub bound: usize,
+    /// Sessions without an answer that keep pages as a cache, in either tier.
+    pub idle: usize,
+    /// How often an answer was set back, since the start.
+    pub preemptions: u64,
+    /// How often the pages of a sequence were given up, idle ones included.
+    pub freed: u64,
+    /// Tokens that were computed again because of it.
+    pub recomputed_tokens: u64,
+    /// Tokens that were not computed because another sequence had them.
+    pub prefix_hit_tokens: u64,
+    /// Messages that were refused: because the queue was full, or because they can never fit.
+    pub refused: u64,
+    /// Who starts or goes on next, those that wait and those that were set back, in their order.
+    #[serde(default)]
+    pub next: Vec<SessionId>,
+    /// Tokens until a tier that takes new pages is full; `None` without a budget.
+    pub tokens_until_full: Option<u64>,
+    /// Tokens of a session, its prompt and what was said so far: the mean over those that run, or without one over
+    /// those that keep pages; `None` without any.
+    #[serde(default)]
+    pub mean_tokens: Option<u64>,
+    /// Sessions of that length for which there is still room, each with pages of its own; larger buffers of the step,
+    /// which every 16 sequences need, not counted. `None` without a budget or a length.
+    #[serde(default)]
+    pub sessions_until_full: Option<u64>,
+    /// The most bytes ever held on the device, workspace included, weights not.
+    pub device_peak_bytes: u64,
+    /// The most bytes ever held in the host tier.
+    pub host_peak_bytes: u64,
+    /// The longest that scheduling a step took since the lane's last `queue` event, in ms; copying prompts computed
+    /// before, and making the step's buffers larger, not counted.
+    pub schedule_ms: f64,
+}
+
+/// Where the selected rows lay.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hits {
+    /// Which lane.
+    pub lane: Lane,
+    /// The lane's last step in the sum.
+    pub step: u64,
+    /// Decoded tokens in the sum.
+    pub tokens: u64,
+    /// Selected rows by layer and distance from now, `[layers][DISTANCE_BUCKETS]`; a dense layer's are all 0. Distances
+    /// are counted in powers of two: bucket 0 is the token itself, bucket b ≥ 1 holds distances 2^(b-1)..2^b.
+    pub distance: Vec<Vec<u64>>,
+    /// The share of the selected rows among the first four positions, in 0..=1.
+    pub sink_share: f64,
+    /// The share of the selected rows among the last 64 positions, in 0..=1.
+    pub recent_share: f64,
+    /// The kept mass per layer, mean over heads and tokens; 1 where every row is read.
+    pub kept_mass: Vec<f32>,
+}

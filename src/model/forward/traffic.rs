@@ -1,0 +1,51 @@
+//! Bytes that attention read in a pass, by tier.
+
+use crate::{
+    attention::{DecodeScratch, HeadShape},
+    cache::{Place, SequenceCache},
+    model::{Reading, Span, Traffic},
+};
+
+/// Counts the bytes of V that the policy rows of a layer read, by the tier they came from: every row once per KV head,
+/// unless heads chose their own.
+pub(super) fn count_v_reads(
+    layer: usize,
+    spans: &[Span],
+    shape: &HeadShape,
+    decoded: &DecodeScratch,
+    traffic: &mut Traffic,
+) {
+    let mut row = 0;
+    for span in spans {
+        if span.reading == Reading::Exact {
+            break;
+        }
+        for offset in 0..span.tokens.len() {
+            let len = span.cache.len() + offset + 1;
+            let chosen = decoded.choosing(row).map(|lists| lists.map(<[u32]>::len).sum());
+            let rows = chosen.unwrap_or(len * shape.kv_heads);
+            let near = match span.cache.v_place(layer) {
+                Place::Device => rows,
+                Place::Host if span.cache.any_lifted() => lifted_rows(span.cache, len, row, shape, decoded),
+                Place::Host => rows - decoded.fetched(row).unwrap_or(rows),
+            };
+            let row_bytes = span.cache.v(layer)[0].row_bytes();
+            traffic.device += near as u64 * row_bytes;
+            traffic.host += (rows - near) as u64 * row_bytes;
+            if chosen.is_some() {
+                traffic.rows_chosen += rows as u64;
+                traffic.rows_fetched += (rows - near) as u64;
+            }
+            row += 1;
+        }
+    }
+}
+
+/// The V rows among those that `row` fetched whose pages were lifted to the device.
+fn lifted_rows(cache: &SequenceCache, len: usize, row: usize, shape: &HeadShape, decoded: &DecodeScratch) -> usize {
+    let Some(choosing) = decoded.choosing(row) else {
+        return (0..len).filter(|&position| cache.lifted_at(position)).count() * shape.kv_heads;
+    };
+    let selected = choosing.flat_map(|selected| selected.iter());
+    selected.filter(|&&position| cache.lifted_at(position as usize)).count()
+}
