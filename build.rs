@@ -10,7 +10,8 @@ fn main() {
     let release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
     let what = if release { commit() } else { Some("development build".to_owned()) };
     let suffix = what.map(|what| format!(" ({what})")).unwrap_or_default();
-    println!("cargo::rustc-env=KCACHE_VERSION={version}{suffix}");
+    // `cargo run` hands this variable on to the program, which refuses those that begin with KCACHE_ and are no settings.
+    println!("cargo::rustc-env=BUILD_VERSION={version}{suffix}");
 }
 
 /// The commit of this repository, where it is one and git is there to be asked.

@@ -34,6 +34,18 @@ fn help_names_every_command_and_version_the_release() {
 }
 
 #[test]
+fn what_cargo_run_hands_on_is_no_mistake() {
+    // `cargo run` sets the build script's variables for the program too.
+    let lines = include_str!("../build.rs").lines();
+    let names: Vec<_> = lines.filter_map(|line| line.split_once("rustc-env=")?.1.split_once('=')).collect();
+    assert!(!names.is_empty());
+    let home = Home::new();
+    for (name, _) in names {
+        fine(&home.command(&["config", "print"]).env(name, "1").output().unwrap());
+    }
+}
+
+#[test]
 fn shells_and_man_are_told_every_command() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish"] {

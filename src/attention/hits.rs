@@ -54,17 +54,8 @@ impl HitCounts {
 
     /// Counts the selection of query head `head`: ascending `positions` out of `0..len`, which held `kept` of the softmax mass.
     pub fn read_selected(&mut self, [layer, head]: [usize; 2], len: usize, positions: &[u32], kept: f32) {
-        // Ascending positions: those of a bucket are a run, the nearest at the back.
-        let mut end = positions.len();
-        for (bucket, count) in self.distance[layer].iter_mut().enumerate() {
-            let nearest = if bucket + 1 < DISTANCE_BUCKETS { len.saturating_sub(1 << bucket) } else { 0 };
-            let start = positions[..end].partition_point(|&position| (position as usize) < nearest);
-            *count += (end - start) as u64;
-            end = start;
-            if end == 0 {
-                break;
-            }
-        }
+        let counts = &mut self.distance[layer];
+        by_distance(len, positions, |bucket, count| counts[bucket] += count as u64);
         // The sinks are at the front, the recent ones at the back.
         self.sink += positions.partition_point(|&position| (position as usize) < SINK_POSITIONS) as u64;
         let recent_from = len.saturating_sub(RECENT_POSITIONS);
@@ -132,14 +123,29 @@ fn share((sum, count): (f64, u64)) -> f32 {
     if count == 0 { 1.0 } else { (sum / count as f64) as f32 }
 }
 
-/// The bucket of a distance.
-pub fn bucket(distance: usize) -> usize {
-    ((usize::BITS - distance.leading_zeros()) as usize).min(DISTANCE_BUCKETS - 1)
+/// Tells for each bucket how many of the ascending `positions` out of `0..len` lie in it, up to the last that has any.
+pub(super) fn by_distance(len: usize, positions: &[u32], mut found: impl FnMut(usize, usize)) {
+    // Those of a bucket are a run, the nearest at the back.
+    let mut end = positions.len();
+    for bucket in 0..DISTANCE_BUCKETS {
+        if end == 0 {
+            break;
+        }
+        let nearest = if bucket + 1 < DISTANCE_BUCKETS { len.saturating_sub(1 << bucket) } else { 0 };
+        let start = positions[..end].partition_point(|&position| (position as usize) < nearest);
+        found(bucket, end - start);
+        end = start;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The bucket of one distance.
+    fn bucket(distance: usize) -> usize {
+        ((usize::BITS - distance.leading_zeros()) as usize).min(DISTANCE_BUCKETS - 1)
+    }
 
     #[test]
     fn distances_double() {

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DISTANCE_BUCKETS, DecodeScratch, bucket};
+use super::{DISTANCE_BUCKETS, DecodeScratch, hits::by_distance};
 
 /// What a token read, summed over the layers. Made before a step, filled by it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -61,10 +61,8 @@ impl Reads {
         for (head, &kept) in kept.iter().enumerate() {
             let positions = decoded.selected(row, head).unwrap_or_default();
             let mut distance = [0; DISTANCE_BUCKETS];
-            for &position in positions {
-                self.heads[position as usize] += 1;
-                distance[bucket(len - 1 - position as usize)] += 1;
-            }
+            positions.iter().for_each(|&position| self.heads[position as usize] += 1);
+            by_distance(len, positions, |bucket, count| distance[bucket] += count as u32);
             let known = self.curves && decoded.softmax(row, head, len, &mut self.weights);
             let curve = if known { coverage(&mut self.weights, &counts) } else { Vec::new() };
             heads.push(HeadReads { rows: positions.len(), kept, distance, curve });

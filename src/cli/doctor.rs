@@ -77,7 +77,7 @@ pub fn run(overrides: &Overrides, json: bool) -> Result<ExitCode, Failure> {
     checks.extend(writable_folders(&config));
     let fine = checks.iter().all(|check| check.status != Status::Missing);
     if json {
-        print_json(&json!({ "version": env!("KCACHE_VERSION"), "ok": fine, "checks": checks }))?;
+        print_json(&json!({ "version": env!("BUILD_VERSION"), "ok": fine, "checks": checks }))?;
     } else {
         print(&as_text(&checks))?;
     }

@@ -38,7 +38,7 @@ impl Log {
             .try_init()
             .map_err(io::Error::other)?;
         log_panics();
-        tracing::info!(version = env!("KCACHE_VERSION"), pid = std::process::id(), "started");
+        tracing::info!(version = env!("BUILD_VERSION"), pid = std::process::id(), "started");
         Ok(Self { _worker: worker })
     }
 }

@@ -82,7 +82,7 @@ impl Machine {
 /// What figures depend on that come from this machine without a model.
 pub fn machine_facts(pool: &Pool) -> Value {
     json!({
-        "version": env!("KCACHE_VERSION"),
+        "version": env!("BUILD_VERSION"),
         "optimised": !cfg!(debug_assertions),
         "cpu": cpu_name(),
         "kernels": kernels(),
