@@ -128,6 +128,6 @@ pub struct HeadCoverage {
     pub kept: f32,
     /// The mass that its N heaviest positions hold, for every N of the event; exact, to four decimals.
     pub curve: Vec<f32>,
-    /// Rows it read by distance from now, as in [`Hits`], since the last event of this kind.
+    /// Rows it read by distance from now, as in [`Hits`](super::Hits), since the last event of this kind.
     pub distance: Vec<u32>,
 }
