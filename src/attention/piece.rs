@@ -100,10 +100,9 @@ impl Layout {
                 row.scores(shape, page, kv_head, &mut values[first * width + at..], width);
                 for head in first..first + group {
                     let scores = &mut values[head * width + at..][..keys];
-                    let maxima = &mut maxima[head * MAXIMA + at / RUN * LANES..][..LANES];
+                    let maxima = &mut maxima.as_chunks_mut::<LANES>().0[head * (MAXIMA / LANES) + at / RUN];
                     // A key that makes a score infinite or undefined must not make the whole row undefined.
-                    let max = softmax::clamp_maxima(scores, maxima);
-                    let total = softmax::total(scores, max);
+                    let (max, total) = softmax::run(scores, maxima);
                     let [so_far, sum] = &mut found.as_chunks_mut::<2>().0[head];
                     if max > *so_far {
                         *sum = *sum * softmax::factor(*so_far, max) + total;

@@ -3,7 +3,7 @@
 //! Values are finite. The cut is found by bisection: a count of the values above another one takes one compare per
 //! eight of them, and a dozen counts find it.
 
-use super::cpu::by_cpu;
+use super::cpu::{by_avx512, by_cpu};
 
 /// Values are taken in runs of this length.
 pub const RUN: usize = 64;
@@ -51,9 +51,12 @@ impl Cut {
         if self.ties > 0 {
             self.keep_portable(values, positions, found, kept);
         } else {
-            by_cpu!(
-                avx2::keep(values, positions, self.above, found, kept),
-                self.keep_portable(values, positions, found, kept)
+            by_avx512!(
+                avx512::keep(values, positions, self.above, found, kept),
+                by_cpu!(
+                    avx2::keep(values, positions, self.above, found, kept),
+                    self.keep_portable(values, positions, found, kept)
+                )
             );
         }
     }
@@ -102,15 +105,18 @@ pub fn at_least(
     positions: &mut Vec<u32>,
 ) {
     assert_eq!(maxima.len(), values.len().div_ceil(RUN) * LANES);
-    by_cpu!(
-        avx2::at_least(values, maxima, threshold, first, found, positions),
-        at_least_portable(values, maxima, threshold, first, found, positions)
+    by_avx512!(
+        avx512::at_least(values, maxima, threshold, first, found, positions),
+        by_cpu!(
+            avx2::at_least(values, maxima, threshold, first, found, positions),
+            at_least_portable(values, maxima, threshold, first, found, positions)
+        )
     );
 }
 
 /// How many values are at least `least`.
 fn count(values: &[f32], least: f32) -> usize {
-    by_cpu!(avx2::count(values, least), count_portable(values, least))
+    by_avx512!(avx512::count(values, least), by_cpu!(avx2::count(values, least), count_portable(values, least)))
 }
 
 /// [`f32::MIN`] for no values.
@@ -279,6 +285,124 @@ mod avx2 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{LANES, RUN};
+
+    const WIDE: usize = 16;
+
+    /// Lanes of a vector of which `len` values are left.
+    #[inline(always)]
+    fn lanes(len: usize) -> __mmask16 {
+        if len < WIDE { (1 << len) - 1 } else { !0 }
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    pub(super) fn count(values: &[f32], least: f32) -> usize {
+        let least = _mm512_set1_ps(least);
+        let mut found = 0;
+        for chunk in values.chunks(WIDE) {
+            let lanes = lanes(chunk.len());
+            // SAFETY: the lanes are those of the chunk.
+            let value = unsafe { _mm512_maskz_loadu_ps(lanes, chunk.as_ptr()) };
+            found += _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, value, least).count_ones();
+        }
+        found as usize
+    }
+
+    /// Writes the lanes that `reached` names to the front of `found` and `positions` from `len` on; returns how many.
+    ///
+    /// # Safety
+    /// Both have room for sixteen more than `len`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    unsafe fn compact(
+        (value, position): (__m512, __m512i),
+        reached: __mmask16,
+        len: usize,
+        found: &mut Vec<f32>,
+        positions: &mut Vec<u32>,
+    ) -> usize {
+        // In registers first: to compress into memory is slow on some CPUs.
+        let (value, position) =
+            (_mm512_maskz_compress_ps(reached, value), _mm512_maskz_compress_epi32(reached, position));
+        // SAFETY: there is room for sixteen; the first few of them count.
+        unsafe {
+            _mm512_storeu_ps(found.as_mut_ptr().wrapping_add(len), value);
+            _mm512_storeu_si512(positions.as_mut_ptr().wrapping_add(len).cast(), position);
+        }
+        reached.count_ones() as usize
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    pub(super) fn keep(values: &[f32], from: &[u32], least: f32, found: &mut Vec<f32>, positions: &mut Vec<u32>) {
+        let least = _mm512_set1_ps(least);
+        found.reserve(values.len() + WIDE);
+        positions.reserve(values.len() + WIDE);
+        let mut len = found.len();
+        assert_eq!(len, positions.len());
+        for (chunk, from) in values.chunks(WIDE).zip(from.chunks(WIDE)) {
+            let lanes = lanes(chunk.len().min(from.len()));
+            // SAFETY: the lanes are those of both chunks; `len` grows by at most as many as a chunk has, and there is room
+            // for a vector more than all of them.
+            unsafe {
+                let value = _mm512_maskz_loadu_ps(lanes, chunk.as_ptr());
+                let position = _mm512_maskz_loadu_epi32(lanes, from.as_ptr().cast());
+                let reached = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, value, least);
+                len += compact((value, position), reached, len, found, positions);
+            }
+        }
+        // SAFETY: everything below `len` was written, and there was room for it.
+        unsafe {
+            found.set_len(len);
+            positions.set_len(len);
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    pub(super) fn at_least(
+        values: &[f32],
+        maxima: &[f32],
+        threshold: f32,
+        first: u32,
+        found: &mut Vec<f32>,
+        positions: &mut Vec<u32>,
+    ) {
+        let (least, steps) =
+            (_mm512_set1_ps(threshold), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+        found.reserve(values.len() + WIDE);
+        positions.reserve(values.len() + WIDE);
+        let mut len = found.len();
+        assert_eq!(len, positions.len());
+        for ((run, maxima), first) in values.chunks(RUN).zip(maxima.chunks_exact(LANES)).zip((first..).step_by(RUN)) {
+            // SAFETY: the maxima of a run are eight floats.
+            let most = unsafe { _mm256_loadu_ps(maxima.as_ptr()) };
+            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(most, _mm512_castps512_ps256(least));
+            if _mm256_movemask_ps(reached) == 0 {
+                continue;
+            }
+            for (chunk, first) in run.chunks(WIDE).zip((first..).step_by(WIDE)) {
+                let lanes = lanes(chunk.len());
+                // SAFETY: the lanes are those of the chunk; `len` grows by at most as many as a chunk has, and there is
+                // room for a vector more than all of them.
+                unsafe {
+                    let value = _mm512_maskz_loadu_ps(lanes, chunk.as_ptr());
+                    let reached = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, value, least);
+                    let position = _mm512_add_epi32(_mm512_set1_epi32(first as i32), steps);
+                    len += compact((value, position), reached, len, found, positions);
+                }
+            }
+        }
+        // SAFETY: everything below `len` was written, and there was room for it.
+        unsafe {
+            found.set_len(len);
+            positions.set_len(len);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,33 +411,64 @@ mod tests {
         (0..len).map(|at| (at as f32 * 0.37).sin()).collect()
     }
 
+    type Found = (Vec<f32>, Vec<u32>);
+
+    /// Every way to pick but the portable one, where this CPU has it.
+    const COUNTS: [fn(&[f32], f32) -> usize; 2] =
+        [count, |values, least| by_cpu!(avx2::count(values, least), count_portable(values, least))];
+    const PICKS: [fn(&[f32], &[f32], f32, &mut Found); 2] = [
+        |values, maxima, least, (found, at)| at_least(values, maxima, least, 100, found, at),
+        |values, maxima, least, (found, at)| {
+            by_cpu!(
+                avx2::at_least(values, maxima, least, 100, found, at),
+                at_least_portable(values, maxima, least, 100, found, at)
+            );
+        },
+    ];
+    const KEEPS: [fn(Cut, &[f32], &[u32], &mut Found); 2] = [
+        |cut, values, positions, (found, at)| cut.keep(values, positions, found, at),
+        |cut, values, positions, (found, at)| {
+            by_cpu!(
+                avx2::keep(values, positions, cut.above, found, at),
+                cut.keep_portable(values, positions, found, at)
+            );
+        },
+    ];
+
     #[test]
     fn the_twins_agree() {
-        for len in [0, 7, 64, 64 * 5 + 13] {
+        for len in [0, 7, 15, 16, 64, 64 * 5 + 13] {
             let values = waves(len);
             for least in [0.9, 0.0, -0.4] {
-                assert_eq!(count(&values, least), count_portable(&values, least));
+                COUNTS.map(|count| assert_eq!(count(&values, least), count_portable(&values, least)));
                 let mut maxima = vec![0.0; len.div_ceil(RUN) * LANES];
                 crate::kernels::softmax::clamp_maxima(&mut values.clone(), &mut maxima);
-                let (mut fast, mut plain) = ((vec![7.0], vec![1]), (vec![7.0], vec![1]));
-                at_least(&values, &maxima, least, 100, &mut fast.0, &mut fast.1);
+                let mut plain = (vec![7.0], vec![1]);
                 at_least_portable(&values, &maxima, least, 100, &mut plain.0, &mut plain.1);
-                assert_eq!(fast, plain);
+                for pick in PICKS {
+                    let mut fast = (vec![7.0], vec![1]);
+                    pick(&values, &maxima, least, &mut fast);
+                    assert_eq!(fast, plain);
+                }
                 let expected = values.iter().filter(|&&value| value >= least).count();
-                assert_eq!(fast.0.len(), 1 + expected);
+                assert_eq!(plain.0.len(), 1 + expected);
             }
         }
     }
 
     #[test]
-    fn both_ways_to_keep_leave_the_same() {
+    fn all_ways_to_keep_leave_the_same() {
         for (len, n) in [(8, 1), (9, 9), (64, 17), (203, 120)] {
             let (values, positions) = (waves(len), Vec::from_iter(100..100 + len as u32));
             let cut = Cut::new(&values, f32::MIN, n);
-            let (mut fast, mut plain) = ((vec![7.0], vec![1]), (vec![7.0], vec![1]));
-            cut.keep(&values, &positions, &mut fast.0, &mut fast.1);
+            let mut plain = (vec![7.0], vec![1]);
             cut.keep_portable(&values, &positions, &mut plain.0, &mut plain.1);
-            assert_eq!((fast.0.len(), &fast), (1 + n, &plain));
+            assert_eq!(plain.0.len(), 1 + n);
+            for keep in KEEPS {
+                let mut fast = (vec![7.0], vec![1]);
+                keep(cut, &values, &positions, &mut fast);
+                assert_eq!(fast, plain);
+            }
         }
     }
 

@@ -1,10 +1,10 @@
 //! The parts of a softmax over a run of scores: the largest, and the exponentials with their sum.
 //!
-//! [`clamp_max`] comes first, so that a softmax over anything is a distribution. Sums are kept in eight lanes, in an
-//! order that depends on the length alone.
+//! [`clamp_max`] comes first, so that a softmax over anything is a distribution. Sums are kept in eight lanes, or in
+//! sixteen where vectors are that wide, in an order that depends on the length alone.
 
 use super::{
-    cpu::by_cpu,
+    cpu::{by_avx512, by_cpu},
     exp::exp,
     pick::{LANES, RUN},
 };
@@ -12,7 +12,7 @@ use super::{
 /// Holds the scores within the finite floats, one that is not a number becoming the lowest, and returns the largest;
 /// [`f32::MIN`] for no scores.
 pub fn clamp_max(scores: &mut [f32]) -> f32 {
-    by_cpu!(avx2::clamp_max(scores), clamp_max_portable(scores))
+    by_avx512!(avx512::clamp_max(scores), by_cpu!(avx2::clamp_max(scores), clamp_max_portable(scores)))
 }
 
 /// The largest of the scores; [`f32::MIN`] for none, or where all are −∞.
@@ -33,12 +33,22 @@ pub fn clamp_maxima(scores: &mut [f32], maxima: &mut [f32]) -> f32 {
 
 /// `score ← e^(score − max)`, and the sum of it. Scores are finite, or −∞ for what is masked, which gives 0.
 pub fn weights(scores: &mut [f32], max: f32) -> f32 {
-    by_cpu!(avx2::weights(scores, max), weights_portable(scores, max))
+    by_avx512!(avx512::weights(scores, max), by_cpu!(avx2::weights(scores, max), weights_portable(scores, max)))
 }
 
 /// The sum that [`weights`] returns, the scores staying what they are.
 pub fn total(scores: &[f32], max: f32) -> f32 {
-    by_cpu!(avx2::total(scores, max), total_portable(scores, max))
+    by_avx512!(avx512::total(scores, max), by_cpu!(avx2::total(scores, max), total_portable(scores, max)))
+}
+
+/// [`clamp_maxima`] of one run, and the sum of `e^(score − largest)`, the scores staying what they are: the largest and
+/// the sum.
+///
+/// # Panics
+/// When there are more than 64 scores.
+pub fn run(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
+    assert!(scores.len() <= RUN);
+    by_avx512!(avx512::run(scores, maxima), by_cpu!(avx2::run(scores, maxima), run_portable(scores, maxima)))
 }
 
 /// What weights and sums relative to the largest score `old` are multiplied by to be relative to `new`.
@@ -78,6 +88,13 @@ fn weights_portable(scores: &mut [f32], max: f32) -> f32 {
         *score = exp(*score - max);
     }
     sum_portable(scores, |weight| weight)
+}
+
+fn run_portable(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
+    maxima.fill(f32::MIN);
+    clamp_maxima_portable(scores, maxima);
+    let max = max_portable(maxima);
+    (max, total_portable(scores, max))
 }
 
 fn total_portable(scores: &[f32], max: f32) -> f32 {
@@ -187,6 +204,14 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
+        maxima.fill(f32::MIN);
+        clamp_maxima(scores, maxima);
+        let max = max_portable(maxima);
+        (max, total(scores, max))
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn total(scores: &[f32], max: f32) -> f32 {
         let shift = _mm256_set1_ps(max);
         let mut sum = _mm256_setzero_ps();
@@ -225,6 +250,112 @@ mod avx2 {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{super::exp::avx512::exp, LANES, RUN};
+
+    const WIDE: usize = 16;
+
+    /// Lanes of a vector of which `len` values are left.
+    #[inline(always)]
+    fn lanes(len: usize) -> __mmask16 {
+        if len < WIDE { (1 << len) - 1 } else { !0 }
+    }
+
+    /// Scores within the finite floats; the lanes that are not asked for are the lowest.
+    ///
+    /// # Safety
+    /// `scores` can be read where `lanes` says.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    unsafe fn clamped(scores: *const f32, lanes: __mmask16) -> __m512 {
+        let (lowest, highest) = (_mm512_set1_ps(f32::MIN), _mm512_set1_ps(f32::MAX));
+        // SAFETY: as promised.
+        let score = unsafe { _mm512_mask_loadu_ps(lowest, lanes, scores) };
+        // The second operand is what remains where the first is not a number.
+        _mm512_min_ps(_mm512_max_ps(score, lowest), highest)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    pub(super) fn clamp_max(scores: &mut [f32]) -> f32 {
+        let mut max = _mm512_set1_ps(f32::MIN);
+        for chunk in scores.chunks_mut(WIDE) {
+            let lanes = lanes(chunk.len());
+            // SAFETY: the lanes are those of the chunk.
+            unsafe {
+                let score = clamped(chunk.as_ptr(), lanes);
+                max = _mm512_max_ps(score, max);
+                _mm512_mask_storeu_ps(chunk.as_mut_ptr(), lanes, score);
+            }
+        }
+        _mm512_reduce_max_ps(max)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    pub(super) fn weights(scores: &mut [f32], max: f32) -> f32 {
+        let shift = _mm512_set1_ps(max);
+        let mut sum = _mm512_setzero_ps();
+        for chunk in scores.chunks_mut(WIDE) {
+            let lanes = lanes(chunk.len());
+            // SAFETY: the lanes are those of the chunk.
+            unsafe {
+                let score = _mm512_mask_loadu_ps(shift, lanes, chunk.as_ptr());
+                let weight = exp(_mm512_sub_ps(score, shift));
+                sum = _mm512_mask_add_ps(sum, lanes, sum, weight);
+                _mm512_mask_storeu_ps(chunk.as_mut_ptr(), lanes, weight);
+            }
+        }
+        _mm512_reduce_add_ps(sum)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    pub(super) fn total(scores: &[f32], max: f32) -> f32 {
+        let shift = _mm512_set1_ps(max);
+        let mut sum = _mm512_setzero_ps();
+        for chunk in scores.chunks(WIDE) {
+            let lanes = lanes(chunk.len());
+            // SAFETY: the lanes are those of the chunk.
+            let score = unsafe { _mm512_mask_loadu_ps(shift, lanes, chunk.as_ptr()) };
+            sum = _mm512_mask_add_ps(sum, lanes, sum, exp(_mm512_sub_ps(score, shift)));
+        }
+        _mm512_reduce_add_ps(sum)
+    }
+
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
+        const VECTORS: usize = RUN / WIDE;
+        let len = scores.len().min(RUN);
+        let lanes: [__mmask16; VECTORS] = std::array::from_fn(|at| lanes(len.saturating_sub(at * WIDE)));
+        let mut values = [_mm512_setzero_ps(); VECTORS];
+        for at in 0..VECTORS {
+            // Where a short run has ended the pointer lies beyond it and no lane is read or written.
+            let scores = scores.as_mut_ptr().wrapping_add(at * WIDE);
+            // SAFETY: the lanes are those below `len`.
+            unsafe {
+                values[at] = clamped(scores, lanes[at]);
+                _mm512_mask_storeu_ps(scores, lanes[at], values[at]);
+            }
+        }
+        let [a, b, c, d] = values;
+        let most = _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d));
+        // Positions equal modulo eight: the halves of a vector.
+        let upper = _mm512_shuffle_f32x4::<0b11_10_11_10>(most, most);
+        let eight = _mm512_castps512_ps256(_mm512_max_ps(most, upper));
+        // SAFETY: eight floats.
+        unsafe { _mm256_storeu_ps(maxima.as_mut_ptr(), eight) };
+        let max = _mm512_reduce_max_ps(most);
+        let shift = _mm512_set1_ps(max);
+        let mut sums = [_mm512_setzero_ps(); VECTORS];
+        for at in 0..VECTORS {
+            sums[at] = _mm512_maskz_mov_ps(lanes[at], exp(_mm512_sub_ps(values[at], shift)));
+        }
+        let [a, b, c, d] = sums;
+        (max, _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d))))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -247,6 +378,31 @@ mod tests {
             let mut halves = fast.clone();
             scale(&mut halves, 0.5);
             assert!(halves.iter().zip(&fast).all(|(half, whole)| *half == whole * 0.5));
+        }
+    }
+
+    type Run = fn(&mut [f32], &mut [f32; LANES]) -> (f32, f32);
+
+    #[test]
+    fn a_run_is_its_maxima_and_its_sum_on_every_path() {
+        const PATHS: [Run; 3] =
+            [run_portable, |scores, maxima| by_cpu!(avx2::run(scores, maxima), run_portable(scores, maxima)), run];
+        for len in 0..=RUN {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN, 2.0] {
+                let mut scores: Vec<f32> = (0..len).map(|at| (at as f32 * 1.7).sin() * 30.0).collect();
+                scores.iter_mut().skip(len / 3).step_by(29).for_each(|score| *score = bad);
+                let (mut clamped, mut expected) = (scores.clone(), [0.0; LANES]);
+                expected.fill(f32::MIN);
+                clamp_maxima_portable(&mut clamped, &mut expected);
+                let highest = max_portable(&clamped);
+                let sum: f64 = clamped.iter().map(|score| f64::from(score - highest).exp()).sum();
+                for path in PATHS {
+                    let (mut scores, mut maxima) = (scores.clone(), [0.0; LANES]);
+                    let (max, total) = path(&mut scores, &mut maxima);
+                    assert_eq!((&scores, maxima, max), (&clamped, expected, highest), "{len} {bad}");
+                    assert!((f64::from(total) - sum).abs() <= 2e-6 * sum, "{len} {bad}: {total} {sum}");
+                }
+            }
         }
     }
 
