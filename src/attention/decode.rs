@@ -1,31 +1,32 @@
 //! Attention of one new token per sequence: over every row, or over the rows with the largest weights.
 //!
-//! Two passes, each one parallel region. The first goes over all keys in pieces of whole pages; where every row is
-//! read it sums V of the piece at once, by the piece's own softmax. The second puts the pieces of a head together, and
-//! where rows are chosen it chooses, fetches and sums them (they are copied together first: that copy is what fetching
-//! from the host tier costs). Pieces are fixed and taken in order, so no result depends on threads or on other
-//! sequences in the batch.
+//! Two passes. The first goes over all keys in pieces of whole pages; where every row is read it sums V of the piece at
+//! once, by the piece's own softmax. The second puts the pieces of a head together, and where rows are chosen it
+//! chooses, fetches and sums them
+//! Pieces are fixed and taken in order, so no result depends on threads or on other sequences in the batch.
+//!
+//! The first pass waits for memory and the second mostly computes. So a sequence's second pass follows its first at once,
+//! while other threads read other sequences' keys; only the last sequences', which would leave threads idle, is divided
+//! among all threads in a region of its own.
 
+mod passes;
 mod weights;
 
 use std::{
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
+use self::passes::{Passes, Shares};
 use super::{
     HeadShape, Rows,
-    head::{self, HeadState, Pieces, Workspace},
+    head::{self, HeadState, Workspace},
     locals::Locals,
-    piece::{Layout, Scoring, piece_len},
-    reuse,
+    piece::{Layout, piece_len},
 };
 use crate::{
     cache::{Format, PAGE_TOKENS, Page, RowBuffer, Select, Tail},
-    kernels::{Pool, q8},
+    kernels::{Pool, q8, split::Countdown},
 };
 
 /// The new token of one sequence.
@@ -47,8 +48,8 @@ pub struct DecodeRow<'a> {
     pub buffers: &'a [Mutex<RowBuffer>],
 }
 
-/// Wall time of the stages; [`decode`] adds to it. Where stages follow each other within a task, a pass's wall time is
-/// divided as the threads' time was.
+/// Wall time of the stages; [`decode`] adds to it. Stages of different sequences run side by side: wall time is divided
+/// as the threads' time was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DecodeTimes {
     /// Queries times keys, and the softmax.
@@ -65,11 +66,15 @@ pub struct DecodeScratch {
     heads: usize,
     group: usize,
     layout: Layout,
-    /// Tasks of the first pass, row after row.
+    /// Tasks of the first pass, row after row, and where each row's begin.
     pieces: Vec<Piece>,
+    firsts: Vec<usize>,
+    left: Countdown,
     /// `[pieces][layout.len()]`.
     results: Vec<f32>,
-    /// Tasks of the second pass, and where each begins among all heads of all rows.
+    /// Rows whose second pass follows their first at once.
+    early: usize,
+    /// Tasks of the second pass of the others, and where each begins among all heads of all rows.
     tasks: Vec<Heads>,
     bounds: Vec<usize>,
     states: Vec<HeadState>,
@@ -90,12 +95,11 @@ struct Piece {
     start: usize,
 }
 
-/// A task of the second pass: the query heads from `first` on, and the first of their row's pieces.
+/// A task of the second pass: the query heads of a row from `first` on.
 #[derive(Debug, Clone, Copy)]
 struct Heads {
     row: usize,
     first: usize,
-    piece: usize,
 }
 
 impl DecodeScratch {
@@ -147,6 +151,8 @@ impl DecodeScratch {
         let (group, head_dim) = (shape.group(), shape.head_dim);
         (self.heads, self.group, self.layout) = (shape.heads, group, Layout::new(shape));
         self.pieces.clear();
+        self.firsts.clear();
+        self.early = rows.len().saturating_sub(pool.threads());
         self.tasks.clear();
         self.bounds.clear();
         self.whole.clear();
@@ -165,13 +171,16 @@ impl DecodeScratch {
             self.selects.push(if let Rows::Top { select, .. } = rule { select } else { Select::Group });
             // Heads that share a buffer use it one after the other.
             let together = if input.buffers.is_empty() { head::together(rule, group) } else { group };
-            let piece = self.pieces.len();
+            self.firsts.push(self.pieces.len());
             self.pieces.extend((0..input.len).step_by(piece_len(input.len)).map(|start| Piece { row, start }));
-            for first in (0..shape.heads).step_by(together) {
-                self.bounds.push(row * shape.heads + first);
-                self.tasks.push(Heads { row, first, piece });
+            if row >= self.early {
+                for first in (0..shape.heads).step_by(together) {
+                    self.bounds.push(row * shape.heads + first);
+                    self.tasks.push(Heads { row, first });
+                }
             }
         }
+        self.firsts.push(self.pieces.len());
         self.bounds.push(rows.len() * shape.heads);
         self.results.resize(self.pieces.len() * self.layout.len(), 0.0);
         self.states.resize_with(self.states.len().max(rows.len() * shape.heads), HeadState::default);
@@ -203,105 +212,40 @@ pub fn decode(
     assert_eq!(out.len(), rows.len() * shape.width(), "rows of decode");
     let started = Instant::now();
     scratch.plan(pool, shape, rows);
-    let DecodeScratch {
-        layout,
-        pieces,
-        results,
-        tasks,
-        bounds,
-        states,
-        kept,
-        whole,
-        queries,
-        query_scales,
-        locals,
-        ..
-    } = scratch;
-    let (layout, group, head_dim) = (*layout, shape.group(), shape.head_dim);
-
-    let first_pass = Shares::default();
-    pool.run_chunks(results, layout.len(), |task, result| {
-        let Piece { row, start } = pieces[task];
-        let input = &rows[row];
-        let positions = start..input.len.min(start + piece_len(input.len));
-        let narrow =
-            (&queries[row * shape.width()..][..shape.width()], &query_scales[row * shape.heads..][..shape.heads]);
-        let scoring = Scoring { row: input, narrow };
-        let began = Instant::now();
-        if !whole[row] {
-            layout.score(shape, &scoring, positions, result);
-            first_pass.add(0, began);
-            return;
-        }
-        locals.with(|work| {
-            let mut scored = began;
-            layout.attend(shape, &scoring, positions, &mut work.weights, result, || scored = first_pass.add(0, began));
-            first_pass.add(1, scored);
-        });
-    });
-    let scored = Instant::now();
-
-    let second_pass = Shares::default();
+    let DecodeScratch { layout, pieces, firsts, left, results, early, tasks, bounds, states, kept, .. } = scratch;
+    let passes = Passes {
+        shape,
+        rows,
+        layout: *layout,
+        whole: &scratch.whole,
+        narrow: (&scratch.queries, &scratch.query_scales),
+        locals: &scratch.locals,
+        shares: Shares::default(),
+    };
     let states = &mut states[..rows.len() * shape.heads];
-    pool.run_split_rows(states, out, head_dim, bounds, |task, states, out| {
-        let Heads { row, first, piece } = tasks[task];
-        let input = &rows[row];
-        let count = input.len.div_ceil(piece_len(input.len));
-        let results = &results[piece * layout.len()..][..count * layout.len()];
-        let pieces = Pieces { layout, results, len: input.len };
-        let began = Instant::now();
-        let Rows::Top { n, tail, select, lean } = input.rows.over(input.len) else {
-            locals.with(|work| {
-                for (out, head) in out.chunks_exact_mut(head_dim).zip(first..) {
-                    head::merge(pieces, head, work, out);
-                }
-            });
-            second_pass.add(1, began);
-            return;
-        };
-        locals.with(|work| {
-            let together = head::together(input.rows.over(input.len), group);
-            let parts = states.chunks_mut(together).zip(out.chunks_mut(together * head_dim));
-            let (mut first, mut began) = (first, began);
-            if let Some(buffer) = input.buffers.get(first / group) {
-                reuse::lock(buffer).begin();
+    pool.run_chunks_then(
+        (results, passes.layout.len()),
+        (&firsts[..=*early], left),
+        (&mut states[..*early * shape.heads], &mut out[..*early * shape.width()]),
+        |task, result| passes.first(pieces[task].row, pieces[task].start, result),
+        |row, results, states, out| {
+            let group = shape.group();
+            let kv_heads = states.chunks_exact_mut(group).zip(out.chunks_exact_mut(group * shape.head_dim));
+            for ((states, out), first) in kv_heads.zip((0..).step_by(group)) {
+                passes.second(row, first, results, states, out);
             }
-            for (states, out) in parts {
-                head::choose(pieces, first, (n, select), states, work);
-                let chosen = second_pass.add(0, began);
-                let lean = if lean.is_empty() { lean } else { &lean[first..first + states.len()] };
-                head::attend(shape, input, (tail, lean), first / group, states, work, out);
-                began = second_pass.add(1, chosen);
-                first += states.len();
-            }
-        });
+        },
+    );
+    pool.run_split_rows(states, out, shape.head_dim, bounds, |task, states, out| {
+        let Heads { row, first } = tasks[task];
+        let results = &results[firsts[row] * passes.layout.len()..firsts[row + 1] * passes.layout.len()];
+        passes.second(row, first, results, states, out);
     });
     kept.clear();
     kept.extend(states.iter().map(|state| state.kept));
 
-    let [scores, sums] = first_pass.of(scored - started);
-    let [select, gather] = second_pass.of(scored.elapsed());
+    let [scores, select, gather] = passes.shares.of(started.elapsed());
     times.scores += scores;
     times.select += select;
-    times.gather += sums + gather;
-}
-
-/// How the threads' time in a pass was divided between two stages.
-#[derive(Default)]
-struct Shares([AtomicU64; 2]);
-
-impl Shares {
-    /// Counts the time since `began` for a stage; returns now.
-    fn add(&self, stage: usize, began: Instant) -> Instant {
-        let now = Instant::now();
-        self.0[stage].fetch_add((now - began).as_nanos() as u64, Ordering::Relaxed);
-        now
-    }
-
-    /// Divides the pass's wall time.
-    fn of(&self, wall: Duration) -> [Duration; 2] {
-        let [first, second] = self.0.each_ref().map(|nanos| nanos.load(Ordering::Relaxed) as f64);
-        let first = wall.mul_f64(if first + second > 0.0 { first / (first + second) } else { 0.0 });
-        [first, wall - first]
-    }
+    times.gather += gather;
 }

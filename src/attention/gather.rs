@@ -1,23 +1,40 @@
-//! Rows of V: fetching the chosen ones together, and summing rows by weight.
+//! Rows of V: reading the chosen ones from wherever they are, and summing rows by weight.
 
 use half::f16;
 
 use crate::{
     cache::{CachedRows, Format, PAGE_TOKENS, Page},
-    kernels::{q8::Q8Rows, q8_weighted_sum, weighted_sum::weighted_sum, widen::prefetch},
+    kernels::{
+        q8::Q8Rows,
+        q8_weighted_sum,
+        weighted_sum::{weighted_sum, weighted_sum_of},
+        widen::prefetch,
+    },
 };
 
-/// Chosen rows that are asked for ahead of the one being copied: they lie anywhere in memory.
-const ROWS_AHEAD: usize = 16;
-/// Rows that are copied together before they are summed: few enough to stay in the first cache.
+/// Chosen rows that are summed in one go.
 pub(super) const TOGETHER: usize = PAGE_TOKENS;
+/// Heads that the kernels take in one go.
+const HEADS: usize = 3;
 
-/// Chosen rows, copied together.
+/// Buffers of a task: 8-bit rows are copied together before they are summed.
 #[derive(Debug, Default)]
 pub(super) struct Gathered {
-    f16: Vec<f16>,
     values: Vec<i8>,
     scales: Vec<f16>,
+}
+
+/// Asks memory for the rows of a KV head at `positions`, which will be summed soon: they lie anywhere.
+pub(super) fn ask(v: &[Page], kv_head: usize, positions: &[u32]) {
+    for &position in positions {
+        match row(v, kv_head, position) {
+            CachedRows::F16(rows) => prefetch(rows),
+            CachedRows::Q8(Q8Rows { values, scales }) => {
+                prefetch(scales);
+                prefetch(values);
+            }
+        }
+    }
 }
 
 impl Gathered {
@@ -32,80 +49,88 @@ impl Gathered {
         weights: impl Fn(usize) -> &'a [f32],
         sums: &mut [f32],
     ) {
-        let row = |position: u32| v[position as usize / PAGE_TOKENS].rows(kv_head, position as usize % PAGE_TOKENS, 1);
         let heads = sums.len() / head_dim;
-        positions.iter().take(ROWS_AHEAD).for_each(|&position| prefetch_rows(row(position)));
-        for first in (0..positions.len()).step_by(TOGETHER) {
-            let end = (first + TOGETHER).min(positions.len());
-            self.clear();
-            for at in first..end {
-                if let Some(&ahead) = positions.get(at + ROWS_AHEAD) {
-                    prefetch_rows(row(ahead));
+        let mut first = 0;
+        for positions in positions.chunks(TOGETHER) {
+            let end = first + positions.len();
+            let weights = (0..heads).map(|head| &weights(head)[first..end]);
+            match v[0].format() {
+                Format::F16 => {
+                    let rows = positions.iter().map(|&position| match row(v, kv_head, position) {
+                        CachedRows::F16(row) => row,
+                        CachedRows::Q8(_) => unreachable!("the values of a sequence are stored in one format"),
+                    });
+                    add_scattered(weights, rows, head_dim, sums);
                 }
-                self.take(row(positions[at]));
+                Format::Q8 => {
+                    self.copy(v, kv_head, positions);
+                    let rows = CachedRows::Q8(Q8Rows { values: &self.values, scales: &self.scales });
+                    add_rows(weights, rows, rows, head_dim, sums);
+                }
             }
-            let rows = self.rows(v[0].format());
-            add_rows((0..heads).map(|head| &weights(head)[first..end]), rows, rows, head_dim, sums);
+            first = end;
         }
     }
 
-    fn clear(&mut self) {
-        self.f16.clear();
+    fn copy(&mut self, v: &[Page], kv_head: usize, positions: &[u32]) {
         self.values.clear();
         self.scales.clear();
-    }
-
-    fn take(&mut self, row: CachedRows<'_>) {
-        match row {
-            CachedRows::F16(values) => self.f16.extend_from_slice(values),
-            CachedRows::Q8(Q8Rows { values, scales }) => {
+        for &position in positions {
+            if let CachedRows::Q8(Q8Rows { values, scales }) = row(v, kv_head, position) {
                 self.values.extend_from_slice(values);
                 self.scales.extend_from_slice(scales);
             }
         }
     }
-
-    fn rows(&self, format: Format) -> CachedRows<'_> {
-        match format {
-            Format::F16 => CachedRows::F16(&self.f16),
-            Format::Q8 => CachedRows::Q8(Q8Rows { values: &self.values, scales: &self.scales }),
-        }
-    }
 }
 
-/// `sums_h += Σ weights_h·v` for up to a page of rows; `next` are those that will be wanted after them. The kernel takes
-/// three heads at a time, their weights side by side.
+fn row(v: &[Page], kv_head: usize, position: u32) -> CachedRows<'_> {
+    v[position as usize / PAGE_TOKENS].rows(kv_head, position as usize % PAGE_TOKENS, 1)
+}
+
+/// `sums_h += Σ weights_h·v` for up to [`TOGETHER`] rows of 16-bit floats that lie anywhere.
+pub(super) fn add_scattered<'a, 'r>(
+    weights: impl Iterator<Item = &'a [f32]>,
+    rows: impl Iterator<Item = &'r [f16]>,
+    head_dim: usize,
+    sums: &mut [f32],
+) {
+    let mut list: [&[f16]; TOGETHER] = [&[]; TOGETHER];
+    let count = list.iter_mut().zip(rows).map(|(to, row)| *to = row).count();
+    side_by_side(weights, head_dim, sums, |weights, sums| {
+        weighted_sum_of(weights, PAGE_TOKENS, &list[..count], head_dim, sums);
+    });
+}
+
+/// `sums_h += Σ weights_h·v` for up to a page of rows; `next` are those that will be wanted after them.
 pub(super) fn add_rows<'a>(
-    mut weights: impl Iterator<Item = &'a [f32]>,
+    weights: impl Iterator<Item = &'a [f32]>,
     v: CachedRows<'_>,
     next: CachedRows<'_>,
     head_dim: usize,
     sums: &mut [f32],
 ) {
-    const HEADS: usize = 3;
+    side_by_side(weights, head_dim, sums, |weights, sums| match (v, next) {
+        (CachedRows::F16(v), CachedRows::F16(next)) => weighted_sum(weights, PAGE_TOKENS, v, next, head_dim, sums),
+        (CachedRows::Q8(v), CachedRows::Q8(_)) => {
+            q8_weighted_sum::weighted_sum(weights, PAGE_TOKENS, v, head_dim, sums);
+        }
+        _ => unreachable!("the values of a sequence are stored in one format"),
+    });
+}
+
+/// Calls a kernel for a few heads at a time, their weights side by side, a page's worth for each.
+fn side_by_side<'a>(
+    mut weights: impl Iterator<Item = &'a [f32]>,
+    head_dim: usize,
+    sums: &mut [f32],
+    kernel: impl Fn(&[f32], &mut [f32]),
+) {
     let mut together = [0.0; HEADS * PAGE_TOKENS];
     for sums in sums.chunks_mut(HEADS * head_dim) {
         for (to, from) in together.chunks_exact_mut(PAGE_TOKENS).zip(weights.by_ref().take(HEADS)) {
             to[..from.len()].copy_from_slice(from);
         }
-        match (v, next) {
-            (CachedRows::F16(v), CachedRows::F16(next)) => {
-                weighted_sum(&together, PAGE_TOKENS, v, next, head_dim, sums);
-            }
-            (CachedRows::Q8(v), CachedRows::Q8(_)) => {
-                q8_weighted_sum::weighted_sum(&together, PAGE_TOKENS, v, head_dim, sums);
-            }
-            _ => unreachable!("the values of a sequence are stored in one format"),
-        }
-    }
-}
-
-fn prefetch_rows(rows: CachedRows<'_>) {
-    match rows {
-        CachedRows::F16(rows) => prefetch(rows),
-        CachedRows::Q8(Q8Rows { values, scales }) => {
-            prefetch(scales);
-            prefetch(values);
-        }
+        kernel(&together, sums);
     }
 }

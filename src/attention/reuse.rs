@@ -1,19 +1,16 @@
 //! Chosen rows of V by way of a reuse buffer: what it holds is read from it, the rest is fetched and put into it.
 //!
-//! Rows are copied together and summed as they are without a buffer, in the same order, so the sums have the same bits.
+//! Rows are summed as they are without a buffer, in the same order, so the sums have the same bits.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use half::f16;
-
-use super::gather::{TOGETHER, add_rows};
+use super::gather::{TOGETHER, add_scattered};
 use crate::cache::{CachedRows, NO_SLOT, PAGE_TOKENS, Page, RowBuffer};
 
 /// Buffers of a task.
 #[derive(Debug, Default)]
 pub(super) struct Reused {
     slots: Vec<u16>,
-    rows: Vec<f16>,
 }
 
 impl Reused {
@@ -40,13 +37,10 @@ impl Reused {
         let heads = sums.len() / head_dim;
         let mut first = 0;
         for (positions, slots) in positions.chunks(TOGETHER).zip(self.slots.chunks(TOGETHER)) {
-            self.rows.clear();
-            for (&position, &slot) in positions.iter().zip(slots) {
-                self.rows.extend_from_slice(if slot == NO_SLOT { page(position) } else { buffer.row(slot) });
-            }
             let end = first + positions.len();
-            let rows = CachedRows::F16(&self.rows);
-            add_rows((0..heads).map(|head| &weights(head)[first..end]), rows, rows, head_dim, sums);
+            let rows = positions.iter().zip(slots);
+            let rows = rows.map(|(&at, &slot)| if slot == NO_SLOT { page(at) } else { buffer.row(slot) });
+            add_scattered((0..heads).map(|head| &weights(head)[first..end]), rows, head_dim, sums);
             first = end;
         }
         fetched

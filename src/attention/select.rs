@@ -49,7 +49,7 @@ impl Selector {
             pick::at_least(values, maxima, floor, first, &mut self.candidates, &mut self.positions);
             first += values.len() as u32;
         }
-        Cut::new(&self.candidates, floor, n).keep(&self.candidates, &self.positions, chosen, selected);
+        Cut::new(&self.candidates, n).keep(&self.candidates, &self.positions, chosen, selected);
     }
 
     /// A value that at least `n` values reach.
@@ -72,7 +72,7 @@ impl Selector {
             groups += 1;
         }
         let maxima = &self.maxima[..groups * LANES];
-        Cut::new(maxima, f32::MIN, n).least()
+        Cut::new(maxima, n).least()
     }
 }
 

@@ -3,7 +3,10 @@
 //! Values are finite. The cut is found by bisection: a count of the values above another one takes one compare per
 //! eight of them, and a dozen counts find it.
 
-use super::cpu::{by_avx512, by_cpu};
+use super::{
+    cpu::{by_avx512, by_cpu},
+    softmax,
+};
 
 /// Values are taken in runs of this length.
 pub const RUN: usize = 64;
@@ -23,10 +26,10 @@ pub struct Cut {
 const HALVINGS: usize = 16;
 
 impl Cut {
-    /// The cut that leaves `n` of the values that are at least `floor`; there must be that many.
-    pub fn new(values: &[f32], floor: f32, n: usize) -> Self {
+    /// The cut that leaves `n` of the values; there must be that many.
+    pub fn new(values: &[f32], n: usize) -> Self {
         // Always: at least `n` are at or above `low`, `above_high` < n are at or above `high`.
-        let (mut low, mut high, mut above_high) = (floor, maximum(values).next_up(), 0);
+        let (mut low, mut high, mut above_high) = (floor(values, n), softmax::max(values).next_up(), 0);
         let mut steps = 0;
         while order(high) - order(low) > 1 {
             let halfway = low * 0.5 + high * 0.5;
@@ -119,9 +122,24 @@ fn count(values: &[f32], least: f32) -> usize {
     by_avx512!(avx512::count(values, least), by_cpu!(avx2::count(values, least), count_portable(values, least)))
 }
 
-/// [`f32::MIN`] for no values.
-fn maximum(values: &[f32]) -> f32 {
-    super::softmax::max(values)
+/// Where the search for a cut begins: a value that `n` of them reach. The lowest is one; but maxima of positions that
+/// a row does not have are [`f32::MIN`], from where it would take a score of halvings to get to the others.
+fn floor(values: &[f32], n: usize) -> f32 {
+    let lowest = by_cpu!(avx2::lowest(values), lowest_body(values));
+    if count(values, lowest) >= n { lowest } else { f32::MIN }
+}
+
+/// The lowest of the values above [`f32::MIN`]; [`f32::MAX`] for none. Written once and compiled twice: with and without
+/// AVX2.
+#[inline(always)]
+fn lowest_body(values: &[f32]) -> f32 {
+    let lower = |low: f32, value: f32| if value < low && value > f32::MIN { value } else { low };
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [f32::MAX; LANES];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(low, &value)| *low = lower(*low, value));
+    }
+    lanes.into_iter().chain(rest.iter().copied()).fold(f32::MAX, lower)
 }
 
 fn count_portable(values: &[f32], least: f32) -> usize {
@@ -152,7 +170,12 @@ fn at_least_portable(
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, RUN, at_least_portable, count_portable};
+    use super::{LANES, RUN, at_least_portable, count_portable, lowest_body};
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn lowest(values: &[f32]) -> f32 {
+        lowest_body(values)
+    }
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn count(values: &[f32], least: f32) -> usize {
@@ -289,7 +312,7 @@ mod avx2 {
 mod avx512 {
     use std::arch::x86_64::*;
 
-    use super::{LANES, RUN};
+    use super::{LANES, RUN, count_portable};
 
     const WIDE: usize = 16;
 
@@ -301,15 +324,16 @@ mod avx512 {
 
     #[target_feature(enable = "avx512f,avx2,fma,f16c")]
     pub(super) fn count(values: &[f32], least: f32) -> usize {
-        let least = _mm512_set1_ps(least);
-        let mut found = 0;
-        for chunk in values.chunks(WIDE) {
-            let lanes = lanes(chunk.len());
-            // SAFETY: the lanes are those of the chunk.
-            let value = unsafe { _mm512_maskz_loadu_ps(lanes, chunk.as_ptr()) };
-            found += _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, value, least).count_ones();
+        let (chunks, rest) = values.as_chunks::<WIDE>();
+        let (threshold, one) = (_mm512_set1_ps(least), _mm512_set1_epi32(1));
+        let mut found = _mm512_setzero_si512();
+        for chunk in chunks {
+            // SAFETY: a chunk is sixteen floats.
+            let value = unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
+            let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(value, threshold);
+            found = _mm512_mask_add_epi32(found, reached, found, one);
         }
-        found as usize
+        count_portable(rest, least) + _mm512_reduce_add_epi32(found) as usize
     }
 
     /// Writes the lanes that `reached` names to the front of `found` and `positions` from `len` on; returns how many.
@@ -442,7 +466,7 @@ mod tests {
             for least in [0.9, 0.0, -0.4] {
                 COUNTS.map(|count| assert_eq!(count(&values, least), count_portable(&values, least)));
                 let mut maxima = vec![0.0; len.div_ceil(RUN) * LANES];
-                crate::kernels::softmax::clamp_maxima(&mut values.clone(), &mut maxima);
+                softmax::clamp_maxima(&mut values.clone(), &mut maxima);
                 let mut plain = (vec![7.0], vec![1]);
                 at_least_portable(&values, &maxima, least, 100, &mut plain.0, &mut plain.1);
                 for pick in PICKS {
@@ -460,7 +484,7 @@ mod tests {
     fn all_ways_to_keep_leave_the_same() {
         for (len, n) in [(8, 1), (9, 9), (64, 17), (203, 120)] {
             let (values, positions) = (waves(len), Vec::from_iter(100..100 + len as u32));
-            let cut = Cut::new(&values, f32::MIN, n);
+            let cut = Cut::new(&values, n);
             let mut plain = (vec![7.0], vec![1]);
             cut.keep_portable(&values, &positions, &mut plain.0, &mut plain.1);
             assert_eq!(plain.0.len(), 1 + n);
@@ -482,12 +506,22 @@ mod tests {
     }
 
     #[test]
+    fn the_search_begins_below_the_cut() {
+        let values = [f32::MIN, 3.0, 1.0, f32::MIN, 2.0];
+        assert_eq!([1, 3, 4].map(|n| floor(&values, n)), [1.0, 1.0, f32::MIN]);
+        assert_eq!(floor(&[f32::MIN; 9], 2), f32::MIN);
+        let values = waves(203);
+        assert_eq!(lowest_body(&values), values.iter().copied().fold(f32::MAX, f32::min));
+        assert_eq!(floor(&values, 203), lowest_body(&values));
+    }
+
+    #[test]
     fn a_cut_through_ties_takes_the_first_of_them() {
         for shift in [0.0, -0.3, -7.0] {
             let values = [0.5, 0.25, 0.5, 0.0, 0.25, 0.25].map(|value| value + shift);
             let taken = |n| {
                 let (mut found, mut taken) = (Vec::new(), Vec::new());
-                Cut::new(&values, shift, n).keep(&values, &[0, 1, 2, 3, 4, 5], &mut found, &mut taken);
+                Cut::new(&values, n).keep(&values, &[0, 1, 2, 3, 4, 5], &mut found, &mut taken);
                 assert!(found.iter().zip(&taken).all(|(found, &at)| *found == values[at as usize]));
                 taken
             };
@@ -505,7 +539,7 @@ mod tests {
         sorted.sort_by(f32::total_cmp);
         for n in 1..=values.len() {
             let mut taken = Vec::new();
-            Cut::new(&values, f32::MIN, n).keep(&values, &[0; 8], &mut taken, &mut Vec::new());
+            Cut::new(&values, n).keep(&values, &[0; 8], &mut taken, &mut Vec::new());
             taken.sort_by(f32::total_cmp);
             assert_eq!(taken, sorted[values.len() - n..]);
         }

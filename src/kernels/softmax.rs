@@ -264,6 +264,23 @@ mod avx512 {
         if len < WIDE { (1 << len) - 1 } else { !0 }
     }
 
+    /// Writes `value` where `lanes` says. Whole vectors are not masked: what is read soon after comes from the store at once.
+    ///
+    /// # Safety
+    /// `to` can be written there.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+    unsafe fn store(to: *mut f32, lanes: __mmask16, value: __m512) {
+        // SAFETY: as promised.
+        unsafe {
+            if lanes == !0 {
+                _mm512_storeu_ps(to, value);
+            } else {
+                _mm512_mask_storeu_ps(to, lanes, value);
+            }
+        }
+    }
+
     /// Scores within the finite floats; the lanes that are not asked for are the lowest.
     ///
     /// # Safety
@@ -287,7 +304,7 @@ mod avx512 {
             unsafe {
                 let score = clamped(chunk.as_ptr(), lanes);
                 max = _mm512_max_ps(score, max);
-                _mm512_mask_storeu_ps(chunk.as_mut_ptr(), lanes, score);
+                store(chunk.as_mut_ptr(), lanes, score);
             }
         }
         _mm512_reduce_max_ps(max)
@@ -304,7 +321,7 @@ mod avx512 {
                 let score = _mm512_mask_loadu_ps(shift, lanes, chunk.as_ptr());
                 let weight = exp(_mm512_sub_ps(score, shift));
                 sum = _mm512_mask_add_ps(sum, lanes, sum, weight);
-                _mm512_mask_storeu_ps(chunk.as_mut_ptr(), lanes, weight);
+                store(chunk.as_mut_ptr(), lanes, weight);
             }
         }
         _mm512_reduce_add_ps(sum)
@@ -335,7 +352,7 @@ mod avx512 {
             // SAFETY: the lanes are those below `len`.
             unsafe {
                 values[at] = clamped(scores, lanes[at]);
-                _mm512_mask_storeu_ps(scores, lanes[at], values[at]);
+                store(scores, lanes[at], values[at]);
             }
         }
         let [a, b, c, d] = values;

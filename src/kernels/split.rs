@@ -1,6 +1,9 @@
 //! Writing disjoint parts of a slice from the tasks of a [`Pool`], without `unsafe` at the caller.
 
-use std::marker::PhantomData;
+use std::{
+    marker::PhantomData,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use super::Pool;
 
@@ -31,6 +34,10 @@ impl<T> Base<T> {
         unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }
 }
+
+/// How many chunks of each group are still to be done: a buffer of [`Pool::run_chunks_then`].
+#[derive(Debug, Default)]
+pub struct Countdown(Vec<AtomicUsize>);
 
 /// A rectangle of a row-major matrix, for one task to write.
 pub struct Tile<'a> {
@@ -73,6 +80,59 @@ impl Pool {
             let start = index * chunk;
             // SAFETY: chunks are disjoint and inside, each index runs once, and `run` ends before `items` does.
             task(index, unsafe { base.part(start, chunk.min(len - start)) });
+        });
+    }
+
+    /// [`Pool::run_chunks`], where neighbouring chunks make up groups, chunks `bounds[g]..bounds[g + 1]` group `g`: whoever
+    /// has done the last chunk of a group calls `then(g, items of the group, states of the group, rows of the group)`
+    /// at once, while others go on with other chunks. Each group has as many of the states and rows as any other.
+    /// Chunks beyond the last bound belong to no group.
+    ///
+    /// # Panics
+    /// When `chunk` is 0 although there are items, `bounds` does not start at 0 and rise to at most the number of chunks, or
+    /// states or rows cannot be divided.
+    pub fn run_chunks_then<T: Send + Sync, S: Send, U: Send>(
+        &self,
+        (items, chunk): (&mut [T], usize),
+        (bounds, left): (&[usize], &mut Countdown),
+        (states, rows): (&mut [S], &mut [U]),
+        task: impl Fn(usize, &mut [T]) + Sync,
+        then: impl Fn(usize, &[T], &mut [S], &mut [U]) + Sync,
+    ) {
+        let groups = bounds.len().saturating_sub(1);
+        if groups == 0 {
+            return self.run_chunks(items, chunk, task);
+        }
+        let len = items.len();
+        let rising = bounds.windows(2).all(|pair| pair[0] < pair[1]);
+        assert!(bounds[0] == 0 && rising && bounds[groups] <= len.div_ceil(chunk), "bounds of groups");
+        assert!(states.len().is_multiple_of(groups) && rows.len().is_multiple_of(groups), "parts of groups");
+        let (states_each, rows_each) = (states.len() / groups, rows.len() / groups);
+        left.0.clear();
+        left.0.extend(bounds.windows(2).map(|pair| AtomicUsize::new(pair[1] - pair[0])));
+        let (base, left) = (Base::new(items), &left.0);
+        let (states, rows) = (Base::new(states), Base::new(rows));
+        self.run(len.div_ceil(chunk), &|index| {
+            let start = index * chunk;
+            // SAFETY: chunks are disjoint and inside, each index runs once, and `run` ends before `items` does. A group's
+            // chunks are looked at only after all of them were done, see below.
+            task(index, unsafe { base.part(start, chunk.min(len - start)) });
+            if index >= bounds[groups] {
+                return;
+            }
+            let group = bounds.partition_point(|&bound| bound <= index) - 1;
+            // Releases what this thread wrote, and the last one acquires what all the others did.
+            if left[group].fetch_sub(1, Ordering::AcqRel) > 1 {
+                return;
+            }
+            let (start, end) = (bounds[group] * chunk, len.min(bounds[group + 1] * chunk));
+            // SAFETY: every chunk of the group was done, once, so nobody has a part of it any more, and one thread alone
+            // saw the count reach 0. The parts of states and rows are disjoint, inside, and only this group's.
+            unsafe {
+                let items = &*base.part(start, end - start);
+                let states = states.part(group * states_each, states_each);
+                then(group, items, states, rows.part(group * rows_each, rows_each));
+            }
         });
     }
 
@@ -168,6 +228,39 @@ mod tests {
         assert_eq!([at(0), at(1)], [(2, 0), (95, 1)]);
         assert!(rows[6..10].iter().all(|&row| row == 200) && rows[10..200].iter().all(|&row| row == 201));
         assert!(rows[..6].iter().chain(&rows[200..]).all(|&row| row == 0));
+    }
+
+    #[test]
+    fn groups_are_done_once_after_all_their_chunks() {
+        let mut left = Countdown::default();
+        for threads in [1, 3] {
+            let pool = Pool::new(threads);
+            for bounds in [&[0, 1, 4, 9][..], &[0, 11], &[0], &[]] {
+                let groups = bounds.len().saturating_sub(1);
+                let (mut items, mut sums, mut rows) = (vec![0u32; 53], vec![0u32; groups], vec![0u32; 2 * groups]);
+                let task = |index: usize, chunk: &mut [u32]| chunk.fill(index as u32 + 1);
+                let then = |group: usize, items: &[u32], sums: &mut [u32], rows: &mut [u32]| {
+                    sums[0] += items.iter().sum::<u32>();
+                    rows.iter_mut().for_each(|row| *row += group as u32 + 7);
+                };
+                let parts = (&mut sums[..], &mut rows[..]);
+                pool.run_chunks_then((&mut items, 5), (bounds, &mut left), parts, task, then);
+                assert!(items.iter().enumerate().all(|(at, &item)| item == at as u32 / 5 + 1));
+                for group in 0..groups {
+                    let range = 5 * bounds[group]..items.len().min(5 * bounds[group + 1]);
+                    assert_eq!(sums[group], items[range].iter().sum::<u32>());
+                    assert_eq!(rows[2 * group..][..2], [group as u32 + 7; 2]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "bounds of groups")]
+    fn groups_beyond_the_chunks_are_refused() {
+        let (bounds, mut left) = ([0, 3], Countdown::default());
+        let parts = (&mut [0u8; 1][..], &mut [0u8; 1][..]);
+        Pool::new(1).run_chunks_then((&mut [0u8; 4], 2), (&bounds, &mut left), parts, |_, _| {}, |_, _, _, _| {});
     }
 
     #[test]
