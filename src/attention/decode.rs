@@ -19,7 +19,7 @@ use std::{
 
 use self::passes::{Passes, Shares};
 use super::{
-    HeadShape, Rows,
+    HeadShape, Rows, Spread,
     head::{self, HeadState, Workspace},
     locals::Locals,
     piece::{Layout, piece_len},
@@ -115,6 +115,16 @@ impl DecodeScratch {
 
     /// The positions that query head `head` read, ascending; `None` where `row` read every row.
     pub fn selected(&self, row: usize, head: usize) -> Option<&[u32]> {
+        Some(&self.state(row, head)?.selected)
+    }
+
+    /// Where those positions lie.
+    pub fn spread(&self, row: usize, head: usize) -> Option<Spread> {
+        Some(self.state(row, head)?.spread)
+    }
+
+    /// What is known of the head that chose for `head`.
+    fn state(&self, row: usize, head: usize) -> Option<&HeadState> {
         if *self.whole.get(row)? || head >= self.heads {
             return None;
         }
@@ -122,7 +132,7 @@ impl DecodeScratch {
             Select::Head => head,
             Select::Group => head / self.group * self.group,
         };
-        Some(&self.states[row * self.heads + head].selected)
+        Some(&self.states[row * self.heads + head])
     }
 
     /// The V rows that were fetched for `row`, one KV head's row each; heads that choose together fetch once, and what a

@@ -9,6 +9,42 @@ pub const SINK_POSITIONS: usize = 4;
 /// The last positions of a context that count as recent.
 pub const RECENT_POSITIONS: usize = 64;
 
+/// Where the positions lie that a query head chose. Counted by the task that chose them, while they are in its cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spread {
+    /// Rows by distance from now.
+    pub distance: [u32; DISTANCE_BUCKETS],
+    /// Rows among the first [`SINK_POSITIONS`].
+    pub sink: u32,
+    /// Rows among the last [`RECENT_POSITIONS`].
+    pub recent: u32,
+    /// Rows in all.
+    pub rows: u32,
+}
+
+impl Spread {
+    /// That of ascending `positions` out of `0..len`.
+    pub fn of(len: usize, positions: &[u32]) -> Self {
+        let mut distance = [0; DISTANCE_BUCKETS];
+        // Those of a bucket are a run, the nearest at the back.
+        let mut end = positions.len();
+        for (bucket, count) in distance.iter_mut().enumerate() {
+            if end == 0 {
+                break;
+            }
+            let nearest = if bucket + 1 < DISTANCE_BUCKETS { len.saturating_sub(1 << bucket) } else { 0 };
+            let start = positions[..end].partition_point(|&position| (position as usize) < nearest);
+            *count = (end - start) as u32;
+            end = start;
+        }
+        // The sinks are at the front, the recent ones at the back.
+        let below = |end: usize| positions.partition_point(|&position| (position as usize) < end) as u32;
+        let rows = positions.len() as u32;
+        let recent = rows - below(len.saturating_sub(RECENT_POSITIONS));
+        Self { distance, sink: below(SINK_POSITIONS), recent, rows }
+    }
+}
+
 /// Sums over decoded tokens. Made by the forward pass, emptied by whoever reports them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HitCounts {
@@ -52,17 +88,15 @@ impl HitCounts {
         (0..heads).for_each(|head| self.keep(layer, head, 1.0));
     }
 
-    /// Counts the selection of query head `head`: ascending `positions` out of `0..len`, which held `kept` of the softmax mass.
-    pub fn read_selected(&mut self, [layer, head]: [usize; 2], len: usize, positions: &[u32], kept: f32) {
-        let counts = &mut self.distance[layer];
-        by_distance(len, positions, |bucket, count| counts[bucket] += count as u64);
-        // The sinks are at the front, the recent ones at the back.
-        self.sink += positions.partition_point(|&position| (position as usize) < SINK_POSITIONS) as u64;
-        let recent_from = len.saturating_sub(RECENT_POSITIONS);
-        let old = positions.partition_point(|&position| (position as usize) < recent_from);
-        self.recent += (positions.len() - old) as u64;
-        self.selected += positions.len() as u64;
-        self.rows_read += positions.len() as u64;
+    /// Counts what query head `head` chose, which held `kept` of the softmax mass.
+    pub fn read_selected(&mut self, [layer, head]: [usize; 2], spread: &Spread, kept: f32) {
+        for (count, more) in self.distance[layer].iter_mut().zip(&spread.distance) {
+            *count += u64::from(*more);
+        }
+        self.sink += u64::from(spread.sink);
+        self.recent += u64::from(spread.recent);
+        self.selected += u64::from(spread.rows);
+        self.rows_read += u64::from(spread.rows);
         self.readings += 1;
         self.keep(layer, head, f64::from(kept));
     }
@@ -123,21 +157,6 @@ fn share((sum, count): (f64, u64)) -> f32 {
     if count == 0 { 1.0 } else { (sum / count as f64) as f32 }
 }
 
-/// Tells for each bucket how many of the ascending `positions` out of `0..len` lie in it, up to the last that has any.
-pub(super) fn by_distance(len: usize, positions: &[u32], mut found: impl FnMut(usize, usize)) {
-    // Those of a bucket are a run, the nearest at the back.
-    let mut end = positions.len();
-    for bucket in 0..DISTANCE_BUCKETS {
-        if end == 0 {
-            break;
-        }
-        let nearest = if bucket + 1 < DISTANCE_BUCKETS { len.saturating_sub(1 << bucket) } else { 0 };
-        let start = positions[..end].partition_point(|&position| (position as usize) < nearest);
-        found(bucket, end - start);
-        end = start;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,18 +176,16 @@ mod tests {
     fn runs_are_the_buckets_of_each_position() {
         for (len, step) in [(1, 1), (2, 1), (200, 7), (5000, 3), (300_000, 13)] {
             let positions: Vec<u32> = (0..len as u32).step_by(step).collect();
-            let mut hits = HitCounts::new(1);
-            hits.read_selected([0, 0], len, &positions, 1.0);
             let mut expected = [0; DISTANCE_BUCKETS];
             positions.iter().for_each(|&position| expected[bucket(len - 1 - position as usize)] += 1);
-            assert_eq!(hits.distance[0], expected);
+            assert_eq!(Spread::of(len, &positions).distance, expected);
         }
     }
 
     #[test]
     fn a_selection_is_counted_once_everywhere() {
         let mut hits = HitCounts::new(2);
-        hits.read_selected([1, 2], 200, &[0, 3, 4, 135, 136, 199], 0.75);
+        hits.read_selected([1, 2], &Spread::of(200, &[0, 3, 4, 135, 136, 199]), 0.75);
         assert_eq!((hits.sink, hits.recent, hits.selected), (2, 2, 6));
         assert_eq!(hits.distance[1].iter().sum::<u64>(), 6);
         assert_eq!(hits.distance[1][0], 1);

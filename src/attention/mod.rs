@@ -17,7 +17,7 @@ mod shape;
 mod tests;
 
 pub use decode::{DecodeRow, DecodeScratch, DecodeTimes, decode};
-pub use hits::{DISTANCE_BUCKETS, HitCounts, RECENT_POSITIONS, SINK_POSITIONS};
+pub use hits::{DISTANCE_BUCKETS, HitCounts, RECENT_POSITIONS, SINK_POSITIONS, Spread};
 pub use prefill::{PrefillScratch, PrefillSpan, prefill};
 pub use reads::{HeadReads, Reads, curve_counts};
 pub use rule::{Count, Rows};

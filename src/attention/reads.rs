@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DISTANCE_BUCKETS, DecodeScratch, hits::by_distance};
+use super::{DISTANCE_BUCKETS, DecodeScratch};
 
 /// What a token read, summed over the layers. Made before a step, filled by it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,9 +60,8 @@ impl Reads {
         let mut heads = Vec::with_capacity(decoded.heads());
         for (head, &kept) in kept.iter().enumerate() {
             let positions = decoded.selected(row, head).unwrap_or_default();
-            let mut distance = [0; DISTANCE_BUCKETS];
+            let distance = decoded.spread(row, head).unwrap_or_default().distance;
             positions.iter().for_each(|&position| self.heads[position as usize] += 1);
-            by_distance(len, positions, |bucket, count| distance[bucket] += count as u32);
             let known = self.curves && decoded.softmax(row, head, len, &mut self.weights);
             let curve = if known { coverage(&mut self.weights, &counts) } else { Vec::new() };
             heads.push(HeadReads { rows: positions.len(), kept, distance, curve });

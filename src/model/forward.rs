@@ -244,7 +244,7 @@ impl Forward {
             let style = RopeStyle::Interleaved;
             rope(pool, values, heads, shape.head_dim, shape.rope_dims, &self.positions, &model.rope, style);
         }
-        self.write_rows(index, spans, kv_width);
+        self.write_rows(pool, index, spans, kv_width);
         self.attend_probes(model, pool, index, spans);
 
         let heads = model.head_shape();
@@ -260,8 +260,8 @@ impl Forward {
                     None => hits.read_all(index, read.len, shape.heads),
                     Some(kept) => {
                         for (head, &kept) in kept.iter().enumerate() {
-                            let positions = self.decode.selected(row, head).expect("a head with a kept mass selected");
-                            hits.read_selected([index, head], read.len, positions, kept);
+                            let spread = self.decode.spread(row, head).expect("a head with a kept mass selected");
+                            hits.read_selected([index, head], &spread, kept);
                             self.kept[row].0 += f64::from(kept);
                             self.kept[row].1 += 1;
                         }
@@ -297,28 +297,41 @@ impl Forward {
 
     /// Writes the new K and V rows into the pages, and keeps V's running sum as it stood at each policy row, and before
     /// each probe.
-    fn write_rows(&mut self, layer: usize, spans: &mut [Span], kv_width: usize) {
-        let (mut row, mut probe) = (0, self.policy_rows);
-        for span in spans {
-            let start = span.cache.len();
-            if span.reading.probe().is_some() {
-                let sums = span.cache.v_sum(layer);
-                self.v_sums[probe * kv_width..][..sums.len()].copy_from_slice(sums);
-                probe += 1;
-            }
-            for offset in 0..span.tokens.len() {
-                let (k, v) = (&self.k[row * kv_width..][..kv_width], &self.v[row * kv_width..][..kv_width]);
-                span.cache.write(layer, start + offset, k, v);
-                for copy in &mut span.copies {
-                    copy.write(layer, start + offset, k, v);
-                }
-                let sums = span.cache.v_sum(layer);
-                if span.reading.policy().is_some() && !sums.is_empty() {
-                    self.v_sums[row * kv_width..][..kv_width].copy_from_slice(sums);
-                }
-                row += 1;
-            }
+    fn write_rows(&mut self, pool: &Pool, layer: usize, spans: &mut [Span], kv_width: usize) {
+        let probed = spans.iter().filter(|span| span.reading.probe().is_some());
+        for (span, to) in probed.zip(self.v_sums[self.policy_rows * kv_width..].chunks_exact_mut(kv_width)) {
+            let sums = span.cache.v_sum(layer);
+            to[..sums.len()].copy_from_slice(sums);
         }
+        let (k, v) = (&self.k, &self.v);
+        let mut sums = &mut self.v_sums[..self.policy_rows * kv_width];
+        let mut row = 0;
+        let spans = spans.iter_mut().map(|span| {
+            let own = if span.reading.policy().is_some() { span.tokens.len() * kv_width } else { 0 };
+            let sums = sums.split_off_mut(..own).expect("a sum for every policy row");
+            let first = row;
+            row += span.tokens.len();
+            (first, span, sums)
+        });
+        let mut spans: Vec<_> = spans.collect();
+        // A key goes into a cache line for each of its dimensions, and most are not in any cache: several threads wait
+        // for several of them at once.
+        pool.run_chunks(&mut spans, 1, |_, span| {
+            let [(row, span, sums)] = span else { unreachable!("chunks of one") };
+            let start = span.cache.len();
+            let mut sums = sums.chunks_exact_mut(kv_width);
+            for offset in 0..span.tokens.len() {
+                let own = (*row + offset) * kv_width..(*row + offset + 1) * kv_width;
+                span.cache.write(layer, start + offset, &k[own.clone()], &v[own.clone()]);
+                for copy in &mut span.copies {
+                    copy.write(layer, start + offset, &k[own.clone()], &v[own.clone()]);
+                }
+                if let Some(to) = sums.next() {
+                    let sums = span.cache.v_sum(layer);
+                    to[..sums.len()].copy_from_slice(sums);
+                }
+            }
+        });
     }
 
     fn feed_forward(&mut self, model: &LanguageModel, pool: &Pool, layer: &LayerWeights) {
