@@ -11,16 +11,34 @@ pub const BLOCK: usize = 32;
 /// Values that share a scale.
 pub const HALF: usize = BLOCK / 2;
 
-/// 32 activations as 8-bit integers.
+/// 32 activations as 8-bit integers, in a cache line of their own.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Block {
+    /// The integers, each within ±127.
+    pub q: [i8; BLOCK],
     /// The scales of the halves: `x ≈ d·q`.
     pub d: [f32; 2],
     /// `Σ d·q`.
     pub s: f32,
-    /// The integers, each within ±127.
-    pub q: [i8; BLOCK],
+    /// `-128·Σ q` of the halves: where a sum of products with weights begins to which 128 was added.
+    pub offset: [i32; 2],
+}
+
+impl Block {
+    /// A block of integers and their scales.
+    pub fn new(d: [f32; 2], q: [i8; BLOCK]) -> Self {
+        let mut block = Self { q, ..Self::default() };
+        block.scale(d, [0, HALF].map(|at| q[at..at + HALF].iter().map(|&q| i32::from(q)).sum()));
+        block
+    }
+
+    /// Takes the scales; `sums` are those of the integers.
+    fn scale(&mut self, d: [f32; 2], sums: [i32; 2]) {
+        self.d = d;
+        self.s = d[0] * sums[0] as f32 + d[1] * sums[1] as f32;
+        self.offset = sums.map(|sum| -128 * sum);
+    }
 }
 
 /// `[rows, width]` activations in both forms. The buffers are kept from one use to the next.
@@ -106,16 +124,15 @@ fn scales(max: f32) -> (f32, f32) {
 
 fn quantise_portable(x: &[f32], blocks: &mut [Block]) {
     for (x, block) in x.chunks_exact(BLOCK).zip(blocks) {
-        let mut sums = [0i32; 2];
+        let (mut d, mut q) = ([0.0; 2], [0; BLOCK]);
         for (half, x) in x.chunks_exact(HALF).enumerate() {
-            let (d, inverse) = scales(x.iter().fold(0.0, |max, x| x.abs().max(max)));
-            for (q, x) in block.q[half * HALF..].iter_mut().zip(x) {
+            let (scale, inverse) = scales(x.iter().fold(0.0, |max, x| x.abs().max(max)));
+            for (q, x) in q[half * HALF..].iter_mut().zip(x) {
                 *q = (x * inverse).round_ties_even() as i8;
-                sums[half] += i32::from(*q);
             }
-            block.d[half] = d;
+            d[half] = scale;
         }
-        block.s = block.d[0] * sums[0] as f32 + block.d[1] * sums[1] as f32;
+        *block = Block::new(d, q);
     }
 }
 
@@ -141,8 +158,7 @@ mod avx2 {
             let packed = _mm256_permutevar8x32_epi32(packed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
             // SAFETY: `q` is 32 bytes long.
             unsafe { _mm256_storeu_si256(block.q.as_mut_ptr().cast(), packed) };
-            block.d = halves.map(|(d, _)| d);
-            block.s = block.d[0] * sums[0] as f32 + block.d[1] * sums[1] as f32;
+            block.scale(halves.map(|(d, _)| d), sums);
         }
     }
 

@@ -1,11 +1,13 @@
 //! Products of bytes for the linear layers: unsigned weights by signed activations, four to a 32-bit lane.
 //!
-//! AVX2 multiplies and adds pairs to 16 bits, which a caller has to widen before they overflow; AVX-512 VNNI adds all four
-//! to the sum of 32 bits in one instruction.
+//! AVX2 multiplies and adds pairs to 16 bits, which a caller has to widen before they overflow. AVX-512 VNNI adds all four
+//! to the sum of 32 bits in one instruction, so here is only what brings its operands.
 
 use std::arch::x86_64::*;
 
-use super::activations::Block;
+use half::f16;
+
+use super::{activations::Block, packed::WIDE};
 
 /// Activations `at..at + 4` of a block, in every lane.
 #[inline]
@@ -37,9 +39,43 @@ pub(super) fn add_32(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256
     _mm256_add_epi32(sum, widen(_mm256_maddubs_epi16(unsigned, signed)))
 }
 
-/// The same in one instruction.
+/// Registers of 512 bits that hold a 32-bit value of every output feature of a wide group.
+pub(super) const REGISTERS: usize = WIDE / 16;
+
+/// Activations `at..at + 4` of a block, in every lane of 512 bits.
 #[inline]
-#[target_feature(enable = "avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn add_vnni(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
-    _mm256_dpbusd_epi32(sum, unsigned, signed)
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn four_wide(x: &Block, at: usize) -> __m512i {
+    debug_assert!(at <= 28 && at.is_multiple_of(4));
+    // SAFETY: `at` is 28 at most, and the 32 integers start at a multiple of 4 within a block aligned to 4.
+    _mm512_set1_epi32(unsafe { *x.q.as_ptr().wrapping_add(at).cast::<i32>() })
+}
+
+/// Four bytes of every feature.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn load_wide(bytes: &[[u8; 4]; WIDE]) -> [__m512i; REGISTERS] {
+    let (registers, _) = bytes.as_chunks::<16>();
+    // SAFETY: a chunk is 64 bytes; the load asks for no alignment.
+    std::array::from_fn(|at| unsafe { _mm512_loadu_si512(registers[at].as_ptr().cast()) })
+}
+
+/// A float of every feature.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn floats_wide(values: &[f16; WIDE]) -> [__m512; REGISTERS] {
+    let (registers, _) = values.as_chunks::<16>();
+    // SAFETY: a chunk is 32 bytes; the load asks for no alignment.
+    std::array::from_fn(|at| _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(registers[at].as_ptr().cast()) }))
+}
+
+/// Writes a float of every feature.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn store_wide(sums: [__m512; REGISTERS], out: &mut [f32; WIDE]) {
+    let (registers, _) = out.as_chunks_mut::<16>();
+    for (out, sum) in registers.iter_mut().zip(sums) {
+        // SAFETY: 16 floats.
+        unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sum) };
+    }
 }

@@ -26,6 +26,7 @@ pub mod gemm;
 pub mod keys;
 pub mod linear;
 pub(crate) mod map;
+mod packed;
 pub mod pick;
 pub mod pool;
 pub mod probe;
