@@ -482,9 +482,10 @@ mod tests {
 
     #[test]
     fn all_ways_to_keep_leave_the_same() {
-        for (len, n) in [(8, 1), (9, 9), (64, 17), (203, 120)] {
+        for (len, n) in [(8, 1), (9, 8), (64, 17), (203, 120)] {
             let (values, positions) = (waves(len), Vec::from_iter(100..100 + len as u32));
             let cut = Cut::new(&values, n);
+            assert_eq!(cut.ties, 0, "with ties there is one way");
             let mut plain = (vec![7.0], vec![1]);
             cut.keep_portable(&values, &positions, &mut plain.0, &mut plain.1);
             assert_eq!(plain.0.len(), 1 + n);
