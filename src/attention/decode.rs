@@ -6,18 +6,23 @@
 //! Pieces are fixed and taken in order, so no result depends on threads or on other sequences in the batch.
 //!
 //! The first pass waits for memory and the second mostly computes. So a sequence's second pass follows its first at once,
-//! while other threads read other sequences' keys; only the last sequences', which would leave threads idle, is divided
-//! among all threads in a region of its own.
+//! while other threads read other sequences' keys ([`turns`] sees to it that they do not all compute at the same time).
+//! What is left when no keys are, at the end or with a single sequence, is divided among all threads by heads.
 
 mod passes;
+mod turns;
 mod weights;
 
 use std::{
+    ops::Range,
     sync::Mutex,
     time::{Duration, Instant},
 };
 
-use self::passes::{Passes, Shares};
+use self::{
+    passes::{Passes, Shares},
+    turns::Turns,
+};
 use super::{
     HeadShape, Rows, Spread,
     head::{self, HeadState, Workspace},
@@ -72,11 +77,10 @@ pub struct DecodeScratch {
     left: Countdown,
     /// `[pieces][layout.len()]`.
     results: Vec<f32>,
-    /// Rows whose second pass follows their first at once.
-    early: usize,
-    /// Tasks of the second pass of the others, and where each begins among all heads of all rows.
-    tasks: Vec<Heads>,
-    bounds: Vec<usize>,
+    /// Heads that choose together, or come to the same buffer, of each row.
+    together: Vec<usize>,
+    /// What is left of the second pass after the first: heads among those of all rows.
+    ranges: Vec<Range<usize>>,
     states: Vec<HeadState>,
     kept: Vec<f32>,
     whole: Vec<bool>,
@@ -93,13 +97,6 @@ pub struct DecodeScratch {
 struct Piece {
     row: usize,
     start: usize,
-}
-
-/// A task of the second pass: the query heads of a row from `first` on.
-#[derive(Debug, Clone, Copy)]
-struct Heads {
-    row: usize,
-    first: usize,
 }
 
 impl DecodeScratch {
@@ -162,9 +159,7 @@ impl DecodeScratch {
         (self.heads, self.group, self.layout) = (shape.heads, group, Layout::new(shape));
         self.pieces.clear();
         self.firsts.clear();
-        self.early = rows.len().saturating_sub(pool.threads());
-        self.tasks.clear();
-        self.bounds.clear();
+        self.together.clear();
         self.whole.clear();
         self.selects.clear();
         for (row, input) in rows.iter().enumerate() {
@@ -180,18 +175,11 @@ impl DecodeScratch {
             self.whole.push(rule == Rows::All);
             self.selects.push(if let Rows::Top { select, .. } = rule { select } else { Select::Group });
             // Heads that share a buffer use it one after the other.
-            let together = if input.buffers.is_empty() { head::together(rule, group) } else { group };
+            self.together.push(if input.buffers.is_empty() { head::together(rule, group) } else { group });
             self.firsts.push(self.pieces.len());
             self.pieces.extend((0..input.len).step_by(piece_len(input.len)).map(|start| Piece { row, start }));
-            if row >= self.early {
-                for first in (0..shape.heads).step_by(together) {
-                    self.bounds.push(row * shape.heads + first);
-                    self.tasks.push(Heads { row, first });
-                }
-            }
         }
         self.firsts.push(self.pieces.len());
-        self.bounds.push(rows.len() * shape.heads);
         self.results.resize(self.pieces.len() * self.layout.len(), 0.0);
         self.states.resize_with(self.states.len().max(rows.len() * shape.heads), HeadState::default);
         self.locals.grow(pool.threads());
@@ -222,7 +210,7 @@ pub fn decode(
     assert_eq!(out.len(), rows.len() * shape.width(), "rows of decode");
     let started = Instant::now();
     scratch.plan(pool, shape, rows);
-    let DecodeScratch { layout, pieces, firsts, left, results, early, tasks, bounds, states, kept, .. } = scratch;
+    let DecodeScratch { layout, pieces, firsts, left, results, together, ranges, states, kept, .. } = scratch;
     let passes = Passes {
         shape,
         rows,
@@ -233,21 +221,35 @@ pub fn decode(
         shares: Shares::default(),
     };
     let states = &mut states[..rows.len() * shape.heads];
+    states.iter_mut().step_by(shape.heads).for_each(|state| state.done = false);
+    let turns = Turns::new(pool.threads(), pieces.len());
     pool.run_chunks_then(
         (results, passes.layout.len()),
-        (&firsts[..=*early], left),
-        (&mut states[..*early * shape.heads], &mut out[..*early * shape.width()]),
-        |task, result| passes.first(pieces[task].row, pieces[task].start, result),
+        (firsts, left),
+        (states, out),
+        |task, result| {
+            turns.begin();
+            passes.first(pieces[task].row, pieces[task].start, result);
+        },
         |row, results, states, out| {
-            let group = shape.group();
-            let kv_heads = states.chunks_exact_mut(group).zip(out.chunks_exact_mut(group * shape.head_dim));
-            for ((states, out), first) in kv_heads.zip((0..).step_by(group)) {
-                passes.second(row, first, results, states, out);
-            }
+            states[0].done = turns.second_pass(|| {
+                let group = shape.group();
+                let kv_heads = states.chunks_exact_mut(group).zip(out.chunks_exact_mut(group * shape.head_dim));
+                for ((states, out), first) in kv_heads.zip((0..).step_by(group)) {
+                    passes.second(row, first, results, states, out);
+                }
+            });
         },
     );
-    pool.run_split_rows(states, out, shape.head_dim, bounds, |task, states, out| {
-        let Heads { row, first } = tasks[task];
+    ranges.clear();
+    for row in (0..rows.len()).filter(|row| !states[row * shape.heads].done) {
+        for first in (0..shape.heads).step_by(together[row]) {
+            let heads = row * shape.heads + first;
+            ranges.push(heads..heads + together[row]);
+        }
+    }
+    pool.run_ranges(states, (out, shape.head_dim), ranges, |task, states, out| {
+        let (row, first) = (ranges[task].start / shape.heads, ranges[task].start % shape.heads);
         let results = &results[firsts[row] * passes.layout.len()..firsts[row + 1] * passes.layout.len()];
         passes.second(row, first, results, states, out);
     });

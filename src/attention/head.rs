@@ -27,6 +27,8 @@ pub(super) struct HeadState {
     pub fetched: usize,
     /// The share of the softmax that they hold.
     pub kept: f32,
+    /// Whether all heads of the row are through the second pass; it stands at the first.
+    pub done: bool,
     /// The largest score, and the sum of exponentials relative to it.
     max: f32,
     total: f32,

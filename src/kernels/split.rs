@@ -2,6 +2,7 @@
 
 use std::{
     marker::PhantomData,
+    ops::Range,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -136,39 +137,27 @@ impl Pool {
         });
     }
 
-    /// One task per pair of neighbours in `bounds`: `task(index, items[bounds[index]..bounds[index + 1]])`.
+    /// One task per range of items and the rows that belong to them, `[items, width]`:
+    /// `task(index, items of the range, rows of the range)`.
     ///
     /// # Panics
-    /// When `bounds` falls or ends beyond the items.
-    pub fn run_split<T: Send>(&self, items: &mut [T], bounds: &[usize], task: impl Fn(usize, &mut [T]) + Sync) {
-        assert!(bounds.is_sorted() && bounds.last().is_none_or(|&end| end <= items.len()), "bounds of a split");
-        let base = Base::new(items);
-        self.run(bounds.len().saturating_sub(1), &|index| {
-            let (start, end) = (bounds[index], bounds[index + 1]);
-            // SAFETY: the bounds rise and end inside, so the parts are disjoint; each index runs once within `run`.
-            task(index, unsafe { base.part(start, end - start) });
-        });
-    }
-
-    /// [`Pool::run_split`] over items and the rows that belong to them, `[items, width]`:
-    /// `task(index, items of the part, rows of the part)`.
-    ///
-    /// # Panics
-    /// When `bounds` falls or ends beyond the items, or there are fewer rows than items.
-    pub fn run_split_rows<T: Send, U: Send>(
+    /// When the ranges do not rise, overlap or end beyond the items, or there are fewer rows than items.
+    pub fn run_ranges<T: Send, U: Send>(
         &self,
         items: &mut [T],
-        rows: &mut [U],
-        width: usize,
-        bounds: &[usize],
+        (rows, width): (&mut [U], usize),
+        ranges: &[Range<usize>],
         task: impl Fn(usize, &mut [T], &mut [U]) + Sync,
     ) {
-        assert!(bounds.last().is_none_or(|&end| end * width <= rows.len()), "rows of a split");
-        let base = Base::new(rows);
-        self.run_split(items, bounds, |index, items| {
-            let (start, end) = (bounds[index], bounds[index + 1]);
-            // SAFETY: the bounds rise and end inside, so the parts are disjoint; each index runs once within `run_split`.
-            task(index, items, unsafe { base.part(start * width, (end - start) * width) });
+        let apart = ranges.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        let end = ranges.last().map_or(0, |range| range.end);
+        assert!(apart && ranges.iter().all(|range| range.start <= range.end), "ranges that rise");
+        assert!(end <= items.len() && end * width <= rows.len(), "ranges within the items");
+        let (items, rows) = (Base::new(items), Base::new(rows));
+        self.run(ranges.len(), &|index| {
+            let Range { start, end } = ranges[index];
+            // SAFETY: the ranges are disjoint and end inside; each index runs once, and `run` ends before the slices do.
+            unsafe { task(index, items.part(start, end - start), rows.part(start * width, (end - start) * width)) };
         });
     }
 
@@ -209,25 +198,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks_and_splits_cover_everything_once() {
+    fn chunks_and_ranges_cover_what_they_say_once() {
         let pool = Pool::new(2);
         let mut items = vec![0u32; 103];
         pool.run_chunks(&mut items, 10, |index, part| part.iter_mut().for_each(|item| *item += index as u32 + 1));
         assert!(items.iter().enumerate().all(|(at, &item)| item == at as u32 / 10 + 1));
-        pool.run_split(&mut items, &[0, 0, 5, 100], |index, part| part.fill(100 + index as u32));
-        assert!(items[..5].iter().all(|&item| item == 101));
-        assert!(items[5..100].iter().all(|&item| item == 102));
-        assert!(items[100..].iter().all(|&item| item == 11));
         pool.run_chunks(&mut Vec::<u32>::new(), 0, |_, _| unreachable!());
         let mut rows = vec![0u32; 103 * 2];
-        pool.run_split_rows(&mut items, &mut rows, 2, &[3, 5, 100], |index, items, rows| {
-            items.fill(index as u32);
+        pool.run_ranges(&mut items, (&mut rows, 2), &[3..5, 5..5, 9..100], |index, items, rows| {
+            items.fill(300 + index as u32);
             rows.fill(200 + index as u32);
         });
-        let at = |value: u32| (items.iter().filter(|&&item| item == value).count(), value);
-        assert_eq!([at(0), at(1)], [(2, 0), (95, 1)]);
-        assert!(rows[6..10].iter().all(|&row| row == 200) && rows[10..200].iter().all(|&row| row == 201));
-        assert!(rows[..6].iter().chain(&rows[200..]).all(|&row| row == 0));
+        let count = |items: &[u32], value| items.iter().filter(|&&item| item == value).count();
+        assert_eq!([300, 301, 302].map(|value| count(&items, value)), [2, 0, 91]);
+        assert!(items[3..5].iter().all(|&item| item == 300) && items[5..9].iter().all(|&item| item == 1));
+        assert!(rows[6..10].iter().all(|&row| row == 200) && rows[18..200].iter().all(|&row| row == 202));
+        assert_eq!(count(&rows, 0), 103 * 2 - 4 - 182);
     }
 
     #[test]
@@ -279,8 +265,12 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "bounds of a split")]
-    fn bounds_beyond_the_items_are_refused() {
-        Pool::new(1).run_split(&mut [0u8; 3], &[0, 4], |_, _| {});
+    fn ranges_that_overlap_or_end_beyond_are_refused() {
+        for ranges in [[0..2, 1..3], [0..2, 2..4], [2..3, 0..1]] {
+            let refused = std::panic::catch_unwind(|| {
+                Pool::new(1).run_ranges(&mut [0u8; 3], (&mut [0u8; 3], 1), &ranges, |_, _, _| {});
+            });
+            assert!(refused.is_err(), "{ranges:?}");
+        }
     }
 }
