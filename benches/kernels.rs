@@ -57,13 +57,13 @@ fn bench_layers(bencher: Bencher<'_, '_>, pool: &Pool, layers: &[Linear], rows: 
         .bench_local(|| turn.next().expect("endless").forward(pool, &x, &mut y));
 }
 
-#[divan::bench(args = [1, 2, 4, 8, 16, 128, 512], consts = THREADS)]
+#[divan::bench(args = [1, 2, 4, 8, 16, 32, 128, 512], consts = THREADS)]
 fn linear_q4_1<const N: usize>(bencher: Bencher<'_, '_>, rows: usize) {
     let layers: Vec<Linear> = (0..2 * LAYERS).map(|_| layer(GgmlDType::Q4_1, FFN, HIDDEN)).collect();
     bench_layers(bencher, &Pool::new(N), &layers, rows);
 }
 
-#[divan::bench(args = [1, 8, 64], consts = THREADS)]
+#[divan::bench(args = [1, 8, 32, 64], consts = THREADS)]
 fn head_q8_0<const N: usize>(bencher: Bencher<'_, '_>, rows: usize) {
     bench_layers(bencher, &Pool::new(N), &[layer(GgmlDType::Q8_0, VOCABULARY, HIDDEN)], rows);
 }

@@ -61,8 +61,8 @@ pub struct MachineRates {
     pub fma_gflop_s: Rate,
     /// The same in the matrix product of prefill's attention, on matrices that the second-level cache holds.
     pub gemm_gflop_s: Rate,
-    /// Multiplications and additions of 8-bit numbers by the linear kernels' chain of instructions, on data in the
-    /// first-level cache, in billions per second.
+    /// Multiplications and additions of 8-bit numbers by the instructions of the linear kernels, without their scales, on
+    /// data in the first-level cache, in billions per second.
     pub dot8_gop_s: Rate,
     /// The same in a whole linear layer (Q4_1, 32 rows) whose weights the second-level cache holds.
     pub linear_gop_s: Rate,

@@ -105,7 +105,10 @@ impl Activations {
 
     /// One row in blocks, `[width / 32]`; empty where `width` is no multiple of 32 or the activations are exact.
     pub fn blocks(&self, row: usize) -> &[Block] {
-        let per_row = self.blocks.len() / self.rows.max(1);
+        if self.blocks.is_empty() {
+            return &[];
+        }
+        let per_row = self.width / BLOCK;
         &self.blocks[row * per_row..][..per_row]
     }
 }

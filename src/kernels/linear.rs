@@ -257,13 +257,16 @@ impl Linear {
             for group in groups.clone() {
                 let column = group * packed.lanes();
                 let columns = packed.lanes().min(self.out_features - column);
-                for row in (tile..tile_end).step_by(ROWS) {
-                    let count = ROWS.min(tile_end - row);
+                let calls = tile / ROWS..tile_end.div_ceil(ROWS);
+                let mut row = tile;
+                for call in calls.clone() {
+                    // Evenly: three and two rows take less time than four and one.
+                    let count = (tile_end - row).div_ceil(calls.end - call);
                     let mut rows: [&[Block]; ROWS] = [&[]; ROWS];
                     for (at, slot) in rows[..count].iter_mut().enumerate() {
                         *slot = x.blocks(row + at);
                     }
-                    packed.dot(group, &rows[..count], &mut out);
+                    packed.dot(group, &rows[..count], [call, x.rows().div_ceil(ROWS)], &mut out);
                     for (at, out) in out[..count].iter().enumerate() {
                         // SAFETY: y is [rows, out_features] (checked by `run`), and these columns of it belong to
                         // this task alone.
@@ -272,6 +275,7 @@ impl Linear {
                             *y = if add { *y + out } else { *out };
                         }
                     }
+                    row += count;
                 }
             }
         }

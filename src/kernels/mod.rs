@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`pool`], [`split`] | the one thread pool, and safe ways to write disjoint parts of a slice from its tasks |
 //! | [`linear`] | linear layers on quantised weights: Q4_1 and Q8_0 by kernels of our own, every other type by candle |
+//! | `packed`, `q4_1`, `q8_0` | how weights are interleaved for those kernels, and the kernels |
 //! | [`activations`] | the input of linear layers, as floats and as 8-bit blocks |
 //! | [`rows`], [`mod@rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
 //! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |

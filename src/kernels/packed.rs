@@ -16,6 +16,9 @@ pub(super) const WIDE: usize = 32;
 /// Rows that a kernel takes at most.
 pub(super) const ROWS: usize = 4;
 
+/// Bytes that memory hands out at once.
+const LINE: usize = 64;
+
 /// What a kernel computes: the outputs of a group for every row; lanes beyond the group's are left alone.
 pub(super) type Sums = [[f32; WIDE]; ROWS];
 
@@ -34,7 +37,50 @@ pub(super) trait Group: Clone + Send + Sync {
 }
 
 /// Products of one group of features with 1 to [`ROWS`] rows; every row has a block for every block of the weights.
-pub(super) type Dot<G> = fn(&[G], &[&[Block]], &mut Sums);
+pub(super) type Dot<G> = fn(&[G], &[&[Block]], Ahead, &mut Sums);
+
+/// Bytes by which weights are asked for ahead where a group is gone through once.
+const AHEAD: usize = 8 << 10;
+
+/// What a kernel asks memory for while it computes, evenly over its blocks.
+///
+/// Prefetching hardware stops at the end of a page, and would leave memory idle while weights that the first-level cache
+/// holds are multiplied with further rows.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    start: *const i8,
+    /// Cache lines for every block, in 65536ths.
+    pace: usize,
+}
+
+impl Ahead {
+    /// Call `part` of `parts` on `group`. A single one asks for what comes [`AHEAD`] bytes later, one of several for its part
+    /// of `next`, the group after this one.
+    fn new<G>(group: &[G], next: &[G], [part, parts]: [usize; 2]) -> Self {
+        let (start, bytes) = if parts == 1 {
+            (group.as_ptr().cast::<i8>().wrapping_add(AHEAD), size_of_val(group))
+        } else {
+            let part = &next[next.len() * part / parts..next.len() * (part + 1) / parts];
+            (part.as_ptr().cast(), size_of_val(part))
+        };
+        Self { start, pace: (bytes.div_ceil(LINE) << 16) / group.len() }
+    }
+
+    /// Asks for what goes with block `at`.
+    #[inline(always)]
+    pub(super) fn ask(self, at: usize) {
+        for line in (at * self.pace) >> 16..((at + 1) * self.pace) >> 16 {
+            let line = self.start.wrapping_add(LINE * line);
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: SSE is part of x86-64, and a prefetch of any address changes nothing that a program could see.
+            unsafe {
+                std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line);
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = line;
+        }
+    }
+}
 
 /// The weights of a layer.
 pub(super) struct Weights<G> {
@@ -66,8 +112,9 @@ pub(super) trait Packed: Send + Sync {
     fn lanes(&self) -> usize;
     /// Bytes of a group.
     fn group_bytes(&self) -> usize;
-    /// Outputs `lanes·group..lanes·(group + 1)` for 1 to [`ROWS`] rows of blocks.
-    fn dot(&self, group: usize, rows: &[&[Block]], out: &mut Sums);
+    /// Outputs `lanes·group..lanes·(group + 1)` for 1 to [`ROWS`] rows of blocks, and asks memory for what comes
+    /// next. `part_of` is which call on this group it is, of how many.
+    fn dot(&self, group: usize, rows: &[&[Block]], part_of: [usize; 2], out: &mut Sums);
     /// The weights of output feature `index`.
     fn row(&self, index: usize, out: &mut [f32]);
 }
@@ -81,8 +128,10 @@ impl<G: Group> Packed for Weights<G> {
         self.blocks * size_of::<G>()
     }
 
-    fn dot(&self, group: usize, rows: &[&[Block]], out: &mut Sums) {
-        (self.dot)(self.group(group), rows, out);
+    fn dot(&self, group: usize, rows: &[&[Block]], part_of: [usize; 2], out: &mut Sums) {
+        let next = self.groups.get((group + 1) * self.blocks..).unwrap_or_default();
+        let (group, next) = (self.group(group), &next[..next.len().min(self.blocks)]);
+        (self.dot)(group, rows, Ahead::new(group, next, part_of), out);
     }
 
     fn row(&self, index: usize, out: &mut [f32]) {
@@ -134,7 +183,7 @@ pub(super) mod paths {
         let mut outputs = vec![[0.0; WIDE]; rows.len()];
         for group in 0..features.div_ceil(weights.lanes()) {
             let mut sums = [[f32::NAN; WIDE]; ROWS];
-            weights.dot(group, rows, &mut sums);
+            weights.dot(group, rows, [0, 1], &mut sums);
             for (output, sums) in outputs.iter_mut().zip(sums) {
                 output[group * weights.lanes()..][..weights.lanes()].copy_from_slice(&sums[..weights.lanes()]);
             }

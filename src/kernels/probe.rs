@@ -3,20 +3,23 @@
 //! Each returns a result that depends on all of its work, so that a compiler cannot leave any of it out, and that
 //! tests compare with its portable twin.
 
-use super::cpu::by_cpu;
+use super::cpu::{by_avx512, by_cpu};
 
 /// Words in a row that [`gather`] reads: 128 bytes, an f16 row of a head of 64 values.
 pub const ROW_WORDS: usize = 16;
 /// Multiplications and additions of one round of [`fma`].
-pub const FMA_FLOP: usize = 2 * CHAINS * LANES;
+pub const FMA_FLOP: usize = 2 * CHAINS * FMA_LANES;
 /// Rows of activations that [`dots`] multiplies each vector of weights with, as the linear kernels do.
 pub const DOT_ROWS: usize = 4;
-/// Weights in a vector of [`dots`].
-pub const DOT_WEIGHTS: usize = 32;
+/// Weights in a vector of [`dots`]: four of each feature.
+pub const DOT_WEIGHTS: usize = 4 * LANES;
 
 /// Independent chains of [`fma`]: more than the latency of an instruction times those that start in a cycle.
 const CHAINS: usize = 12;
-const LANES: usize = 8;
+/// Numbers of a chain: a register of AVX-512, two of AVX2.
+const FMA_LANES: usize = 16;
+/// Features of [`dots`], as many as the widest linear kernels take together.
+const LANES: usize = 32;
 /// Vectors of [`dots`] that are summed in 16 bits: 8 pairs of 15·127 fit.
 const NARROW: usize = 8;
 
@@ -36,20 +39,23 @@ pub fn gather(data: &[u64], rows: usize, seed: u64) -> u64 {
     by_cpu!(avx2::gather(all, rows, seed), gather_body(all, rows, seed))
 }
 
-/// `rounds` rounds of `x = x·factor + addend` on 96 numbers that stay in registers; their sum. With a factor of a half
+/// `rounds` rounds of `x = x·factor + addend` on 192 numbers that stay in registers; their sum. With a factor of a half
 /// products are exact, and the twins agree to the bit.
 pub fn fma(rounds: usize, factor: f32, addend: f32) -> f32 {
-    by_cpu!(avx2::fma(rounds, factor, addend), fma_portable(rounds, factor, addend))
+    by_avx512!(
+        avx512::fma(rounds, factor, addend),
+        by_cpu!(avx2::fma(rounds, factor, addend), fma_portable(rounds, factor, addend))
+    )
 }
 
-/// Products of 4-bit weights, `[vectors][8 features][4 inputs]`, with 8-bit activations, `[DOT_ROWS][4·vectors]`, by
-/// the chain of instructions of the linear kernels: the sum for every row and feature.
+/// Products of 4-bit weights, `[vectors][32 features][4 inputs]`, with 8-bit activations, `[DOT_ROWS][4·vectors]`, by
+/// the instructions of the linear kernels, without their scales: the sum for every row and feature.
 ///
 /// # Panics
 /// When the lengths do not fit.
 pub fn dots(weights: &[[u8; DOT_WEIGHTS]], x: [&[[i8; 4]]; DOT_ROWS]) -> [[i32; LANES]; DOT_ROWS] {
     assert!(x.iter().all(|x| x.len() == weights.len()), "activations for every vector of weights");
-    by_cpu!(avx2::dots(weights, x), dots_portable(weights, x))
+    by_avx512!(avx512::dots(weights, x), by_cpu!(avx2::dots(weights, x), dots_portable(weights, x)))
 }
 
 fn read_portable(data: &[u64]) -> u64 {
@@ -74,11 +80,11 @@ fn gather_body(all: &[[u64; ROW_WORDS]], rows: usize, seed: u64) -> u64 {
 
 /// Where chain `chain` and lane `lane` start.
 fn start(chain: usize, lane: usize) -> f32 {
-    (chain * LANES + lane) as f32
+    (chain * FMA_LANES + lane) as f32
 }
 
 fn fma_portable(rounds: usize, factor: f32, addend: f32) -> f32 {
-    let mut chains: [[f32; LANES]; CHAINS] =
+    let mut chains: [[f32; FMA_LANES]; CHAINS] =
         std::array::from_fn(|chain| std::array::from_fn(|lane| start(chain, lane)));
     for _ in 0..rounds {
         for x in chains.as_flattened_mut() {
@@ -88,7 +94,7 @@ fn fma_portable(rounds: usize, factor: f32, addend: f32) -> f32 {
     total(&chains)
 }
 
-fn total(chains: &[[f32; LANES]; CHAINS]) -> f32 {
+fn total(chains: &[[f32; FMA_LANES]; CHAINS]) -> f32 {
     chains.as_flattened().iter().sum()
 }
 
@@ -108,7 +114,9 @@ fn dots_portable(weights: &[[u8; DOT_WEIGHTS]], x: [&[[i8; 4]]; DOT_ROWS]) -> [[
 mod avx2 {
     use std::arch::x86_64::*;
 
-    use super::{CHAINS, DOT_ROWS, DOT_WEIGHTS, LANES, NARROW, ROW_WORDS, gather_body, read_portable, start, total};
+    use super::{
+        CHAINS, DOT_ROWS, DOT_WEIGHTS, FMA_LANES, LANES, NARROW, ROW_WORDS, gather_body, read_portable, start, total,
+    };
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn read(data: &[u64]) -> u64 {
@@ -139,19 +147,21 @@ mod avx2 {
     pub(super) fn fma(rounds: usize, factor: f32, addend: f32) -> f32 {
         let (factor, addend) = (_mm256_set1_ps(factor), _mm256_set1_ps(addend));
         let lane = _mm256_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0);
-        let mut chains = [_mm256_setzero_ps(); CHAINS];
-        for (chain, x) in chains.iter_mut().enumerate() {
-            *x = _mm256_add_ps(_mm256_set1_ps(start(chain, 0)), lane);
-        }
-        for _ in 0..rounds {
-            for x in &mut chains {
-                *x = _mm256_fmadd_ps(*x, factor, addend);
+        let mut out = [[0f32; FMA_LANES]; CHAINS];
+        for first in (0..FMA_LANES).step_by(8) {
+            let mut chains = [_mm256_setzero_ps(); CHAINS];
+            for (chain, x) in chains.iter_mut().enumerate() {
+                *x = _mm256_add_ps(_mm256_set1_ps(start(chain, first)), lane);
             }
-        }
-        let mut out = [[0f32; LANES]; CHAINS];
-        for (out, x) in out.iter_mut().zip(chains) {
-            // SAFETY: eight floats.
-            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), x) };
+            for _ in 0..rounds {
+                for x in &mut chains {
+                    *x = _mm256_fmadd_ps(*x, factor, addend);
+                }
+            }
+            for (out, x) in out.iter_mut().zip(chains) {
+                // SAFETY: eight floats of sixteen, from 0 or 8 on.
+                unsafe { _mm256_storeu_ps(out.as_mut_ptr().wrapping_add(first), x) };
+            }
         }
         total(&out)
     }
@@ -159,25 +169,84 @@ mod avx2 {
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn dots(weights: &[[u8; DOT_WEIGHTS]], x: [&[[i8; 4]]; DOT_ROWS]) -> [[i32; LANES]; DOT_ROWS] {
         let ones = _mm256_set1_epi16(1);
-        let mut sums = [_mm256_setzero_si256(); DOT_ROWS];
-        for first in (0..weights.len()).step_by(NARROW) {
-            let mut narrow = [_mm256_setzero_si256(); DOT_ROWS];
-            for at in first..(first + NARROW).min(weights.len()) {
-                // SAFETY: 32 bytes.
-                let weights = unsafe { _mm256_loadu_si256(weights[at].as_ptr().cast()) };
+        let mut out = [[0i32; LANES]; DOT_ROWS];
+        for lane in (0..LANES).step_by(8) {
+            let mut sums = [_mm256_setzero_si256(); DOT_ROWS];
+            for first in (0..weights.len()).step_by(NARROW) {
+                let mut narrow = [_mm256_setzero_si256(); DOT_ROWS];
+                for at in first..(first + NARROW).min(weights.len()) {
+                    // SAFETY: 32 bytes, four of each of eight features that begin with `lane`, 24 at most.
+                    let weights = unsafe { _mm256_loadu_si256(weights[at].as_ptr().wrapping_add(4 * lane).cast()) };
+                    for row in 0..DOT_ROWS {
+                        let four = _mm256_set1_epi32(i32::from_le_bytes(x[row][at].map(i8::cast_unsigned)));
+                        narrow[row] = _mm256_add_epi16(narrow[row], _mm256_maddubs_epi16(weights, four));
+                    }
+                }
                 for row in 0..DOT_ROWS {
-                    let four = _mm256_set1_epi32(i32::from_le_bytes(x[row][at].map(i8::cast_unsigned)));
-                    narrow[row] = _mm256_add_epi16(narrow[row], _mm256_maddubs_epi16(weights, four));
+                    sums[row] = _mm256_add_epi32(sums[row], _mm256_madd_epi16(narrow[row], ones));
                 }
             }
+            for (out, sum) in out.iter_mut().zip(sums) {
+                // SAFETY: eight integers of 32, from `lane` on, which is 24 at most.
+                unsafe { _mm256_storeu_si256(out.as_mut_ptr().wrapping_add(lane).cast(), sum) };
+            }
+        }
+        out
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+
+    use super::{CHAINS, DOT_ROWS, DOT_WEIGHTS, FMA_LANES, LANES, start, total};
+
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn fma(rounds: usize, factor: f32, addend: f32) -> f32 {
+        let (factor, addend) = (_mm512_set1_ps(factor), _mm512_set1_ps(addend));
+        let mut out: [[f32; FMA_LANES]; CHAINS] =
+            std::array::from_fn(|chain| std::array::from_fn(|lane| start(chain, lane)));
+        let mut chains = [_mm512_setzero_ps(); CHAINS];
+        for (x, start) in chains.iter_mut().zip(&out) {
+            // SAFETY: sixteen floats.
+            *x = unsafe { _mm512_loadu_ps(start.as_ptr()) };
+        }
+        for _ in 0..rounds {
+            for x in &mut chains {
+                *x = _mm512_fmadd_ps(*x, factor, addend);
+            }
+        }
+        for (out, x) in out.iter_mut().zip(chains) {
+            // SAFETY: sixteen floats.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), x) };
+        }
+        total(&out)
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub(super) fn dots(weights: &[[u8; DOT_WEIGHTS]], x: [&[[i8; 4]]; DOT_ROWS]) -> [[i32; LANES]; DOT_ROWS] {
+        const REGISTERS: usize = LANES / 16;
+        let mut sums = [[_mm512_setzero_si512(); REGISTERS]; DOT_ROWS];
+        for (at, weights) in weights.iter().enumerate() {
+            let (registers, _) = weights.as_chunks::<64>();
+            // SAFETY: a chunk is 64 bytes; the load asks for no alignment.
+            let load = |at: usize| unsafe { _mm512_loadu_si512(registers[at].as_ptr().cast()) };
+            let weights: [__m512i; REGISTERS] = [load(0), load(1)];
             for row in 0..DOT_ROWS {
-                sums[row] = _mm256_add_epi32(sums[row], _mm256_madd_epi16(narrow[row], ones));
+                // SAFETY: `dots` has checked that every row is as long as the weights.
+                let four = unsafe { x[row].get_unchecked(at) };
+                let four = _mm512_set1_epi32(i32::from_le_bytes(four.map(i8::cast_unsigned)));
+                for (sum, weights) in sums[row].iter_mut().zip(weights) {
+                    *sum = _mm512_dpbusd_epi32(*sum, weights, four);
+                }
             }
         }
         let mut out = [[0i32; LANES]; DOT_ROWS];
-        for (out, sum) in out.iter_mut().zip(sums) {
-            // SAFETY: eight integers.
-            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sum) };
+        for (out, sums) in out.iter_mut().zip(sums) {
+            for (out, sum) in out.as_chunks_mut::<16>().0.iter_mut().zip(sums) {
+                // SAFETY: sixteen integers.
+                unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), sum) };
+            }
         }
         out
     }
@@ -197,20 +266,25 @@ mod tests {
 
         #[test]
         fn products_are_those_of_integers(
-            weights in prop::collection::vec(prop::array::uniform32(0u8..16), 0..40),
+            weights in prop::collection::vec(prop::array::uniform32(prop::array::uniform4(0u8..16)), 0..40),
             seed in any::<i8>(),
         ) {
+            let weights: Vec<[u8; DOT_WEIGHTS]> =
+                weights.iter().map(|vector| std::array::from_fn(|at| vector[at / 4][at % 4])).collect();
             let x: Vec<Vec<[i8; 4]>> = (0..DOT_ROWS)
                 .map(|row| (0..weights.len()).map(|at| [seed, -127, 127, (row * 31 + at) as i8]).collect())
                 .collect();
             let x = [&x[0][..], &x[1][..], &x[2][..], &x[3][..]];
             let fast = dots(&weights, x);
-            prop_assert_eq!(fast, dots_portable(&weights, x));
+            let plain = dots_portable(&weights, x);
+            prop_assert_eq!(fast, plain);
+            let narrow = by_cpu!(avx2::dots(&weights, x), plain);
+            prop_assert_eq!(narrow, plain);
             let plain: i32 = (0..weights.len())
                 .flat_map(|at| (0..4).map(move |input| (at, input)))
-                .map(|(at, input)| i32::from(weights[at][5 * 4 + input]) * i32::from(x[2][at][input]))
+                .map(|(at, input)| i32::from(weights[at][21 * 4 + input]) * i32::from(x[2][at][input]))
                 .sum();
-            prop_assert_eq!(fast[2][5], plain);
+            prop_assert_eq!(fast[2][21], plain);
         }
     }
 
@@ -237,10 +311,12 @@ mod tests {
     #[test]
     fn registers_hold_what_was_computed() {
         for rounds in [0, 1, 2, 30, 1000] {
-            assert_eq!(fma(rounds, 0.5, 0.5), fma_portable(rounds, 0.5, 0.5), "{rounds}");
+            let plain = fma_portable(rounds, 0.5, 0.5);
+            assert_eq!(fma(rounds, 0.5, 0.5), plain, "{rounds}");
+            assert_eq!(by_cpu!(avx2::fma(rounds, 0.5, 0.5), plain), plain, "{rounds}");
         }
-        assert_eq!(fma(0, 0.5, 0.5), (0..96).sum::<usize>() as f32);
+        assert_eq!(fma(0, 0.5, 0.5), (0..192).sum::<usize>() as f32);
         // x = x/2 + 1/2 ends at 1.
-        assert_eq!(fma(1000, 0.5, 0.5), 96.0);
+        assert_eq!(fma(1000, 0.5, 0.5), 192.0);
     }
 }

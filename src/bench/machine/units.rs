@@ -82,7 +82,7 @@ pub fn product() -> Unit<'static> {
 }
 
 pub fn dots() -> Unit<'static> {
-    const VECTORS: usize = 512;
+    const VECTORS: usize = 128;
     const TIMES: usize = 64;
     const TASKS: usize = 32;
     let weights = vec![[9u8; probe::DOT_WEIGHTS]; VECTORS];
