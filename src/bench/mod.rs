@@ -11,6 +11,7 @@
 //!
 //! [`machine()`] measures what bounds all of that: what memory and the arithmetic units of this machine can do.
 
+mod arrivals;
 mod capacity;
 mod load;
 mod load_spec;
@@ -21,6 +22,7 @@ mod run;
 mod soak;
 mod statistics;
 
+pub use arrivals::Arrivals;
 pub use capacity::{CapacityError, CapacityOptions, CapacityRun, capacity};
 pub use load::{Ending, Load, LoadCounts, is_load};
 pub use load_spec::{LoadError, LoadSpec};
