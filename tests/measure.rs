@@ -220,12 +220,30 @@ fn bench_capacity_measures_what_a_budget_holds() {
             assert!(figure(run, "ttft_ms_p99") >= figure(run, "ttft_ms_p50"), "{run}");
             assert_eq!(figure(run, "preemptions"), 0.0, "what starts has the room to end");
         }
+        for run in runs {
+            let figure = |name| figure(run, name);
+            assert_eq!(figure("plan_sessions"), figure("sessions_resident"), "{run}");
+            assert_eq!(figure("plan_sessions_error"), 0.0, "{run}");
+            let error = figure("plan_tok_s") / figure("tok_s") - 1.0;
+            assert!(figure("plan_tok_s") > 0.0 && (figure("plan_tok_s_error") - error).abs() < 1e-9, "{run}");
+        }
+        assert!(report["device"]["attention"]["all_f16_ns"]["median"].as_f64().is_some_and(|ns| ns > 0.0));
         assert_eq!((figure(&runs[0], "host_peak_bytes"), figure(&runs[1], "host_peak_bytes")), (0.0, 0.0));
         assert!(figure(&runs[2], "host_peak_bytes") > 0.0);
     }
     let output = home.run(&[&["bench", "capacity", "--policy", "kv", "--policy", "kcache"][..], &sizes].concat());
     let text = stdout(&output);
-    for words in ["sessions resident", "all together", "TTFT p50", "ITL p99", "device peak (simulated)", "×"] {
+    for words in [
+        "sessions resident",
+        "all together",
+        "TTFT p50",
+        "ITL p99",
+        "device peak (simulated)",
+        "×",
+        "plan: sessions",
+        "plan: tok/s",
+        "  error",
+    ] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
 }
@@ -428,7 +446,7 @@ fn ctrl_c_ends_a_measurement_with_a_line() {
     let home = Home::new();
     interrupted(&home, &["bench", "--json", "--ctx", "200", "--gen", "100", "--rounds", "100000"], "0 % ctx 200");
     let capacity = ["bench", "capacity", "--json", "--ctx", "200", "--gen", "100", "--rounds", "100000"];
-    interrupted(&home, &capacity, "0 % computing context 1 of 4");
+    interrupted(&home, &capacity, "0 % filling memory");
 }
 
 #[cfg(unix)]

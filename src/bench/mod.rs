@@ -10,8 +10,10 @@
 //! [`Load`] has sessions come by and by, for whoever wants to watch.
 //!
 //! [`machine()`] measures what bounds all of that: what memory and the arithmetic units of this machine can do.
+//! [`attention_rates()`] does it for attention, whose parts overlap, as a whole.
 
 mod arrivals;
+mod attention_rates;
 mod capacity;
 mod load;
 mod load_spec;
@@ -23,6 +25,7 @@ mod soak;
 mod statistics;
 
 pub use arrivals::Arrivals;
+pub use attention_rates::{AttentionRates, attention_rates};
 pub use capacity::{CapacityError, CapacityOptions, CapacityRun, capacity};
 pub use load::{Ending, Load, LoadCounts, is_load};
 pub use load_spec::{LoadError, LoadSpec};
