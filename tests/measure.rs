@@ -249,6 +249,25 @@ fn bench_capacity_measures_what_a_budget_holds() {
 }
 
 #[test]
+fn bench_memory_is_what_the_pages_need() {
+    let home = Home::new();
+    let sizes = ["bench", "memory", "--sessions", "200", "--ctx", "500"];
+    for policy in ["kv", "kcache:n=8"] {
+        let report = home.json(&[&sizes[..], &["--policy", policy]].concat());
+        let run = &report["memory"];
+        let figure = |name| figure(run, name);
+        assert_eq!(figure("device_bytes") + figure("host_bytes"), figure("needed_bytes"), "{run}");
+        // A few MiB of anything else weigh much beside so little; 64 sequences of 8,192 tokens are for the command.
+        let grown = figure("rss_growth_bytes");
+        assert!(figure("needed_bytes") > 24e6 && grown < 1.3 * figure("needed_bytes") + 4e6, "{run}");
+        // And more than half of the pages are really there: none are reserved only.
+        assert!(grown > 0.5 * figure("needed_bytes"), "{run}");
+    }
+    let text = stdout(&home.run(&sizes));
+    assert!(text.contains("resident memory, growth") && text.contains("ledger, device"), "{text}");
+}
+
+#[test]
 fn bench_soak_leaves_nothing() {
     let home = Home::new();
     let report = home.json(&["bench", "soak", "--for", "1500ms"]);
@@ -415,6 +434,7 @@ fn misuse_exits_2_with_a_reason() {
         (vec!["bench", "--ctx", "1", "--gen", "512"], "generate fewer than 512"),
         (vec!["bench", "--ctx", "0"], "--ctx"),
         (vec!["bench", "--ctx", "100", "--batch", "16000000"], "take a smaller --ctx or --batch"),
+        (vec!["bench", "memory", "--sessions", "16000000"], "take fewer --sessions or a smaller --ctx"),
         (vec!["bench", "capacity", "--budget", "none"], "no capacity to measure"),
         (vec!["bench", "capacity", "--ctx", "500", "--gen", "12"], "500 and 12 tokens more do not fit"),
         (vec!["bench", "capacity", "--ctx", "100", "--budget", "1KiB"], "the lane's budget fits 0"),

@@ -7,6 +7,8 @@
 //!
 //! How many sequences a budget holds, and what many at once are worth, is measured on the engine: see `capacity.rs`.
 //!
+//! [`memory()`] fills caches and compares what they take with what they should.
+//!
 //! [`Load`] has sessions come by and by, for whoever wants to watch.
 //!
 //! [`machine()`] measures what bounds all of that: what memory and the arithmetic units of this machine can do.
@@ -19,6 +21,7 @@ mod load;
 mod load_spec;
 mod machine;
 mod measure;
+mod memory;
 mod prompt;
 mod run;
 mod soak;
@@ -31,6 +34,7 @@ pub use load::{Ending, Load, LoadCounts, is_load};
 pub use load_spec::{LoadError, LoadSpec};
 pub use machine::{MachineError, MachineOptions, MachineRates, Rate, machine};
 pub use measure::{BenchError, BenchOptions, bench};
+pub use memory::{MemoryError, MemoryOptions, MemoryRun, memory};
 pub use run::Run;
 pub use soak::{Soak, SoakError, soak};
 pub use statistics::Spread;
