@@ -232,6 +232,7 @@ fn a_machine_is_measured_for_machines_and_nothing_else_is_on_stdout() {
         "gemm_gflop_s",
         "dot8_gop_s",
         "linear_gop_s",
+        "layers_gop_s",
         "region_us",
         "joined_us",
     ] {

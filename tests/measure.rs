@@ -220,14 +220,51 @@ fn bench_capacity_measures_what_a_budget_holds() {
             assert!(figure(run, "ttft_ms_p99") >= figure(run, "ttft_ms_p50"), "{run}");
             assert_eq!(figure(run, "preemptions"), 0.0, "what starts has the room to end");
         }
+        for run in runs {
+            let figure = |name| figure(run, name);
+            assert_eq!(figure("plan_sessions"), figure("sessions_resident"), "{run}");
+            assert_eq!(figure("plan_sessions_error"), 0.0, "{run}");
+            let error = figure("plan_tok_s") / figure("tok_s") - 1.0;
+            assert!(figure("plan_tok_s") > 0.0 && (figure("plan_tok_s_error") - error).abs() < 1e-9, "{run}");
+        }
+        assert!(report["device"]["attention"]["all_f16_ns"]["median"].as_f64().is_some_and(|ns| ns > 0.0));
         assert_eq!((figure(&runs[0], "host_peak_bytes"), figure(&runs[1], "host_peak_bytes")), (0.0, 0.0));
         assert!(figure(&runs[2], "host_peak_bytes") > 0.0);
     }
     let output = home.run(&[&["bench", "capacity", "--policy", "kv", "--policy", "kcache"][..], &sizes].concat());
     let text = stdout(&output);
-    for words in ["sessions resident", "all together", "TTFT p50", "ITL p99", "device peak (simulated)", "×"] {
+    for words in [
+        "sessions resident",
+        "all together",
+        "TTFT p50",
+        "ITL p99",
+        "device peak (simulated)",
+        "×",
+        "plan: sessions",
+        "plan: tok/s",
+        "  error",
+    ] {
         assert!(text.contains(words), "{words} is not in\n{text}");
     }
+}
+
+#[test]
+fn bench_memory_is_what_the_pages_need() {
+    let home = Home::new();
+    let sizes = ["bench", "memory", "--sessions", "200", "--ctx", "500"];
+    for policy in ["kv", "kcache:n=8"] {
+        let report = home.json(&[&sizes[..], &["--policy", policy]].concat());
+        let run = &report["memory"];
+        let figure = |name| figure(run, name);
+        assert_eq!(figure("device_bytes") + figure("host_bytes"), figure("needed_bytes"), "{run}");
+        // A few MiB of anything else weigh much beside so little; 64 sequences of 8,192 tokens are for the command.
+        let grown = figure("rss_growth_bytes");
+        assert!(figure("needed_bytes") > 24e6 && grown < 1.3 * figure("needed_bytes") + 4e6, "{run}");
+        // And more than half of the pages are really there: none are reserved only.
+        assert!(grown > 0.5 * figure("needed_bytes"), "{run}");
+    }
+    let text = stdout(&home.run(&sizes));
+    assert!(text.contains("resident memory, growth") && text.contains("ledger, device"), "{text}");
 }
 
 #[test]
@@ -397,6 +434,7 @@ fn misuse_exits_2_with_a_reason() {
         (vec!["bench", "--ctx", "1", "--gen", "512"], "generate fewer than 512"),
         (vec!["bench", "--ctx", "0"], "--ctx"),
         (vec!["bench", "--ctx", "100", "--batch", "16000000"], "take a smaller --ctx or --batch"),
+        (vec!["bench", "memory", "--sessions", "16000000"], "take fewer --sessions or a smaller --ctx"),
         (vec!["bench", "capacity", "--budget", "none"], "no capacity to measure"),
         (vec!["bench", "capacity", "--ctx", "500", "--gen", "12"], "500 and 12 tokens more do not fit"),
         (vec!["bench", "capacity", "--ctx", "100", "--budget", "1KiB"], "the lane's budget fits 0"),
@@ -428,7 +466,7 @@ fn ctrl_c_ends_a_measurement_with_a_line() {
     let home = Home::new();
     interrupted(&home, &["bench", "--json", "--ctx", "200", "--gen", "100", "--rounds", "100000"], "0 % ctx 200");
     let capacity = ["bench", "capacity", "--json", "--ctx", "200", "--gen", "100", "--rounds", "100000"];
-    interrupted(&home, &capacity, "0 % computing context 1 of 4");
+    interrupted(&home, &capacity, "0 % filling memory");
 }
 
 #[cfg(unix)]

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     attention::HitCounts,
-    cache::{Full, LaneCache, Policy},
+    cache::{Full, LaneCache, PAGE_TOKENS, Policy},
     engine::{
         Engine, EngineError, EngineOptions, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Prefilled,
         Scheduling, SessionId, Step, Turn, workspace_bytes,
@@ -187,7 +187,28 @@ impl CapacityOptions {
         largest + (CONTEXTS * (1 + self.policies.len())) as u64 * shape.kv_bytes(self.ctx)
     }
 
-    fn check(&self, model: &LanguageModel) -> Result<(), CapacityError> {
+    /// Tokens for which a sequence has the pages while the lane is full: it starts with room for its context, the token
+    /// after it and the first of its answer, and one page more is left to those that will need it.
+    pub fn held_tokens(&self) -> usize {
+        let begin = self.ctx + 2;
+        (self.ctx + self.generate).clamp(begin, begin.next_multiple_of(PAGE_TOKENS) + PAGE_TOKENS)
+    }
+
+    /// Tokens that a sequence attends to in the middle of its answer.
+    pub fn mean_tokens(&self) -> usize {
+        self.ctx + self.generate.div_ceil(2)
+    }
+
+    /// Bytes of a step's buffers with so many sequences.
+    pub fn workspace(&self, model: &LanguageModel, sequences: usize) -> u64 {
+        workspace_bytes(model, self.prefill_chunk, sequences)
+    }
+
+    /// Whether it can be measured.
+    ///
+    /// # Errors
+    /// An empty list or a size of 0, or a context that is too long for the model.
+    pub fn check(&self, model: &LanguageModel) -> Result<(), CapacityError> {
         let sizes = [self.ctx, self.requests, self.generate, self.rounds, self.prefill_chunk, self.threads];
         if self.policies.is_empty() || sizes.contains(&0) {
             return Err(CapacityError::Empty);

@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use super::LoadSpec;
+use super::{LoadSpec, arrivals::Times};
 use crate::engine::{EventKind, FinishReason, Lane, Op, Priority, Scheduling, SessionId, Turn};
 
 /// The number of the first session of a load; those of people are below.
@@ -106,6 +106,7 @@ pub struct Load {
     text: Arc<[u32]>,
     spec: Option<LoadSpec>,
     began_ms: Option<f64>,
+    times: Times,
     /// Sessions sent to the engine, and of these opened there.
     sent: usize,
     arrived: usize,
@@ -129,7 +130,8 @@ impl Load {
     /// Begins with the next [`Load::due`]. What an earlier load came to is forgotten.
     pub fn start(&mut self, spec: LoadSpec) {
         let before = self.before + self.sent as u32;
-        *self = Self { before, spec: Some(spec), ..Self::new(Arc::clone(&self.text)) };
+        let times = Times::new(spec.arrivals, spec.rate, spec.seed);
+        *self = Self { before, times, spec: Some(spec), ..Self::new(Arc::clone(&self.text)) };
     }
 
     /// What it is to be; `None` before one was started, and in a recorded run.
@@ -176,11 +178,7 @@ impl Load {
         let mut ops = Vec::new();
         let began_ms = *self.began_ms.get_or_insert(now_ms);
         while self.is_coming() && self.sent - self.arrived < ON_THEIR_WAY {
-            let Some(spec) = &self.spec else { break };
-            let due = spec.rate.map_or(usize::MAX, |rate| 1 + ((now_ms - began_ms) * rate / 60_000.0) as usize);
-            if self.sent >= due {
-                break;
-            }
+            let Some(spec) = self.spec.as_ref().filter(|_| self.times.next_ms() <= now_ms - began_ms) else { break };
             let number = self.before + self.sent as u32;
             let session = SessionId(FIRST + number);
             let tokens = prompt(&self.text, number as usize, spec);
@@ -189,6 +187,7 @@ impl Load {
             self.open.insert(session, lanes.clone());
             ops.extend(ask_once(session, name, lanes, tokens, spec.tokens, Priority::Background));
             self.sent += 1;
+            self.times.advance();
         }
         ops
     }

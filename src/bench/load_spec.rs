@@ -1,9 +1,11 @@
-//! What a load is to be: `sessions=16,context=1024,tokens=64,rate=30,shared=0,lanes=both`.
+//! What a load is to be:
+//! `sessions=16,context=1024,tokens=64,rate=30,arrivals=poisson,seed=0,shared=0,lanes=both`.
 
 use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
+use super::Arrivals;
 use crate::engine::Lane;
 
 /// The most sessions of one load.
@@ -20,8 +22,12 @@ pub struct LoadSpec {
     pub context: usize,
     /// Tokens of each answer; the end that the model would choose is ignored.
     pub tokens: usize,
-    /// Arrivals per minute, evenly spaced, the first at once; `None` has all of them arrive at once.
+    /// Arrivals per minute, on average, the first at once; `None` has all of them arrive at once.
     pub rate: Option<f64>,
+    /// How they follow each other.
+    pub arrivals: Arrivals,
+    /// The seed of their times.
+    pub seed: u64,
     /// The first so many tokens are the same in all prompts; no other beginnings are.
     pub shared: usize,
     /// The lanes that answer.
@@ -32,7 +38,9 @@ pub struct LoadSpec {
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum LoadError {
     /// A piece that is no `key=value`, or a key that is not known.
-    #[error("`{0}` is nothing of a load: write sessions=16,context=1024,tokens=64,rate=30,shared=0,lanes=both")]
+    #[error(
+        "`{0}` is nothing of a load: write sessions=16,context=1024,tokens=64,rate=30,arrivals=poisson,seed=0,shared=0,lanes=both"
+    )]
     Unknown(String),
     /// A value that is not allowed.
     #[error("{key} is {allowed}, not `{value}`")]
@@ -66,7 +74,16 @@ pub enum LoadError {
 
 impl Default for LoadSpec {
     fn default() -> Self {
-        Self { sessions: 16, context: 1024, tokens: 64, rate: None, shared: 0, lanes: Lane::ALL.to_vec() }
+        Self {
+            sessions: 16,
+            context: 1024,
+            tokens: 64,
+            rate: None,
+            arrivals: Arrivals::default(),
+            seed: 0,
+            shared: 0,
+            lanes: Lane::ALL.to_vec(),
+        }
     }
 }
 
@@ -111,6 +128,12 @@ impl FromStr for LoadSpec {
                     let allowed = "a number of arrivals per minute up to 60000, or `all` for all at once";
                     spec.rate = Some(rate.ok_or_else(|| wrong("rate", allowed))?);
                 }
+                "arrivals" => {
+                    spec.arrivals = value.parse().map_err(|()| wrong("arrivals", "`poisson` or `even`"))?;
+                }
+                "seed" => {
+                    spec.seed = value.parse().map_err(|_| wrong("seed", "a whole number, at least 0"))?;
+                }
                 "lanes" => {
                     spec.lanes = match value {
                         "both" => Lane::ALL.to_vec(),
@@ -131,13 +154,17 @@ impl FromStr for LoadSpec {
 
 impl fmt::Display for LoadSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { sessions, context, tokens, rate, shared, lanes } = self;
+        let Self { sessions, context, tokens, rate, arrivals, seed, shared, lanes } = self;
         let rate = rate.map_or("all".to_owned(), |rate| rate.to_string());
         let lanes = match lanes.as_slice() {
             [lane] => lane.to_string(),
             _ => "both".to_owned(),
         };
-        write!(f, "sessions={sessions},context={context},tokens={tokens},rate={rate},shared={shared},lanes={lanes}")
+        write!(
+            f,
+            "sessions={sessions},context={context},tokens={tokens},rate={rate},arrivals={arrivals},seed={seed},\
+             shared={shared},lanes={lanes}"
+        )
     }
 }
 
@@ -148,9 +175,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_the_rest_is_the_default() {
         assert_eq!("".parse(), Ok(LoadSpec::default()));
-        let text = "sessions=3,context=512,tokens=8,rate=7.5,shared=64,lanes=kv";
+        let text = "sessions=3,context=512,tokens=8,rate=7.5,arrivals=even,seed=9,shared=64,lanes=kv";
         let spec: LoadSpec = text.parse().unwrap();
         assert_eq!((spec.sessions, spec.rate, spec.lanes.as_slice()), (3, Some(7.5), &[Lane::Kv][..]));
+        assert_eq!((spec.arrivals, spec.seed, LoadSpec::default().arrivals), (Arrivals::Even, 9, Arrivals::Poisson));
         assert_eq!(spec.to_string(), text);
         assert_eq!(LoadSpec::default().to_string().parse(), Ok(LoadSpec::default()));
     }
@@ -165,6 +193,8 @@ mod tests {
             ("rate=NaN", "`all`"),
             ("tokens=-1", "at least 1"),
             ("lanes=all", "`both`"),
+            ("arrivals=random", "`poisson` or `even`"),
+            ("seed=-1", "at least 0"),
             ("context=64,shared=64", "smaller"),
         ] {
             let error = text.parse::<LoadSpec>().unwrap_err().to_string();

@@ -20,7 +20,10 @@ use crate::{
 
 mod units;
 
-use units::{LAYER, Unit, WORK, dots, fma, gather, linear, memory, ones, product, read, regions, scored, weights};
+use units::{
+    LAYER, MEMORY_LAYER, ROWS, Unit, WORK, dots, fma, gather, layers, linear, memory, ones, product, read, regions,
+    scored, weights,
+};
 
 /// How to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,9 +36,14 @@ pub struct MachineOptions {
     pub slice: Duration,
 }
 
+impl MachineOptions {
+    /// Enough for figures that vary by a few percent.
+    pub const DEFAULT: Self = Self { buffer_bytes: 512 << 20, rounds: 7, slice: Duration::from_millis(50) };
+}
+
 impl Default for MachineOptions {
     fn default() -> Self {
-        Self { buffer_bytes: 512 << 20, rounds: 7, slice: Duration::from_millis(50) }
+        Self::DEFAULT
     }
 }
 
@@ -66,6 +74,9 @@ pub struct MachineRates {
     pub dot8_gop_s: Rate,
     /// The same in a whole linear layer (Q4_1, 32 rows) whose weights the second-level cache holds.
     pub linear_gop_s: Rate,
+    /// The same (Q4_1, 32 rows) where the weights lie in memory, layer after layer, rounding of its input to 8 bits
+    /// included.
+    pub layers_gop_s: Rate,
     /// The weights of a linear layer (Q4_1, 1 row) that lie in memory, in billions of bytes per second.
     pub weights_gb_s: Rate,
     /// 16-bit keys of 64 values that lie in memory, scored by 3 queries each, in billions of bytes per second.
@@ -90,13 +101,14 @@ pub enum MachineError {
     Stopped,
 }
 
-const UNITS: [&str; 10] = [
+const UNITS: [&str; 11] = [
     "sequential reads",
     "random rows",
     "multiply-add in registers",
     "matrix product",
     "8-bit products",
     "linear layer",
+    "layers in memory",
     "weights in memory",
     "keys in memory",
     "empty regions",
@@ -126,6 +138,8 @@ pub fn machine(
     let [out_features, in_features] = LAYER;
     let times = (options.buffer_bytes / 8 / layer.bytes() as usize).max(1);
     let large = ones([times * out_features, in_features])?;
+    let count = (options.buffer_bytes / 8 / ones(MEMORY_LAYER)?.bytes() as usize).max(1);
+    let in_memory = (0..count).map(|_| ones(MEMORY_LAYER)).collect::<Result<Vec<_>, _>>()?;
     let keys = vec![f16::from_f32(0.5); options.buffer_bytes / 4 / size_of::<f16>()];
     advance("filling memory")?;
     let mut units: [Unit; UNITS.len()] = [
@@ -134,7 +148,8 @@ pub fn machine(
         Box::new(fma),
         product(),
         dots(),
-        linear::<32>(&layer),
+        linear::<ROWS>(&layer),
+        layers::<ROWS>(&in_memory),
         weights(&large),
         scored(&keys),
         Box::new(|pool| regions(pool, Duration::ZERO)),
@@ -162,11 +177,25 @@ pub fn machine(
         gemm_gflop_s: next(giga)?,
         dot8_gop_s: next(giga)?,
         linear_gop_s: next(giga)?,
+        layers_gop_s: next(giga)?,
         weights_gb_s: next(giga)?,
         keys_gb_s: next(giga)?,
         region_us: next(|per_second| 1e6 / per_second)?,
         joined_us: next(|per_second| 1e6 / per_second - WORK.as_secs_f64() * 1e6)?,
     })
+}
+
+impl MachineRates {
+    /// Multiplications and additions per second that every row of a linear layer adds to the time of the first, in
+    /// billions, on all threads: from the times of 1 row and of [`ROWS`] whose weights lie in memory.
+    pub fn row_gop_s(&self) -> f64 {
+        const WEIGHT_BYTES: f64 = 20.0 / 32.0;
+        let one = WEIGHT_BYTES / self.weights_gb_s.all.median;
+        let all = 2.0 * ROWS as f64 / self.layers_gop_s.all.median;
+        let further = 2.0 * (ROWS - 1) as f64 / (all - one);
+        // Where more rows take hardly more time, noise decides about the difference.
+        if all > one { further } else { f64::INFINITY }
+    }
 }
 
 impl Rate {
@@ -209,7 +238,7 @@ mod tests {
             ControlFlow::Continue(())
         };
         let measured = machine(&Pool::new(2), QUICK, &mut progress).unwrap();
-        assert_eq!(told, (1..=21).map(|done| (done, 21)).collect::<Vec<_>>());
+        assert_eq!(told, (1..=23).map(|done| (done, 23)).collect::<Vec<_>>());
         assert_eq!(measured.threads, 2);
         let MachineRates {
             read_gb_s,
@@ -218,17 +247,29 @@ mod tests {
             gemm_gflop_s,
             dot8_gop_s,
             linear_gop_s,
+            layers_gop_s,
             weights_gb_s,
             keys_gb_s,
             ..
         } = measured;
-        let rates =
-            [read_gb_s, gather_gb_s, fma_gflop_s, gemm_gflop_s, dot8_gop_s, linear_gop_s, weights_gb_s, keys_gb_s];
-        for rate in rates.into_iter().chain([measured.region_us, measured.joined_us]) {
+        assert!(measured.row_gop_s() > 0.0);
+        let level = |rate: f64| Rate { one: level(rate), all: level(rate) };
+        // 32 rows take 64 / 160 = 0.4 ns a weight, of which the first with the reading of 0.625 bytes takes 0.09.
+        let rates = MachineRates { layers_gop_s: level(160.0), weights_gb_s: level(0.625 / 0.09), ..measured };
+        assert!((rates.row_gop_s() - 62.0 / 0.31).abs() < 1e-9, "{}", rates.row_gop_s());
+        let rates = MachineRates { layers_gop_s: level(1600.0), ..rates };
+        assert_eq!(rates.row_gop_s(), f64::INFINITY);
+        let memory = [read_gb_s, gather_gb_s, weights_gb_s, keys_gb_s, measured.region_us, measured.joined_us];
+        let arithmetic = [fma_gflop_s, gemm_gflop_s, dot8_gop_s, linear_gop_s, layers_gop_s];
+        for rate in memory.into_iter().chain(arithmetic) {
             for Spread { median, min, max } in [rate.one, rate.all] {
                 assert!(median.is_finite() && 0.0 < min && min <= median && median <= max, "{rate:?}");
             }
         }
+    }
+
+    fn level(rate: f64) -> Spread {
+        Spread { median: rate, min: rate, max: rate }
     }
 
     #[test]

@@ -7,25 +7,34 @@
 //!
 //! How many sequences a budget holds, and what many at once are worth, is measured on the engine: see `capacity.rs`.
 //!
+//! [`memory()`] fills caches and compares what they take with what they should.
+//!
 //! [`Load`] has sessions come by and by, for whoever wants to watch.
 //!
 //! [`machine()`] measures what bounds all of that: what memory and the arithmetic units of this machine can do.
+//! [`attention_rates()`] does it for attention, whose parts overlap, as a whole.
 
+mod arrivals;
+mod attention_rates;
 mod capacity;
 mod load;
 mod load_spec;
 mod machine;
 mod measure;
+mod memory;
 mod prompt;
 mod run;
 mod soak;
 mod statistics;
 
+pub use arrivals::Arrivals;
+pub use attention_rates::{AttentionRates, attention_rates};
 pub use capacity::{CapacityError, CapacityOptions, CapacityRun, capacity};
 pub use load::{Ending, Load, LoadCounts, is_load};
 pub use load_spec::{LoadError, LoadSpec};
 pub use machine::{MachineError, MachineOptions, MachineRates, Rate, machine};
 pub use measure::{BenchError, BenchOptions, bench};
+pub use memory::{MemoryError, MemoryOptions, MemoryRun, memory};
 pub use run::Run;
 pub use soak::{Soak, SoakError, soak};
 pub use statistics::Spread;

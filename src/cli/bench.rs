@@ -11,6 +11,7 @@ use super::{
     capacity::{self, CapacityArgs},
     machine,
     measuring::{Comparison, Display, Machine, policies, table},
+    memory::{self, MemoryArgs},
     output::{print, print_json},
     soak::{self, SoakArgs},
 };
@@ -39,6 +40,8 @@ enum BenchCommand {
     Machine,
     /// Measures how many sequences a device budget holds, and their speed together, policy beside policy
     Capacity(CapacityArgs),
+    /// Fills the caches of so many sequences, and compares what the process grows by with what their pages need
+    Memory(MemoryArgs),
     /// Has sessions of random lengths come and go while knobs turn, and tells what is left: for leaks
     Soak(SoakArgs),
 }
@@ -78,6 +81,7 @@ pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Fa
         None => speed(&args.speed, config, json),
         Some(BenchCommand::Machine) => machine::run(config, json),
         Some(BenchCommand::Capacity(args)) => capacity::run(args, config, json),
+        Some(BenchCommand::Memory(args)) => memory::run(args, config, json),
         Some(BenchCommand::Soak(args)) => soak::run(args, config, json),
     }
 }

@@ -1,6 +1,6 @@
 //! `kcache bench capacity`: how many sequences a device budget holds, and what many at once are worth.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use color_eyre::eyre::Report;
@@ -9,15 +9,22 @@ use serde_json::json;
 use super::{
     Failure,
     bench::{at_least_one, enough_memory},
+    fetch, machine,
     measuring::{Comparison, Display, Machine, policies, table},
     output::{print, print_json},
 };
 use crate::{
-    bench::{CapacityError, CapacityOptions, CapacityRun, capacity},
+    bench::{CapacityError, CapacityOptions, CapacityRun, MachineOptions, capacity},
     cache::{Policy, ProfileError},
     config::{Budget, Config},
+    model::Gguf,
+    plan::{PlanModel, Planner, Room},
     progress::Progress,
 };
+
+mod planned;
+
+use planned::Planned;
 
 /// Sequences of `kv` that the budget holds where none is given.
 const SEQUENCES: usize = 10;
@@ -73,17 +80,23 @@ pub fn run(args: &CapacityArgs, config: &Config, json: bool) -> Result<ExitCode,
         threads: machine.pool.threads(),
         real_prefill: args.real_prefill,
     };
+    options.check(&machine.model).map_err(failure)?;
+    enough_memory(options.memory(&machine.model), "take a smaller --budget")?;
+    let planner = planner(&machine, &options, config)?;
     let mut display = Display::start()?;
     let mut progress = |progress: Progress| display.show(&progress.what, progress.done, progress.total);
-    let runs = enough_memory(options.memory(&machine.model), "take a smaller --budget")
-        .and_then(|()| capacity(&machine.model, &machine.pool, &options, &mut progress).map_err(failure));
+    let runs = capacity(&machine.model, &machine.pool, &options, &mut progress).map_err(failure);
     display.end();
-    let runs = runs?;
+    let plan = |(run, (_, policy)): (CapacityRun, &(String, Policy))| {
+        let sessions = planned::sessions(&planner, policy, &options, &machine.model);
+        Planned::new(&planner, policy, &options, sessions, run)
+    };
+    let runs: Vec<Planned> = runs?.into_iter().zip(&options.policies).map(plan).collect();
     if json {
         print_json(&json!({
             "machine": machine.facts(), "budget_bytes": options.budget, "ctx": ctx, "requests": options.requests,
             "gen": generate, "rounds": options.rounds, "prefill_chunk": chunk, "real_prefill": options.real_prefill,
-            "runs": runs,
+            "device": planner.device(), "runs": runs,
         }))?;
     } else {
         let (requests, rounds) = (options.requests, options.rounds);
@@ -93,9 +106,22 @@ pub fn run(args: &CapacityArgs, config: &Config, json: bool) -> Result<ExitCode,
              turns; budget {:.1} MiB (simulated)\n",
             mib(options.budget)
         );
-        print(&format!("{}{how}\n{}", machine.headline(), table(&rows(&runs))))?;
+        let plan =
+            "what `kcache plan` says of these sessions, from this machine's rates as measured before the rounds\n";
+        let [measured, planned] = [rows(&runs), planned::rows(&runs)].map(|rows| table(&rows));
+        print(&format!("{}{how}\n{measured}\n{plan}\n{planned}", machine.headline()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Plans for this machine, measured for it.
+fn planner(machine: &Machine, options: &CapacityOptions, config: &Config) -> Result<Planner, Failure> {
+    const QUICKLY: MachineOptions =
+        MachineOptions { rounds: 5, slice: Duration::from_millis(30), ..MachineOptions::DEFAULT };
+    let gguf = Gguf::open(&fetch::model_file(config)?).map_err(Failure::misuse)?;
+    let model = PlanModel::from_gguf(&gguf).map_err(Failure::misuse)?;
+    let device = machine::this(&machine.pool, &model, QUICKLY)?;
+    Planner::new(model, device, Room::Budget(options.budget)).map_err(Failure::misuse)
 }
 
 fn failure(error: CapacityError) -> Failure {
@@ -109,8 +135,9 @@ fn failure(error: CapacityError) -> Failure {
 }
 
 /// A row per figure, a column per policy with its ratio to the first.
-fn rows(runs: &[CapacityRun]) -> Vec<Vec<String>> {
-    let mut table = Comparison::new(String::new(), runs, |run| &run.policy);
+fn rows(planned: &[Planned]) -> Vec<Vec<String>> {
+    let runs: Vec<&CapacityRun> = planned.iter().map(|planned| &planned.run).collect();
+    let mut table = Comparison::new(String::new(), &runs, |run| &run.policy);
     table.figure("sessions resident", "", 0, |run| Some(run.sessions_resident as f64));
     table.figure("all together", "tok/s", 1, |run| run.tok_s);
     table.figure("  slowest round", "tok/s", 1, |run| run.tok_s_min);

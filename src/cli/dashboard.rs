@@ -36,7 +36,7 @@ pub struct DashboardArgs {
     /// A text file to open a session about; repeat for more
     #[arg(long = "file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Put a load on the lanes at once: sessions=16,context=1024,tokens=64,rate=30,shared=0,lanes=both
+    /// Put a load on the lanes: sessions=16,context=1024,tokens=64,rate=30,arrivals=poisson,seed=0,shared=0,lanes=both. `rate` is the mean of so many a minute; they come as a Poisson process (or `even`), or without it all at once
     #[arg(long, value_name = "SPEC")]
     pub load: Option<LoadSpec>,
     /// Flags of a run without a screen.

@@ -11,9 +11,11 @@ use super::{
     output::{print, print_json},
 };
 use crate::{
-    bench::{MachineError, MachineOptions, MachineRates, Rate, machine},
+    attention::HeadShape,
+    bench::{AttentionRates, MachineError, MachineOptions, MachineRates, Rate, attention_rates, machine},
     config::Config,
     kernels::Pool,
+    plan::{Device, PlanModel},
     progress::Progress,
     telemetry::HostSampler,
 };
@@ -49,10 +51,35 @@ pub fn measure(pool: &Pool, options: MachineOptions) -> Result<MachineRates, Fai
     let mut progress = |progress: Progress| display.show(&progress.what, progress.done, progress.total);
     let rates = machine(pool, options, &mut progress);
     display.end();
-    rates.map_err(|error| match error {
+    rates.map_err(failure)
+}
+
+/// What attention takes here for heads of this shape.
+fn measure_attention(pool: &Pool, shape: &HeadShape, options: MachineOptions) -> Result<AttentionRates, Failure> {
+    let mut display = Display::start()?;
+    let mut progress = |progress: Progress| display.show(&progress.what, progress.done, progress.total);
+    let rates = attention_rates(pool, shape, options, &mut progress);
+    display.end();
+    rates.map_err(failure)
+}
+
+fn failure(error: MachineError) -> Failure {
+    match error {
         MachineError::Stopped => Failure::failed("stopped; nothing was measured to the end"),
         MachineError::NoRounds | MachineError::Linear(_) => Failure::failed(error),
-    })
+    }
+}
+
+/// This machine as a device to plan for, measured for a model's heads.
+pub fn this(pool: &Pool, model: &PlanModel, options: MachineOptions) -> Result<Device, Failure> {
+    let memory = HostSampler::new().and_then(|mut host| host.sample().memory_total_bytes);
+    let memory =
+        memory.ok_or_else(|| Failure::failed("this machine does not say how much memory it has: name a device"))?;
+    let rates = measure(pool, options)?;
+    let PlanModel { heads, kv_heads, head_dim, .. } = *model;
+    let shape = HeadShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() };
+    let attention = measure_attention(pool, &shape, options)?;
+    Ok(Device::measured(&rates, &attention, head_dim, memory))
 }
 
 /// A row per unit: one thread, all threads, and their ratio.
@@ -77,6 +104,7 @@ fn rows(rates: &MachineRates) -> Vec<Vec<String>> {
     unit("f32 matrix product, L2", "GFLOP/s", 1, rates.gemm_gflop_s);
     unit("8-bit products, L1", "GOP/s", 1, rates.dot8_gop_s);
     unit("linear layer Q4_1, 32 rows, L2", "GOP/s", 1, rates.linear_gop_s);
+    unit("linear layers Q4_1, 32 rows, memory", "GOP/s", 1, rates.layers_gop_s);
     unit("weights Q4_1, 1 row, memory", "GB/s", 2, rates.weights_gb_s);
     unit("keys f16, 3 queries, memory", "GB/s", 2, rates.keys_gb_s);
     unit("empty parallel region", "µs", 2, rates.region_us);

@@ -173,8 +173,17 @@ impl<'a, T> Comparison<'a, T> {
 
     /// Adds a figure; `None` is what a run does not have.
     pub fn figure(&mut self, name: &str, unit: &str, digits: usize, of: impl Fn(&T) -> Option<f64>) {
-        let mut row = vec![name.to_owned(), unit.to_owned()];
         let first = self.runs.first().and_then(&of);
+        self.row(name, unit, digits, first, of);
+    }
+
+    /// Adds a figure of which ratios say nothing.
+    pub fn alone(&mut self, name: &str, unit: &str, digits: usize, of: impl Fn(&T) -> Option<f64>) {
+        self.row(name, unit, digits, None, of);
+    }
+
+    fn row(&mut self, name: &str, unit: &str, digits: usize, first: Option<f64>, of: impl Fn(&T) -> Option<f64>) {
+        let mut row = vec![name.to_owned(), unit.to_owned()];
         for (index, run) in self.runs.iter().enumerate() {
             let value = of(run);
             row.push(value.map_or("n/a".to_owned(), |value| format!("{value:.digits$}")));

@@ -24,6 +24,7 @@ mod load;
 mod log;
 mod machine;
 mod measuring;
+mod memory;
 mod model;
 mod output;
 mod picture;

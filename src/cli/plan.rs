@@ -25,7 +25,6 @@ use crate::{
         Described, Device, Measured, PRESETS, PlanModel, Planner, Room,
         units::{bandwidth, bytes, count, operations},
     },
-    telemetry::HostSampler,
 };
 
 use report::Plan;
@@ -135,7 +134,10 @@ fn long_help() -> String {
          A step reads the weights once for all sessions, and for each its K, its V on the device and N rows a head\n  \
          over the link. A stage takes the longer of bytes over bandwidth and arithmetic over the peak (the roofline),\n  \
          and stages come one after the other. These are bounds: nothing reaches its peak, and what is small is left\n  \
-         out. On this machine the kernels' own rates count (`kcache bench machine`), not those of the memory. `kcache bench --json` measures; --measured shows how far the two are apart.\n",
+         out. On this machine, measured, the times of its kernels count instead: a time for each row of the linear\n  \
+         layers beyond the first, for each position that a head scores, and for each row that it chooses. With\n  \
+         --bandwidth, --link or --compute it is no longer this machine, and bounds are computed from its rates.\n  \
+         `kcache bench capacity` shows how far the plan for this machine is off; --measured does it for a report.\n",
         table(&rows),
         sources.join("\n")
     )
@@ -154,7 +156,7 @@ pub fn run(args: &PlanArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
         None => Ok((spelling, policy)),
     };
     let policies = policies.into_iter().map(on).collect::<Result<_, _>>().map_err(Failure::misuse)?;
-    let device = device(args, config)?;
+    let device = device(args, &model, config)?;
     let room = args.budget.map_or(Room::Share(args.usable), Room::Budget);
     let planner = Planner::new(model, device, room).map_err(Failure::misuse)?;
     let compared = measured.as_deref().map(|runs| planner.compare(runs)).transpose().map_err(Failure::misuse)?;
@@ -209,7 +211,7 @@ fn model(args: &DescribedArgs, config: &Config) -> Result<(PlanModel, Option<Mod
 }
 
 /// The device with what the flags say over it. Without a name, the flags have to say enough, or nothing.
-fn device(args: &PlanArgs, config: &Config) -> Result<Device, Failure> {
+fn device(args: &PlanArgs, model: &PlanModel, config: &Config) -> Result<Device, Failure> {
     let mut device = match (args.device.as_deref(), args.memory, args.bandwidth, args.link) {
         (None, Some(memory_bytes), Some(bandwidth), Some(link)) => Device {
             name: "the device described".into(),
@@ -221,8 +223,11 @@ fn device(args: &PlanArgs, config: &Config) -> Result<Device, Failure> {
             linear_flops: None,
             attention_flops: None,
             one_memory: false,
+            attention: None,
         },
-        (None, None, None, None) | (Some("this"), ..) => this(config)?,
+        (None, None, None, None) | (Some("this"), ..) => {
+            machine::this(&Pool::new(threads(config)), model, MachineOptions::default())?
+        }
         (None, ..) => {
             return Err(Failure::misuse("a device without a name needs --memory, --bandwidth and --link"));
         }
@@ -231,6 +236,10 @@ fn device(args: &PlanArgs, config: &Config) -> Result<Device, Failure> {
             Failure::misuse(format!("--device: `{name}` is not known; `this`, or one of {}", names.join(", ")))
         })?,
     };
+    if args.bandwidth.is_some() || args.link.is_some() || args.compute.is_some() {
+        // Of a machine that does not exist no kernels were measured.
+        device.attention = None;
+    }
     device.memory_bytes = args.memory.unwrap_or(device.memory_bytes);
     if let Some(bandwidth) = args.bandwidth {
         (device.bandwidth, device.weight_bandwidth) = (bandwidth, bandwidth);
@@ -241,13 +250,4 @@ fn device(args: &PlanArgs, config: &Config) -> Result<Device, Failure> {
         (device.linear_flops, device.attention_flops) = (args.compute, args.compute);
     }
     Ok(device)
-}
-
-/// This machine, measured.
-fn this(config: &Config) -> Result<Device, Failure> {
-    let memory = HostSampler::new().and_then(|mut host| host.sample().memory_total_bytes);
-    let memory =
-        memory.ok_or_else(|| Failure::failed("this machine does not say how much memory it has: name a device"))?;
-    let rates = machine::measure(&Pool::new(threads(config)), MachineOptions::default())?;
-    Ok(Device::measured(&rates, memory))
 }

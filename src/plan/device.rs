@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 
-use crate::bench::MachineRates;
+use crate::{
+    bench::{AttentionRates, MachineRates},
+    cache::Format,
+};
 
 /// A device in the rates that bound a step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -25,6 +28,10 @@ pub struct Device {
     pub attention_flops: Option<f64>,
     /// Whether device and host are the same memory, as on a CPU: then a byte takes the same room in either.
     pub one_memory: bool,
+    /// What its kernels were measured to take in attention; `None` where only its peaks are known. Then these times count
+    /// in place of bandwidth and arithmetic, and rows beyond the first take their time in linear layers beside the reading
+    /// of the weights, not hidden behind it.
+    pub attention: Option<AttentionRates>,
 }
 
 /// A device that is known by name.
@@ -131,19 +138,23 @@ impl Device {
         PRESETS.iter().find(|preset| preset.name.eq_ignore_ascii_case(name)).map(Self::from)
     }
 
-    /// This machine: its memory serves as device and as host, and rows come from random places of it. What bounds reading
-    /// is not the memory but the kernels that read, so their rates count, for weights of 4 bits and keys of 16.
-    pub fn measured(rates: &MachineRates, memory_bytes: u64) -> Self {
+    /// This machine: its memory serves as device and as host, and rows come from random places of it. What bounds a step
+    /// is not the memory but the kernels that read, so their times count, for weights of 4 bits. `attention` was measured
+    /// for heads of `head_dim` values.
+    pub fn measured(rates: &MachineRates, attention: &AttentionRates, head_dim: usize, memory_bytes: u64) -> Self {
+        // Bytes per nanosecond are billions per second; no time at all is no rate.
+        let rows = Format::F16.row_bytes(head_dim) as f64 / attention.row_ns.median.max(1e-3);
         Self {
             name: format!("this machine, {} threads, measured", rates.threads),
             memory_bytes,
             host_bytes: None,
             bandwidth: rates.keys_gb_s.all.median * 1e9,
             weight_bandwidth: rates.weights_gb_s.all.median * 1e9,
-            link: rates.gather_gb_s.all.median * 1e9,
-            linear_flops: Some(rates.linear_gop_s.all.median * 1e9),
+            link: rows * 1e9,
+            linear_flops: Some(rates.row_gop_s() * 1e9),
             attention_flops: Some(rates.fma_gflop_s.all.median * 1e9),
             one_memory: true,
+            attention: Some(*attention),
         }
     }
 }
@@ -161,6 +172,7 @@ impl From<&Preset> for Device {
             linear_flops: flops,
             attention_flops: flops,
             one_memory: false,
+            attention: None,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Nothing runs here. A step is bounded as in the roofline model (Williams, Waterman and Patterson, "Roofline: an
 //! insightful visual performance model", 2009): a stage takes the longer of its bytes over the bandwidth and its
 //! arithmetic over the peak rate, and stages come one after the other. So a prediction is the best that a machine
-//! could do; what it leaves out is listed at [`Planner::step`].
+//! could do; what it leaves out is listed at [`Planner::step`]. Of this machine the kernels themselves are measured, and the
+//! prediction is what they take.
 //!
 //! | file | what it is for |
 //! |---|---|

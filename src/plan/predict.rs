@@ -4,7 +4,10 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{Device, PlanModel};
-use crate::cache::{Format, PAGE_TOKENS, Policy, Select};
+use crate::{
+    bench::AttentionRates,
+    cache::{Format, Knobs, PAGE_TOKENS, Policy, Select},
+};
 
 /// Bytes of device memory that a score passes through where it is stored: written once as f32, read for the softmax's
 /// sum and once more for the choice of rows. Where every row is read, a fused kernel never stores it (FlashAttention,
@@ -164,6 +167,15 @@ impl Planner {
         fit.min(by_host) as usize
     }
 
+    /// The most sessions of `ctx` tokens that fit the budget together with the buffers of a step of so many sessions,
+    /// which `workspace` tells and which grow with them.
+    pub fn sessions_beside(&self, policy: &Policy, ctx: usize, workspace: impl Fn(usize) -> u64) -> usize {
+        let device = self.session_bytes(policy, ctx).0;
+        let fits = |sessions: usize| sessions as u64 * device + workspace(sessions) <= self.budget;
+        let most = self.sessions(policy, ctx);
+        (1..=most).rev().find(|&sessions| fits(sessions)).unwrap_or(0)
+    }
+
     /// A step that decodes one token for each of `sessions` sessions of `ctx` tokens.
     ///
     /// - *Weights* are read once, whatever the number of sessions, and each weight is multiplied with every token:
@@ -176,9 +188,23 @@ impl Planner {
     ///
     /// Left out: norms, rope, sampling, the start of kernels and regions, caches that hold part of it, transfers that
     /// are small and scattered, and the arithmetic of softmax and selection.
+    ///
+    /// Where the device's kernels were measured, what they take is not divided into bytes and arithmetic:
+    ///
+    /// - *Weights*: the reading with one row's products, and the products of every row beyond it. Measured, neither hides
+    ///   behind the other.
+    /// - *Attention*: a time for each position and query head, softmax and choice of rows included, which depends on the
+    ///   formats and on whether all rows are read or some chosen.
+    /// - *The link* carries the chosen rows at the rate at which attention fetches and sums them. With N ≥ S all rows are
+    ///   read in turn, and that is in attention's time.
+    ///
+    /// Left out there: norms, rope, sampling, writing to the cache, and the counting of hits.
     pub fn step(&self, policy: &Policy, ctx: usize, sessions: usize) -> StepTime {
         let PlanModel { layers, heads, kv_heads, head_dim, step_bytes, multiplied, .. } = self.model;
         let Device { bandwidth, weight_bandwidth, link, linear_flops, attention_flops, .. } = self.device;
+        if let Some(rates) = &self.device.attention {
+            return self.measured_step(rates, policy, ctx, sessions as f64);
+        }
         let sessions = sessions as f64;
         let row = |format: Format| format.row_bytes(head_dim) as f64;
         let [k, v] = policy.formats().map(row);
@@ -188,14 +214,7 @@ impl Planner {
         let (chosen_rows, summed, stored_scores) = match policy.knobs() {
             None => (0.0, 0.0, 0.0),
             Some(knobs) if knobs.n >= ctx => (all_rows, (heads * ctx) as f64, 0.0),
-            Some(knobs) => {
-                let choosers = match knobs.select {
-                    Select::Head => heads,
-                    Select::Group => kv_heads,
-                };
-                let chosen = all_rows.min((choosers * knobs.n) as f64);
-                (chosen, (heads * knobs.n) as f64, (heads * ctx) as f64)
-            }
+            Some(knobs) => (self.chosen_rows(knobs, ctx), (heads * knobs.n) as f64, (heads * ctx) as f64),
         };
         let cache = layers as f64 * all_rows * k + dense as f64 * all_rows * v;
         let scores = sparse * stored_scores * SCORE_BYTES as f64;
@@ -219,6 +238,50 @@ impl Planner {
             Bound::Arithmetic
         };
         StepTime { linear, attention, link, bound }
+    }
+
+    /// The same from what this machine's kernels were measured to take.
+    fn measured_step(&self, rates: &AttentionRates, policy: &Policy, ctx: usize, sessions: f64) -> StepTime {
+        let PlanModel { layers, heads, head_dim, step_bytes, multiplied, .. } = self.model;
+        let [k, v] = policy.formats();
+        let all = match (k, v) {
+            (Format::F16, _) => rates.all_f16_ns,
+            (Format::Q8, Format::Q8) => rates.all_q8_ns,
+            (Format::Q8, Format::F16) => rates.all_mixed_ns,
+        };
+        let choose = if k == Format::F16 { rates.choose_f16_ns } else { rates.choose_q8_ns };
+        let choosing = policy.knobs().filter(|knobs| knobs.n < ctx);
+        let sparse = choosing.map_or(0, |_| layers - policy.device_v_layers(layers));
+        let fetched = choosing.map_or(0.0, |knobs| self.chosen_rows(knobs, ctx)) * v.row_bytes(head_dim) as f64;
+        let position = ((layers - sparse) as f64 * all.median + sparse as f64 * choose.median) * 1e-9;
+
+        let weights = step_bytes as f64 / self.device.weight_bandwidth;
+        // A session without others takes the time of one row, which the reading of the weights has.
+        let further = 2.0 * multiplied as f64 * (sessions - 1.0).max(0.0);
+        let multiply = self.device.linear_flops.map_or(0.0, |peak| further / peak);
+        let attention = sessions * (heads * ctx) as f64 * position;
+        let link = sessions * sparse as f64 * fetched / self.device.link;
+        let linear = weights + multiply;
+        let bound = if link > linear.max(attention) {
+            Bound::Link
+        } else if attention >= linear {
+            Bound::Cache
+        } else if weights >= multiply {
+            Bound::Weights
+        } else {
+            Bound::Arithmetic
+        };
+        StepTime { linear, attention, link, bound }
+    }
+
+    /// Rows of V that a layer fetches for a session: a KV head never has more than `ctx`.
+    fn chosen_rows(&self, knobs: &Knobs, ctx: usize) -> f64 {
+        let PlanModel { heads, kv_heads, .. } = self.model;
+        let choosers = match knobs.select {
+            Select::Head => heads,
+            Select::Group => kv_heads,
+        };
+        (choosers * knobs.n).min(kv_heads * ctx) as f64
     }
 
     /// Tokens per second of `sessions` sessions of `ctx` tokens; 0 of none.

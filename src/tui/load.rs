@@ -44,6 +44,10 @@ pub enum Field {
     Tokens,
     /// Arrivals per minute; nothing is all at once.
     Rate,
+    /// How they follow each other.
+    Arrivals,
+    /// The seed of their times.
+    Seed,
     /// Tokens that all prompts begin with.
     Shared,
     /// The lanes.
@@ -52,7 +56,16 @@ pub enum Field {
 
 impl Field {
     /// All, in the order of the form.
-    pub const ALL: [Self; 6] = [Self::Sessions, Self::Context, Self::Tokens, Self::Rate, Self::Shared, Self::Lanes];
+    pub const ALL: [Self; 8] = [
+        Self::Sessions,
+        Self::Context,
+        Self::Tokens,
+        Self::Rate,
+        Self::Arrivals,
+        Self::Seed,
+        Self::Shared,
+        Self::Lanes,
+    ];
 
     /// Its key in a written load.
     pub fn key(self) -> &'static str {
@@ -61,6 +74,8 @@ impl Field {
             Self::Context => "context",
             Self::Tokens => "tokens",
             Self::Rate => "rate",
+            Self::Arrivals => "arrivals",
+            Self::Seed => "seed",
             Self::Shared => "shared",
             Self::Lanes => "lanes",
         }
@@ -73,8 +88,19 @@ impl Field {
             Self::Context => "tokens of each prompt",
             Self::Tokens => "of each answer",
             Self::Rate => "arrivals a minute; empty: all at once",
+            Self::Arrivals => "at random, or evenly spaced",
+            Self::Seed => "of the random times",
             Self::Shared => "first tokens that are the same in all",
             Self::Lanes => "that answer",
+        }
+    }
+
+    /// The words that it may be; none where it is a number.
+    fn choices(self) -> &'static [&'static str] {
+        match self {
+            Self::Arrivals => &["poisson", "even"],
+            Self::Lanes => &["both", "kcache", "kv"],
+            _ => &[],
         }
     }
 }
@@ -83,7 +109,7 @@ impl Field {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Form {
     /// In the order of [`Field::ALL`].
-    pub values: [String; 6],
+    pub values: [String; Field::ALL.len()],
     /// The field that hears the keys.
     pub selected: usize,
     /// What is wrong with it.
@@ -118,14 +144,13 @@ impl Form {
         text.parse().map_err(|error: crate::bench::LoadError| error.to_string())
     }
 
-    /// Doubles or halves the number, or takes the next lane.
+    /// Doubles or halves the number, or takes the next word.
     fn turn(&mut self, up: bool) {
         let value = &mut self.values[self.selected];
-        *value = match Field::ALL[self.selected] {
-            Field::Lanes => {
-                let lanes = ["both", "kcache", "kv"];
-                let at = lanes.iter().position(|name| name == value).unwrap_or(0);
-                lanes[(at + if up { 1 } else { 2 }) % 3].to_owned()
+        *value = match Field::ALL[self.selected].choices() {
+            choices if !choices.is_empty() => {
+                let at = choices.iter().position(|name| name == value).unwrap_or(0);
+                choices[(at + if up { 1 } else { choices.len() - 1 }) % choices.len()].to_owned()
             }
             _ => match value.parse::<f64>() {
                 Ok(number) if up => (number * 2.0).max(1.0).to_string(),
@@ -138,16 +163,16 @@ impl Form {
     fn key(&mut self, code: KeyCode) {
         self.error = None;
         let fields = Field::ALL.len();
-        let lanes = Field::ALL[self.selected] == Field::Lanes;
+        let words = !Field::ALL[self.selected].choices().is_empty();
         match code {
             KeyCode::Up | KeyCode::BackTab => self.selected = (self.selected + fields - 1) % fields,
             KeyCode::Down | KeyCode::Tab => self.selected = (self.selected + 1) % fields,
             KeyCode::Left => self.turn(false),
             KeyCode::Right => self.turn(true),
-            KeyCode::Backspace if !lanes => drop(self.values[self.selected].pop()),
-            KeyCode::Char(' ') if lanes => self.turn(true),
-            // No number that is allowed is longer.
-            KeyCode::Char(c) if !lanes && (c.is_ascii_digit() || c == '.') && self.values[self.selected].len() < 8 => {
+            KeyCode::Backspace if !words => drop(self.values[self.selected].pop()),
+            KeyCode::Char(' ') if words => self.turn(true),
+            // No number that is allowed is longer, but for seeds, of which these are enough.
+            KeyCode::Char(c) if !words && (c.is_ascii_digit() || c == '.') && self.values[self.selected].len() < 8 => {
                 self.values[self.selected].push(c);
             }
             _ => {}

@@ -35,7 +35,7 @@ fn finish(load: &mut Load, session: SessionId, lane: Lane, reason: FinishReason)
 
 #[test]
 fn sessions_come_at_their_rate_and_late_ones_at_once() {
-    let mut load = load("sessions=5,rate=30,context=100");
+    let mut load = load("sessions=5,rate=30,arrivals=even,context=100");
     let came = |load: &mut Load, now_ms| {
         let ops = load.due(now_ms);
         take(load, &ops);
@@ -48,6 +48,36 @@ fn sessions_come_at_their_rate_and_late_ones_at_once() {
     assert_eq!(came(&mut load, 60_000.0), 1);
     assert!(!load.is_coming() && load.is_active());
     assert_eq!(load.arrived(), 5);
+}
+
+#[test]
+fn sessions_come_at_random_at_the_mean_rate_and_a_seed_repeats() {
+    let came = |seed: u64| -> Vec<usize> {
+        let mut load = load(&format!("sessions=3000,rate=600,seed={seed},context=100"));
+        let mut each_second = |second: usize| {
+            let mut count = 0;
+            loop {
+                let ops = load.due(1e3 * second as f64);
+                take(&mut load, &ops);
+                count += opened(&ops).len();
+                if ops.is_empty() {
+                    return count;
+                }
+            }
+        };
+        (0..=200).map(&mut each_second).collect()
+    };
+    let first = came(0);
+    assert_eq!(first, came(0));
+    assert_ne!(first, came(1));
+    // The first at once, then 10 a second: 2,000 in 200 s, with a standard deviation of √2,000. Of the counts of a second
+    // variance and mean are the same; evenly spaced ones would have none.
+    assert_eq!(first[0], 1);
+    let (seconds, total) = (200.0, first[1..].iter().sum::<usize>() as f64);
+    assert!((total - 2_000.0).abs() < 4.0 * 2_000f64.sqrt(), "{total}");
+    let mean = total / seconds;
+    let variance = first[1..].iter().map(|&count| (count as f64 - mean).powi(2)).sum::<f64>() / seconds;
+    assert!((0.6..1.6).contains(&(variance / mean)), "{variance} {mean}");
 }
 
 #[test]

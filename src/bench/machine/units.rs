@@ -99,6 +99,10 @@ pub fn dots() -> Unit<'static> {
 
 /// Features out of and into the linear layer that fits the caches.
 pub const LAYER: [usize; 2] = [512, 576];
+/// Those of each of the layers that lie in memory together.
+pub const MEMORY_LAYER: [usize; 2] = [1024, 576];
+/// Rows that go through a layer where arithmetic is measured.
+pub const ROWS: usize = 32;
 
 pub fn linear<const ROWS: usize>(layer: &Linear) -> Unit<'_> {
     let (out_features, in_features) = (layer.out_features(), layer.in_features());
@@ -109,6 +113,21 @@ pub fn linear<const ROWS: usize>(layer: &Linear) -> Unit<'_> {
         layer.forward(pool, &x, &mut y);
         black_box(&mut y);
         (2 * ROWS * out_features * in_features) as f64
+    })
+}
+
+pub fn layers<const ROWS: usize>(layers: &[Linear]) -> Unit<'_> {
+    let (out_features, in_features) =
+        layers.first().map_or((0, 1), |layer| (layer.out_features(), layer.in_features()));
+    let (values, mut x) = (vec![0.5; ROWS * in_features], Activations::new());
+    let mut y = vec![0.0; ROWS * out_features];
+    Box::new(move |pool| {
+        for layer in layers {
+            x.fill(pool, &values, in_features);
+            layer.forward(pool, &x, &mut y);
+            black_box(&mut y);
+        }
+        (2 * ROWS * out_features * in_features * layers.len()) as f64
     })
 }
 

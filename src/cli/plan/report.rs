@@ -63,7 +63,7 @@ impl Plan {
         let tera = |rate: Option<f64>| rate.map_or("n/a".to_owned(), |rate| format!("{:.3}", rate / 1e12));
         let mut text = format!(
             "{}: weights {}, {} of them read in a step\n{}: {} of memory at {:.1} GB/s, link {:.1} GB/s, {} TFLOP/s\n\
-             {} for sessions; bounds, not measurements: see `kcache plan --help`\n",
+             {} for sessions; {}: see `kcache plan --help`\n",
             model.name,
             size(model.weight_bytes),
             size(model.step_bytes),
@@ -73,6 +73,7 @@ impl Plan {
             device.link / 1e9,
             tera(device.linear_flops),
             size(self.planner.budget()),
+            if device.attention.is_some() { "from the times of its kernels" } else { "bounds, not measurements" },
         );
         if device.one_memory {
             text += "device and host are one memory here: the split between them is simulated\n";

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::cache::{LaneCache, Owner};
+use crate::{
+    bench::Spread,
+    cache::{LaneCache, Owner},
+};
 
 fn model() -> PlanModel {
     PlanModel {
@@ -30,6 +33,7 @@ fn device() -> Device {
         linear_flops: Some(1e10),
         attention_flops: Some(1e10),
         one_memory: false,
+        attention: None,
     }
 }
 
@@ -76,6 +80,47 @@ fn a_step_is_the_one_computed_by_hand() {
     let many = planner().step(&Policy::Kv, 1, 100);
     close(many.linear, 0.01);
     assert_eq!(many.bound, Bound::Arithmetic);
+}
+
+/// Times of kernels in nanoseconds: every row read of 16 bits, of 8 and of both; rows chosen by keys of 16 bits and of 8.
+fn attention([all_f16, all_q8, all_mixed, choose_f16, choose_q8]: [f64; 5]) -> AttentionRates {
+    let [all_f16_ns, all_q8_ns, all_mixed_ns, choose_f16_ns, choose_q8_ns, row_ns] =
+        [all_f16, all_q8, all_mixed, choose_f16, choose_q8, 1280.0].map(|ns| Spread { median: ns, min: 0.0, max: 1e9 });
+    AttentionRates { all_f16_ns, all_q8_ns, all_mixed_ns, choose_f16_ns, choose_q8_ns, row_ns }
+}
+
+#[test]
+fn a_step_of_measured_kernels_is_the_one_computed_by_hand() {
+    let measured = Device { attention: Some(attention([10.0, 8.0, 9.0, 6.0, 5.0])), ..device() };
+    let planner = Planner::new(model(), measured, Room::Share(0.9)).unwrap();
+    // 1 ms for the weights with one row, 1,000,000 operations at 10 GFLOP/s for each further one.
+    let kv = planner.step(&Policy::Kv, 1000, 3);
+    close(kv.linear, 0.001 + 2.0 * 0.0001);
+    // 3 sessions · 2 layers · 4 heads · 1000 positions.
+    close(kv.attention, 24_000.0 * 10e-9);
+    assert_eq!((kv.link, kv.bound), (0.0, Bound::Weights));
+    close(planner.step(&Policy::KvQ8, 1000, 3).attention, 24_000.0 * 8e-9);
+    // One layer reads all, the other chooses 4 · 100 rows of 128 bytes.
+    let kcache = planner.step(&policy("kcache:n=100,dense=1"), 1000, 1);
+    close(kcache.linear, 0.001);
+    close(kcache.attention, 4000.0 * (10e-9 + 6e-9));
+    close(kcache.link, 0.000_512);
+    close(planner.step(&policy("kcache:n=100,dense=1,k=q8"), 1000, 1).attention, 4000.0 * (9e-9 + 5e-9));
+    // With N ≥ S nobody chooses, and nothing comes over a link that attention has not in its time.
+    let whole = planner.step(&policy("kcache:n=1000,dense=1"), 1000, 1);
+    close(whole.attention, 8000.0 * 10e-9);
+    assert_eq!(whole.link, 0.0);
+    assert_eq!(planner.step(&Policy::Kv, 1000, 1000).bound, Bound::Arithmetic);
+    assert_eq!(planner.step(&Policy::Kv, 100_000, 10).bound, Bound::Cache);
+}
+
+#[test]
+fn sessions_leave_room_for_the_buffers_of_their_step() {
+    let planner = Planner::new(model(), device(), Room::Budget(10 * 1_048_576 + 1000)).unwrap();
+    assert_eq!(planner.sessions_beside(&Policy::Kv, 1000, |_| 0), 10);
+    assert_eq!(planner.sessions_beside(&Policy::Kv, 1000, |sessions| 100 * sessions as u64), 10);
+    assert_eq!(planner.sessions_beside(&Policy::Kv, 1000, |sessions| 101 * sessions as u64), 9);
+    assert_eq!(planner.sessions_beside(&Policy::Kv, 1000, |_| 1 << 30), 0);
 }
 
 #[test]
@@ -152,6 +197,7 @@ prop_compose! {
         layers in 1usize..6, kv_heads in 1usize..4, group in 1usize..5, head_dim in (1usize..5).prop_map(|x| 32 * x),
         weights in 1u64..5_000_000, memory in 6_000_000u64..60_000_000, host in any::<bool>(), one_memory in any::<bool>(),
         bandwidth in 1e8..1e11, link in 1e7..1e11, flops in proptest::option::of(1e9..1e13),
+        kernels in proptest::option::of(proptest::array::uniform5(0.1..100.0f64)),
     ) -> Planner {
         let model = PlanModel {
             layers, heads: kv_heads * group, kv_heads, head_dim,
@@ -159,7 +205,9 @@ prop_compose! {
         };
         let device = Device {
             memory_bytes: memory, host_bytes: host.then_some(memory), bandwidth, weight_bandwidth: bandwidth, link,
-            linear_flops: flops, attention_flops: flops, one_memory, ..device()
+            // A row more takes no longer than the first one with the reading of the weights.
+            linear_flops: flops.map(|flops: f64| if kernels.is_some() { flops.max(4.0 * bandwidth) } else { flops }),
+            attention_flops: flops, one_memory, attention: kernels.map(attention), ..device()
         };
         Planner::new(model, device, Room::Share(0.9)).unwrap()
     }

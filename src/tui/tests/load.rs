@@ -44,7 +44,7 @@ fn the_form_starts_a_load_that_is_one_entry_and_is_stopped_and_cancelled() {
     let sessions = state.sessions.len();
     press(&mut state, &["alt-w"]);
     insta::assert_snapshot!("load_form_80x24", text(&state));
-    // Three sessions of 80 tokens, one a second.
+    // Three sessions of 80 tokens, one every second.
     for _ in 0..2 {
         press(&mut state, &["backspace"]);
     }
@@ -53,6 +53,7 @@ fn the_form_starts_a_load_that_is_one_entry_and_is_stopped_and_cancelled() {
     typed(&mut state, "80");
     press(&mut state, &["down", "down"]);
     typed(&mut state, "60");
+    press(&mut state, &["down", "right"]);
     let commands = press(&mut state, &["enter"]);
     assert_eq!(state.overlay, Overlay::None);
     assert!(

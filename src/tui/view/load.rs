@@ -24,7 +24,10 @@ pub const ROWS: u16 = 2;
 /// Columns of the form.
 pub const WIDTH: u16 = 64;
 /// Rows of the form and of the table, with their frame.
-pub const HEIGHT: u16 = 12;
+pub const HEIGHT: u16 = 14;
+/// Rows of the table in which the load stands as it is written, and the first row of its counts.
+const WRITTEN: u16 = 2;
+const COUNTS: u16 = WRITTEN + 2;
 /// Columns of the names of fields and counts.
 const NAMES: usize = 10;
 /// Columns of a field's value.
@@ -116,10 +119,15 @@ pub fn draw(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Opti
 fn table(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
     let load = &state.loads.load;
     let written = load.spec().map_or(String::new(), ToString::to_string);
-    text(buf, rows(inner, 0, 1), &written, theme.dim);
+    for (line, row) in wrap_text(&written.replace(',', ", "), theme.dim, usize::from(inner.width))
+        .iter()
+        .zip(rows(inner, 0, WRITTEN).rows())
+    {
+        buf.set_line(row.x, row.y, line, row.width);
+    }
     let all = load.spec().map_or(String::new(), |spec| format!(" of {}", spec.sessions));
     let stopped = if load.is_coming() { "" } else { "; no more come" };
-    text(buf, rows(inner, 1, 1), &format!("{} sessions came{all}{stopped}", load.arrived()), theme.text);
+    text(buf, rows(inner, WRITTEN, 1), &format!("{} sessions came{all}{stopped}", load.arrived()), theme.text);
     let counts = Lane::ALL.map(|lane| load.counts(lane));
     let names = ["running", "waiting", "set back", "finished", "cancelled", "refused"];
     let values = counts.map(|counts| {
@@ -132,12 +140,12 @@ fn table(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
             Span::styled(format!("{} {:<5}", ours.symbol, values[0][at]), ours.style),
             Span::styled(format!("{} {:<5}", theirs.symbol, values[1][at]), theirs.style),
         ];
-        spans(buf, rows(inner, 3 + at as u16, 1), pieces);
+        spans(buf, rows(inner, COUNTS + at as u16, 1), pieces);
     }
     // Beside the counts: why one was refused.
     if let Some(why) = load.why() {
         let left = (NAMES + 16).min(usize::from(inner.width)) as u16;
-        let beside = rows(Rect { x: inner.x + left, width: inner.width - left, ..inner }, 3, inner.height);
+        let beside = rows(Rect { x: inner.x + left, width: inner.width - left, ..inner }, COUNTS, inner.height);
         for (line, row) in wrap_text(why, theme.bad, usize::from(beside.width)).iter().zip(beside.rows()) {
             buf.set_line(row.x, row.y, line, row.width);
         }
