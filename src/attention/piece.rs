@@ -91,7 +91,6 @@ impl Layout {
         let Self { heads, width, .. } = *self;
         let (values, rest) = piece.split_at_mut(heads * width);
         let (maxima, found) = rest.split_at_mut(heads * MAXIMA);
-        found.as_chunks_mut::<2>().0.fill([f32::MIN, 0.0]);
         let group = shape.group();
         for (page, at) in positions.clone().step_by(PAGE_TOKENS).zip((0..).step_by(PAGE_TOKENS)) {
             let keys = PAGE_TOKENS.min(positions.end - page);
@@ -104,7 +103,9 @@ impl Layout {
                     // A key that makes a score infinite or undefined must not make the whole row undefined.
                     let (max, total) = softmax::run(scores, maxima);
                     let [so_far, sum] = &mut found.as_chunks_mut::<2>().0[head];
-                    if max > *so_far {
+                    if at == 0 {
+                        (*so_far, *sum) = (max, total);
+                    } else if max > *so_far {
                         *sum = *sum * softmax::factor(*so_far, max) + total;
                         *so_far = max;
                     } else {

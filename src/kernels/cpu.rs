@@ -1,5 +1,7 @@
 //! What the CPU can do, found out at run time.
 
+use std::sync::OnceLock;
+
 /// Whether the AVX2 paths may run: AVX2, FMA and F16C together.
 ///
 /// The standard library asks the CPU once and keeps the answer, so this costs a load and a test.
@@ -19,6 +21,12 @@ pub(crate) fn has_avx2() -> bool {
 /// the AVX2 paths; those that have them all came from 2019 on.
 #[inline]
 pub(crate) fn has_avx512() -> bool {
+    // Eight questions to the standard library, asked before every kernel, would be seen in a profile.
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(find_avx512)
+}
+
+fn find_avx512() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         has_avx2()
