@@ -464,7 +464,7 @@ mod tests {
         for len in [0, 7, 15, 16, 64, 64 * 5 + 13] {
             let values = waves(len);
             for least in [0.9, 0.0, -0.4] {
-                COUNTS.map(|count| assert_eq!(count(&values, least), count_portable(&values, least)));
+                COUNTS.iter().for_each(|count| assert_eq!(count(&values, least), count_portable(&values, least)));
                 let mut maxima = vec![0.0; len.div_ceil(RUN) * LANES];
                 softmax::clamp_maxima(&mut values.clone(), &mut maxima);
                 let mut plain = (vec![7.0], vec![1]);
