@@ -49,6 +49,11 @@ impl Gathered {
         }
     }
 
+    /// Bytes of its buffers.
+    pub(super) fn bytes(&self) -> u64 {
+        (size_of::<f16>() * (self.f16.capacity() + self.scales.capacity()) + self.values.capacity()) as u64
+    }
+
     fn clear(&mut self) {
         self.f16.clear();
         self.values.clear();
