@@ -7,10 +7,10 @@ use kcache::{
     cache::{LaneCache, Policy},
     engine::workspace_bytes,
     kernels::Pool,
-    model::{Forward, LanguageModel, LogitRows, Reading, Span, StepSize},
+    model::{Forward, LogitRows, Reading, Span, StepSize},
 };
 use proptest::prelude::*;
-use support::tiny::Tiny;
+use support::{open, tiny::Tiny};
 
 fn policies() -> impl Strategy<Value = Policy> {
     let chosen = (1usize..200, 0usize..3, any::<bool>(), any::<bool>(), 0usize..3);
@@ -31,7 +31,7 @@ proptest! {
         policy in policies(), lens in prop::collection::vec(1usize..400, 1..6), chunk in 1usize..80, threads in 1usize..4,
         probe: bool,
     ) {
-        let model = LanguageModel::open(&Tiny::default().temp(), None).unwrap();
+        let model = open(&Tiny::default());
         let pool = Pool::new(threads);
         let (sequences, longest) = (lens.len(), lens.iter().max().unwrap() + 3);
         let decode_rows = if probe { 2 * sequences } else { sequences };
@@ -73,7 +73,7 @@ proptest! {
 
 #[test]
 fn the_estimate_for_a_budget_is_that_of_the_longest_sequences() {
-    let model = LanguageModel::open(&Tiny::default().temp(), None).unwrap();
+    let model = open(&Tiny::default());
     let of = |decode_rows, longest| StepSize { prompt_rows: 64, decode_rows, longest, threads: 2 }.bytes(&model);
     assert_eq!(workspace_bytes(&model, 2, 64, 1), of(16, model.context()));
     assert_eq!(workspace_bytes(&model, 2, 64, 17), of(32, model.context()));
