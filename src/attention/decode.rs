@@ -27,7 +27,7 @@ use super::{
     HeadShape, Rows, Spread,
     head::{self, HeadState, Workspace},
     locals::Locals,
-    piece::{Layout, piece_len},
+    piece::{Layout, most_pieces, piece_len},
 };
 use crate::{
     cache::{Format, PAGE_TOKENS, Page, RowBuffer, Select, Tail},
@@ -192,6 +192,19 @@ impl DecodeScratch {
                 *scale = shape.scale * q8::quantise_query(q, to);
             }
         }
+    }
+
+    /// Makes room for `rows` rows of up to `longest` positions.
+    pub fn reserve(&mut self, shape: &HeadShape, rows: usize, longest: usize) {
+        self.results.reserve_exact(rows * most_pieces(longest) * Layout::new(shape).len());
+        self.queries.reserve_exact(rows * shape.width());
+        self.query_scales.reserve_exact(rows * shape.heads);
+    }
+
+    /// Bytes of scores, partial sums and queries, and of what its threads work in.
+    pub fn bytes(&self) -> u64 {
+        let floats = size_of::<f32>() * (self.results.capacity() + self.query_scales.capacity());
+        (floats + size_of::<i16>() * self.queries.capacity()) as u64 + self.locals.sum(Workspace::bytes)
     }
 }
 

@@ -72,6 +72,11 @@ impl Gathered {
         }
     }
 
+    /// Bytes of its buffers.
+    pub(super) fn bytes(&self) -> u64 {
+        (size_of::<f16>() * self.scales.capacity() + self.values.capacity()) as u64
+    }
+
     fn copy(&mut self, v: &[Page], kv_head: usize, positions: &[u32]) {
         self.values.clear();
         self.scales.clear();

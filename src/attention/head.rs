@@ -203,6 +203,14 @@ impl HeadState {
 }
 
 impl Workspace {
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> u64 {
+        let Self { gathered, reused, weights, selector, shared, shared_maxima, order } = self;
+        let floats = weights.capacity() + shared.capacity() + shared_maxima.capacity();
+        let own = size_of::<f32>() * floats + size_of::<(f32, u32)>() * order.capacity();
+        own as u64 + gathered.bytes() + reused.bytes() + selector.bytes()
+    }
+
     /// The summed softmax of the heads in `states`.
     fn share(&mut self, pieces: Pieces<'_>, states: &[HeadState], first: usize) {
         self.shared.clear();

@@ -13,6 +13,7 @@ mod reuse;
 mod rule;
 mod select;
 mod shape;
+mod size;
 #[cfg(test)]
 mod tests;
 

@@ -29,6 +29,11 @@ pub(super) fn piece_len(len: usize) -> usize {
     if len <= SHORT { PAGE_TOKENS } else { PIECE }
 }
 
+/// The most pieces that a row of up to `longest` positions is cut into.
+pub(super) fn most_pieces(longest: usize) -> usize {
+    longest.min(SHORT).div_ceil(PAGE_TOKENS).max(longest.div_ceil(PIECE))
+}
+
 /// How the floats of a piece's result are laid out: values, `[heads][width]` scores or `[heads][head_dim]` sums; then
 /// `[heads][MAXIMA]` maxima; then for each head the largest score and the sum of exponentials relative to it.
 #[derive(Debug, Clone, Copy, Default)]

@@ -62,10 +62,18 @@ impl PrefillScratch {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// Bytes of what its threads work in.
+    pub fn bytes(&self) -> u64 {
+        self.locals.sum(|Buffers { q, k, v, weights, sums, state }| {
+            let values: usize = [q, k, v, weights, sums].into_iter().map(Vec::capacity).sum();
+            ((values + 2 * state.capacity()) * size_of::<f32>()) as u64
+        })
+    }
 }
 
 /// Rows of a block: enough that widening a page costs little beside multiplying with it.
-fn block_rows(group: usize) -> usize {
+pub(super) fn block_rows(group: usize) -> usize {
     match group {
         0..=1 => 64,
         2..=4 => 32,

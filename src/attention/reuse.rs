@@ -14,6 +14,11 @@ pub(super) struct Reused {
 }
 
 impl Reused {
+    /// Bytes of its buffers.
+    pub(super) fn bytes(&self) -> u64 {
+        (size_of::<u16>() * self.slots.capacity()) as u64
+    }
+
     /// `sums_h += Σ weights_h·v` over the rows of one KV head at `positions`, ascending, for the heads that read them:
     /// `sums` is `[heads, head_dim]`, and head `h` has its weights at `weights(h)`. Returns how many rows were fetched.
     pub(super) fn add<'a>(

@@ -23,6 +23,13 @@ pub(super) struct Selector {
 }
 
 impl Selector {
+    /// Bytes of its buffers.
+    pub(super) fn bytes(&self) -> u64 {
+        let Self { maxima, candidates, positions } = self;
+        (size_of::<f32>() * (maxima.capacity() + candidates.capacity()) + size_of::<u32>() * positions.capacity())
+            as u64
+    }
+
     /// The positions of the `n` largest of `len` values, ascending, and those values; of equal ones the lower positions.
     ///
     /// Values are finite; `n` is at least 1.

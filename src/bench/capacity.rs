@@ -172,8 +172,15 @@ struct Round {
 
 impl CapacityOptions {
     /// The budget that so many `kv` sequences need to be answered to the end, the step's buffers included.
-    pub fn budget_for(model: &LanguageModel, sequences: usize, ctx: usize, generate: usize, chunk: usize) -> u64 {
-        sequences as u64 * model.cache_shape().kv_bytes(ctx + generate) + workspace_bytes(model, chunk, sequences)
+    pub fn budget_for(
+        model: &LanguageModel,
+        threads: usize,
+        sequences: usize,
+        (ctx, generate): (usize, usize),
+        chunk: usize,
+    ) -> u64 {
+        let workspace = workspace_bytes(model, threads, chunk, sequences);
+        sequences as u64 * model.cache_shape().kv_bytes(ctx + generate) + workspace
     }
 
     /// Bytes of memory that a run takes, at most: a full lane with what it has on the host, and the contexts.
@@ -201,7 +208,7 @@ impl CapacityOptions {
 
     /// Bytes of a step's buffers with so many sequences.
     pub fn workspace(&self, model: &LanguageModel, sequences: usize) -> u64 {
-        workspace_bytes(model, self.prefill_chunk, sequences)
+        workspace_bytes(model, self.threads, self.prefill_chunk, sequences)
     }
 
     /// Whether it can be measured.

@@ -67,7 +67,7 @@ pub fn run(args: &CapacityArgs, config: &Config, json: bool) -> Result<ExitCode,
     let budget = match args.budget {
         Some(Budget(Some(bytes))) => bytes,
         Some(Budget(None)) => return Err(Failure::misuse("without a budget there is no capacity to measure")),
-        None => CapacityOptions::budget_for(&machine.model, SEQUENCES, ctx, generate, chunk),
+        None => CapacityOptions::budget_for(&machine.model, machine.pool.threads(), SEQUENCES, (ctx, generate), chunk),
     };
     let options = CapacityOptions {
         policies,

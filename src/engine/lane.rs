@@ -9,6 +9,7 @@ use super::{
 use crate::{
     attention::HitCounts,
     cache::{CacheShape, LaneCache, Owner, PAGE_TOKENS, SequenceCache, Tier},
+    model::StepSize,
     quality::GuardOptions,
 };
 
@@ -25,6 +26,8 @@ pub(super) struct LaneState {
     pub hits: HitCounts,
     /// Sequences for which the buffers of the step are booked.
     pub rows: usize,
+    /// The size of step for which they are.
+    pub booked: Option<StepSize>,
     /// What scheduling did so far.
     pub counts: Counts,
     /// The time that scheduling the next step took.
@@ -55,6 +58,7 @@ impl LaneState {
             steps: 0,
             hits: HitCounts::new(shape.layers),
             rows: 0,
+            booked: None,
             counts: Counts::default(),
             scheduling: Duration::ZERO,
             ledger_reported: None,

@@ -40,6 +40,8 @@ impl Worker {
     /// Returns the time that went into copying prompts computed before, and into larger buffers.
     fn schedule_lane(&mut self, index: usize) -> Duration {
         self.end_full_contexts(index);
+        // Under another budget, and with knobs turned, the longest sequence is another one.
+        self.book_rows(index, self.lanes[index].rows);
         // A budget that was lowered.
         let fits = |worker: &Self| {
             let cache = &worker.lanes[index].cache;

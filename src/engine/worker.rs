@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     kernels::Pool,
-    model::{Forward, LanguageModel},
+    model::{Forward, LanguageModel, StepSize},
 };
 
 /// Rows beyond a prefill chunk that the buffers of an idle lane are made for: sequences that decode in the same step.
@@ -39,8 +39,8 @@ pub(super) struct Worker {
     pub(super) share_prefixes: bool,
     /// The sequence that is looked at.
     pub(super) inspected: Option<Inspection>,
-    /// Bytes of the step's buffers, by rows beside a prompt's chunk.
-    workspaces: BTreeMap<usize, u64>,
+    /// What the step's buffers were made for.
+    made: Option<StepSize>,
 }
 
 impl Worker {
@@ -59,7 +59,7 @@ impl Worker {
             queue: options.queue,
             share_prefixes: options.share_prefixes,
             inspected: None,
-            workspaces: BTreeMap::new(),
+            made: None,
             model,
         };
         for index in 0..worker.lanes.len() {
@@ -232,33 +232,46 @@ impl Worker {
                 self.error(Some(state.lane), None, error.to_string());
             }
         }
+        let (used, booked) = (self.forward.bytes(), self.made.map_or(0, |size| size.bytes(&self.model)));
+        if used > booked {
+            self.error(None, None, format!("the step's buffers take {used} bytes, {booked} were booked for them"));
+        }
     }
 
     /// Bytes of the buffers of a step in which `rows` sequences of a lane decode beside a chunk of a prompt.
-    pub(super) fn workspace(&mut self, index: usize, rows: usize) -> u64 {
-        let rows = self.lanes[index].step_rows(rows);
-        let (model, chunk) = (&self.model, self.chunk);
-        *self.workspaces.entry(rows).or_insert_with(|| buffers(model, chunk, rows).bytes())
+    pub(super) fn workspace(&self, index: usize, rows: usize) -> u64 {
+        self.step_size(index, rows).bytes(&self.model)
+    }
+
+    fn step_size(&self, index: usize, rows: usize) -> StepSize {
+        let state = &self.lanes[index];
+        let (context, threads) = (self.model.context(), self.pool.threads());
+        // A sequence never outgrows the budget.
+        let longest = state.cache.most_tokens(0).map_or(context, |most| most.min(context));
+        StepSize { prompt_rows: self.chunk, decode_rows: state.step_rows(rows), longest, threads }
     }
 
     /// Books the buffers for steps in which `rows` sequences of a lane decode. Lanes take turns in the same ones, made
     /// for the one that needs the most; each books what it would need alone.
     pub(super) fn book_rows(&mut self, index: usize, rows: usize) {
-        if self.lanes[index].rows == rows {
+        let size = self.step_size(index, rows);
+        if self.lanes[index].booked == Some(size) {
             return;
         }
-        let most = |worker: &Self| worker.lanes.iter().map(|state| state.step_rows(state.rows)).max();
-        let before = most(self);
         self.lanes[index].rows = rows;
-        if most(self) != before
-            && let Some(rows) = most(self)
-        {
-            self.forward = buffers(&self.model, self.chunk, rows);
+        self.lanes[index].booked = Some(size);
+        let booked = || self.lanes.iter().filter_map(|state| state.booked);
+        let most = StepSize {
+            decode_rows: booked().map(|size| size.decode_rows).max().unwrap_or(0),
+            longest: booked().map(|size| size.longest).max().unwrap_or(0),
+            ..size
+        };
+        if self.made != Some(most) {
+            self.made = Some(most);
+            self.forward = Forward::new();
+            self.forward.reserve(&self.model, most);
         }
-        let bytes = self.workspace(index, rows);
-        // Asked before the lane may grow so far, and better not in the middle of a step.
-        self.workspace(index, rows + DECODE_ROWS);
-        self.lanes[index].cache.device_mut().set_fixed(bytes);
+        self.lanes[index].cache.device_mut().set_fixed(size.bytes(&self.model));
     }
 
     pub(super) fn steps(&self, lane: Lane) -> u64 {
@@ -274,14 +287,9 @@ impl Worker {
     }
 }
 
-/// Bytes of the step's buffers that a lane without probes books when so many sequences run in it.
-pub fn workspace_bytes(model: &LanguageModel, prefill_chunk: usize, sequences: usize) -> u64 {
-    buffers(model, prefill_chunk, sequences.max(1).next_multiple_of(DECODE_ROWS)).bytes()
-}
-
-/// New buffers, exactly as large as they have to be.
-fn buffers(model: &LanguageModel, chunk: usize, rows: usize) -> Forward {
-    let mut forward = Forward::new();
-    forward.reserve(model, chunk + rows, rows);
-    forward
+/// Bytes of the step's buffers that a lane without probes books when so many sequences run in it, unless its budget is too
+/// small for a whole context.
+pub fn workspace_bytes(model: &LanguageModel, threads: usize, prefill_chunk: usize, sequences: usize) -> u64 {
+    let decode_rows = sequences.max(1).next_multiple_of(DECODE_ROWS);
+    StepSize { prompt_rows: prefill_chunk, decode_rows, longest: model.context(), threads }.bytes(model)
 }

@@ -88,6 +88,22 @@ impl Activations {
         });
     }
 
+    /// Makes room for `rows` rows of up to `width` values.
+    pub fn reserve(&mut self, rows: usize, width: usize) {
+        self.values.reserve_exact(rows * width);
+        self.blocks.reserve_exact(rows * width / BLOCK);
+    }
+
+    /// Bytes of its buffers.
+    pub fn bytes(&self) -> u64 {
+        (size_of::<f32>() * self.values.capacity() + size_of::<Block>() * self.blocks.capacity()) as u64
+    }
+
+    /// What [`Activations::bytes`] comes to where so much was reserved.
+    pub fn bytes_for(rows: usize, width: usize) -> u64 {
+        (size_of::<f32>() * rows * width + size_of::<Block>() * (rows * width / BLOCK)) as u64
+    }
+
     /// Rows.
     pub fn rows(&self) -> usize {
         self.rows

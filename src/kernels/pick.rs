@@ -436,11 +436,13 @@ mod tests {
     }
 
     type Found = (Vec<f32>, Vec<u32>);
+    type Pick = fn(&[f32], &[f32], f32, &mut Found);
+    type Keep = fn(Cut, &[f32], &[u32], &mut Found);
 
     /// Every way to pick but the portable one, where this CPU has it.
     const COUNTS: [fn(&[f32], f32) -> usize; 2] =
         [count, |values, least| by_cpu!(avx2::count(values, least), count_portable(values, least))];
-    const PICKS: [fn(&[f32], &[f32], f32, &mut Found); 2] = [
+    const PICKS: [Pick; 2] = [
         |values, maxima, least, (found, at)| at_least(values, maxima, least, 100, found, at),
         |values, maxima, least, (found, at)| {
             by_cpu!(
@@ -449,7 +451,7 @@ mod tests {
             );
         },
     ];
-    const KEEPS: [fn(Cut, &[f32], &[u32], &mut Found); 2] = [
+    const KEEPS: [Keep; 2] = [
         |cut, values, positions, (found, at)| cut.keep(values, positions, found, at),
         |cut, values, positions, (found, at)| {
             by_cpu!(

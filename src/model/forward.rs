@@ -9,10 +9,12 @@
 //! row is put back.
 
 mod probes;
+mod size;
 mod traffic;
 
 use std::time::Instant;
 
+pub use self::size::StepSize;
 use self::traffic::count_v_reads;
 use super::{LanguageModel, LogitRows, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
 use crate::{
@@ -85,13 +87,6 @@ impl Forward {
         self.input.set_exact(exact);
     }
 
-    /// Makes the buffers for `rows` rows, probes among them, of which the logits of `logit_rows` are wanted, so that no
-    /// step up to that size has to.
-    pub fn reserve(&mut self, model: &LanguageModel, rows: usize, logit_rows: usize) {
-        self.size(model, rows, rows);
-        self.logits.resize(logit_rows * model.shape.vocab, 0.0);
-    }
-
     fn size(&mut self, model: &LanguageModel, rows: usize, policy_rows: usize) {
         let shape = &model.shape;
         let (q_width, kv_width) = (shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim);
@@ -108,23 +103,6 @@ impl Forward {
             buffer.resize(rows * width, 0.0);
         }
         self.v_sums.resize(policy_rows * kv_width, 0.0);
-    }
-
-    /// Bytes the buffers take on the device.
-    pub fn bytes(&self) -> u64 {
-        let buffers = [
-            &self.x,
-            &self.normed,
-            &self.q,
-            &self.k,
-            &self.v,
-            &self.attended,
-            &self.gate,
-            &self.up,
-            &self.v_sums,
-            &self.logits,
-        ];
-        buffers.into_iter().map(|buffer| (buffer.capacity() * size_of::<f32>()) as u64).sum()
     }
 
     /// Logits of the last pass, `[wanted rows, vocab]`, spans in order.

@@ -18,7 +18,7 @@ mod weights;
 pub use card::{ModelCard, TypeShare};
 pub use chat::{ChatTemplate, Message, Role};
 pub use error::ModelError;
-pub use forward::Forward;
+pub use forward::{Forward, StepSize};
 pub use gguf::{Gguf, TensorView};
 pub use header::Metadata;
 pub use language_model::LanguageModel;
