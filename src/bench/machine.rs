@@ -187,7 +187,7 @@ pub fn machine(
 
 impl MachineRates {
     /// Multiplications and additions per second that every row of a linear layer adds to the time of the first, in
-    /// billions, on all threads: from the times of 1 row and of [`ROWS`] whose weights lie in memory.
+    /// billions, on all threads: from the times of 1 row and of 32 whose weights lie in memory.
     pub fn row_gop_s(&self) -> f64 {
         const WEIGHT_BYTES: f64 = 20.0 / 32.0;
         let one = WEIGHT_BYTES / self.weights_gb_s.all.median;
