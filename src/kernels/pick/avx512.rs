@@ -1,0 +1,116 @@
+//! The choice in vectors of sixteen.
+
+use std::arch::x86_64::*;
+
+use super::{LANES, RUN, count_portable};
+
+const WIDE: usize = 16;
+
+/// Lanes of a vector of which `len` values are left.
+#[inline(always)]
+fn lanes(len: usize) -> __mmask16 {
+    if len < WIDE { (1 << len) - 1 } else { !0 }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub(super) fn count(values: &[f32], least: f32) -> usize {
+    let (chunks, rest) = values.as_chunks::<WIDE>();
+    let (threshold, one) = (_mm512_set1_ps(least), _mm512_set1_epi32(1));
+    let mut found = _mm512_setzero_si512();
+    for chunk in chunks {
+        // SAFETY: a chunk is sixteen floats.
+        let value = unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
+        let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(value, threshold);
+        found = _mm512_mask_add_epi32(found, reached, found, one);
+    }
+    count_portable(rest, least) + _mm512_reduce_add_epi32(found) as usize
+}
+
+/// Writes the lanes that `reached` names to the front of `found` and `positions` from `len` on; returns how many.
+///
+/// # Safety
+/// Both have room for sixteen more than `len`.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+unsafe fn compact(
+    (value, position): (__m512, __m512i),
+    reached: __mmask16,
+    len: usize,
+    found: &mut Vec<f32>,
+    positions: &mut Vec<u32>,
+) -> usize {
+    // In registers first: to compress into memory is slow on some CPUs.
+    let (value, position) = (_mm512_maskz_compress_ps(reached, value), _mm512_maskz_compress_epi32(reached, position));
+    // SAFETY: there is room for sixteen; the first few of them count.
+    unsafe {
+        _mm512_storeu_ps(found.as_mut_ptr().wrapping_add(len), value);
+        _mm512_storeu_si512(positions.as_mut_ptr().wrapping_add(len).cast(), position);
+    }
+    reached.count_ones() as usize
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub(super) fn keep(values: &[f32], from: &[u32], least: f32, found: &mut Vec<f32>, positions: &mut Vec<u32>) {
+    let least = _mm512_set1_ps(least);
+    found.reserve(values.len() + WIDE);
+    positions.reserve(values.len() + WIDE);
+    let mut len = found.len();
+    assert_eq!(len, positions.len());
+    for (chunk, from) in values.chunks(WIDE).zip(from.chunks(WIDE)) {
+        let lanes = lanes(chunk.len().min(from.len()));
+        // SAFETY: the lanes are those of both chunks; `len` grows by at most as many as a chunk has, and there is room
+        // for a vector more than all of them.
+        unsafe {
+            let value = _mm512_maskz_loadu_ps(lanes, chunk.as_ptr());
+            let position = _mm512_maskz_loadu_epi32(lanes, from.as_ptr().cast());
+            let reached = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, value, least);
+            len += compact((value, position), reached, len, found, positions);
+        }
+    }
+    // SAFETY: everything below `len` was written, and there was room for it.
+    unsafe {
+        found.set_len(len);
+        positions.set_len(len);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub(super) fn at_least(
+    values: &[f32],
+    maxima: &[f32],
+    threshold: f32,
+    first: u32,
+    found: &mut Vec<f32>,
+    positions: &mut Vec<u32>,
+) {
+    let (least, steps) =
+        (_mm512_set1_ps(threshold), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    found.reserve(values.len() + WIDE);
+    positions.reserve(values.len() + WIDE);
+    let mut len = found.len();
+    assert_eq!(len, positions.len());
+    for ((run, maxima), first) in values.chunks(RUN).zip(maxima.chunks_exact(LANES)).zip((first..).step_by(RUN)) {
+        // SAFETY: the maxima of a run are eight floats.
+        let most = unsafe { _mm256_loadu_ps(maxima.as_ptr()) };
+        let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(most, _mm512_castps512_ps256(least));
+        if _mm256_movemask_ps(reached) == 0 {
+            continue;
+        }
+        for (chunk, first) in run.chunks(WIDE).zip((first..).step_by(WIDE)) {
+            let lanes = lanes(chunk.len());
+            // SAFETY: the lanes are those of the chunk; `len` grows by at most as many as a chunk has, and there is
+            // room for a vector more than all of them.
+            unsafe {
+                let value = _mm512_maskz_loadu_ps(lanes, chunk.as_ptr());
+                let reached = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, value, least);
+                let position = _mm512_add_epi32(_mm512_set1_epi32(first as i32), steps);
+                len += compact((value, position), reached, len, found, positions);
+            }
+        }
+    }
+    // SAFETY: everything below `len` was written, and there was room for it.
+    unsafe {
+        found.set_len(len);
+        positions.set_len(len);
+    }
+}

@@ -1,0 +1,121 @@
+//! The softmax in vectors of sixteen.
+
+use std::arch::x86_64::*;
+
+use super::{super::exp::avx512::exp, LANES, RUN};
+
+const WIDE: usize = 16;
+
+/// Lanes of a vector of which `len` values are left.
+#[inline(always)]
+fn lanes(len: usize) -> __mmask16 {
+    if len < WIDE { (1 << len) - 1 } else { !0 }
+}
+
+/// Writes `value` where `lanes` says. Whole vectors are not masked: what is read soon after comes from the store at once.
+///
+/// # Safety
+/// `to` can be written there.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+unsafe fn store(to: *mut f32, lanes: __mmask16, value: __m512) {
+    // SAFETY: as promised.
+    unsafe {
+        if lanes == !0 {
+            _mm512_storeu_ps(to, value);
+        } else {
+            _mm512_mask_storeu_ps(to, lanes, value);
+        }
+    }
+}
+
+/// Scores within the finite floats; the lanes that are not asked for are the lowest.
+///
+/// # Safety
+/// `scores` can be read where `lanes` says.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+unsafe fn clamped(scores: *const f32, lanes: __mmask16) -> __m512 {
+    let (lowest, highest) = (_mm512_set1_ps(f32::MIN), _mm512_set1_ps(f32::MAX));
+    // SAFETY: as promised.
+    let score = unsafe { _mm512_mask_loadu_ps(lowest, lanes, scores) };
+    // The second operand is what remains where the first is not a number.
+    _mm512_min_ps(_mm512_max_ps(score, lowest), highest)
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub(super) fn clamp_max(scores: &mut [f32]) -> f32 {
+    let mut max = _mm512_set1_ps(f32::MIN);
+    for chunk in scores.chunks_mut(WIDE) {
+        let lanes = lanes(chunk.len());
+        // SAFETY: the lanes are those of the chunk.
+        unsafe {
+            let score = clamped(chunk.as_ptr(), lanes);
+            max = _mm512_max_ps(score, max);
+            store(chunk.as_mut_ptr(), lanes, score);
+        }
+    }
+    _mm512_reduce_max_ps(max)
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub(super) fn weights(scores: &mut [f32], max: f32) -> f32 {
+    let shift = _mm512_set1_ps(max);
+    let mut sum = _mm512_setzero_ps();
+    for chunk in scores.chunks_mut(WIDE) {
+        let lanes = lanes(chunk.len());
+        // SAFETY: the lanes are those of the chunk.
+        unsafe {
+            let score = _mm512_mask_loadu_ps(shift, lanes, chunk.as_ptr());
+            let weight = exp(_mm512_sub_ps(score, shift));
+            sum = _mm512_mask_add_ps(sum, lanes, sum, weight);
+            store(chunk.as_mut_ptr(), lanes, weight);
+        }
+    }
+    _mm512_reduce_add_ps(sum)
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub(super) fn total(scores: &[f32], max: f32) -> f32 {
+    let shift = _mm512_set1_ps(max);
+    let mut sum = _mm512_setzero_ps();
+    for chunk in scores.chunks(WIDE) {
+        let lanes = lanes(chunk.len());
+        // SAFETY: the lanes are those of the chunk.
+        let score = unsafe { _mm512_mask_loadu_ps(shift, lanes, chunk.as_ptr()) };
+        sum = _mm512_mask_add_ps(sum, lanes, sum, exp(_mm512_sub_ps(score, shift)));
+    }
+    _mm512_reduce_add_ps(sum)
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
+    const VECTORS: usize = RUN / WIDE;
+    let len = scores.len().min(RUN);
+    let lanes: [__mmask16; VECTORS] = std::array::from_fn(|at| lanes(len.saturating_sub(at * WIDE)));
+    let mut values = [_mm512_setzero_ps(); VECTORS];
+    for at in 0..VECTORS {
+        // Where a short run has ended the pointer lies beyond it and no lane is read or written.
+        let scores = scores.as_mut_ptr().wrapping_add(at * WIDE);
+        // SAFETY: the lanes are those below `len`.
+        unsafe {
+            values[at] = clamped(scores, lanes[at]);
+            store(scores, lanes[at], values[at]);
+        }
+    }
+    let [a, b, c, d] = values;
+    let most = _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d));
+    // Positions equal modulo eight: the halves of a vector.
+    let upper = _mm512_shuffle_f32x4::<0b11_10_11_10>(most, most);
+    let eight = _mm512_castps512_ps256(_mm512_max_ps(most, upper));
+    // SAFETY: eight floats.
+    unsafe { _mm256_storeu_ps(maxima.as_mut_ptr(), eight) };
+    let max = _mm512_reduce_max_ps(most);
+    let shift = _mm512_set1_ps(max);
+    let mut sums = [_mm512_setzero_ps(); VECTORS];
+    for at in 0..VECTORS {
+        sums[at] = _mm512_maskz_mov_ps(lanes[at], exp(_mm512_sub_ps(values[at], shift)));
+    }
+    let [a, b, c, d] = sums;
+    (max, _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d))))
+}

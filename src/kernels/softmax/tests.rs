@@ -1,0 +1,98 @@
+//! All ways against the plain one, and scores that are no numbers.
+
+use super::*;
+
+#[test]
+fn the_twins_agree_within_the_error_of_exp() {
+    for len in [0, 1, 7, 8, 9, 64, 203] {
+        let scores: Vec<f32> = (0..len).map(|at| (at as f32 * 1.7).sin() * 30.0).collect();
+        let highest = max(&scores);
+        assert_eq!(highest, max_portable(&scores));
+        let (mut fast, mut plain) = (scores.clone(), scores.clone());
+        let fast_sum = weights(&mut fast, highest);
+        let plain_sum = weights_portable(&mut plain, highest);
+        assert!((fast_sum - plain_sum).abs() <= 1e-6 * plain_sum);
+        for (fast, plain) in fast.iter().zip(&plain) {
+            assert!((fast - plain).abs() <= 1e-6 * plain, "{fast} {plain}");
+        }
+        assert_eq!(total(&scores, highest).to_bits(), fast_sum.to_bits());
+        assert_eq!(total_portable(&scores, highest).to_bits(), plain_sum.to_bits());
+        let mut halves = fast.clone();
+        scale(&mut halves, 0.5);
+        assert!(halves.iter().zip(&fast).all(|(half, whole)| *half == whole * 0.5));
+    }
+}
+
+type Run = fn(&mut [f32], &mut [f32; LANES]) -> (f32, f32);
+
+#[test]
+fn a_run_is_its_maxima_and_its_sum_on_every_path() {
+    const PATHS: [Run; 3] =
+        [run_portable, |scores, maxima| by_cpu!(avx2::run(scores, maxima), run_portable(scores, maxima)), run];
+    for len in 0..=RUN {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN, 2.0] {
+            let mut scores: Vec<f32> = (0..len).map(|at| (at as f32 * 1.7).sin() * 30.0).collect();
+            scores.iter_mut().skip(len / 3).step_by(29).for_each(|score| *score = bad);
+            let (mut clamped, mut expected) = (scores.clone(), [0.0; LANES]);
+            expected.fill(f32::MIN);
+            clamp_maxima_portable(&mut clamped, &mut expected);
+            let highest = max_portable(&clamped);
+            let sum: f64 = clamped.iter().map(|score| f64::from(score - highest).exp()).sum();
+            for path in PATHS {
+                let (mut scores, mut maxima) = (scores.clone(), [0.0; LANES]);
+                let (max, total) = path(&mut scores, &mut maxima);
+                assert_eq!((&scores, maxima, max), (&clamped, expected, highest), "{len} {bad}");
+                assert!((f64::from(total) - sum).abs() <= 2e-6 * sum, "{len} {bad}: {total} {sum}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_is_too_strange_for_a_distribution() {
+    for bad in [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, f32::MAX, f32::MIN, 0.0] {
+        for len in [1, 5, 8, 11] {
+            for fill in [bad, 1.0] {
+                let mut scores = vec![fill; len];
+                scores[len / 2] = bad;
+                let mut plain = scores.clone();
+                let highest = clamp_max(&mut scores);
+                assert_eq!(highest, clamp_max_portable(&mut plain));
+                assert_eq!(scores, plain);
+                assert_eq!(highest, max(&scores));
+                let mut maxima = [0.0; LANES];
+                assert_eq!(clamp_maxima(&mut plain, &mut maxima), highest);
+                let sum = weights(&mut scores, highest);
+                assert!(sum.is_finite() && sum >= 1.0, "{bad} {fill} {len}: {sum}");
+                assert!(scores.iter().all(|weight| (0.0..=1.0).contains(weight)), "{scores:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn maxima_are_those_of_their_lanes() {
+    for len in [1, 63, 64, 65, 256, 300] {
+        let mut scores: Vec<f32> = (0..len).map(|at| (at as f32 * 2.3).sin() * 9.0 - 4.0).collect();
+        scores[len / 3] = f32::NAN;
+        let mut plain = scores.clone();
+        let (mut fast_maxima, mut maxima) =
+            (vec![0.0; len.div_ceil(RUN) * LANES], vec![0.0; len.div_ceil(RUN) * LANES]);
+        assert_eq!(clamp_maxima(&mut scores, &mut fast_maxima), clamp_max(&mut plain.clone()));
+        clamp_maxima_portable(&mut plain, &mut maxima);
+        assert_eq!((&scores, &fast_maxima), (&plain, &maxima));
+        for (at, &max) in maxima.iter().enumerate() {
+            let run = scores.chunks(RUN).nth(at / LANES).unwrap();
+            assert_eq!(max, run.iter().skip(at % LANES).step_by(LANES).fold(f32::MIN, |max, &x| max.max(x)));
+        }
+    }
+}
+
+#[test]
+fn what_is_masked_weighs_nothing() {
+    let mut scores = [f32::NEG_INFINITY; 10];
+    assert_eq!(max(&scores), f32::MIN);
+    scores[3] = f32::MIN;
+    assert_eq!(weights(&mut scores, f32::MIN), 1.0);
+    assert_eq!(factor(f32::NEG_INFINITY, f32::MIN), 0.0);
+}
