@@ -109,11 +109,20 @@ mod tests {
             std::hint::black_box(&ballast);
         }
         let second = sampler.sample();
-        assert!(second.process_rss_bytes.unwrap() >= first.process_rss_bytes.unwrap() + (60 << 20));
         assert!(second.process_cpu_percent.unwrap() > 5.0, "{second:?}");
         assert!((0.0..=100.0).contains(&second.cpu_percent.unwrap()), "{second:?}");
         let (used, total) = (second.memory_used_bytes.unwrap(), second.memory_total_bytes.unwrap());
         assert!(used >= 64 << 20 && used <= total, "{second:?}");
+        drop(ballast);
+        // Other tests of this process give memory back meanwhile: one try that they do not disturb is enough.
+        let seen = (0..50).any(|_| {
+            let before = sampler.sample().process_rss_bytes.unwrap();
+            let ballast = std::hint::black_box(vec![1u8; 64 << 20]);
+            let after = sampler.sample().process_rss_bytes.unwrap();
+            drop(ballast);
+            after >= before + (60 << 20)
+        });
+        assert!(seen, "64 MiB more are not seen");
     }
 
     #[test]
