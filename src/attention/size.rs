@@ -5,7 +5,7 @@ use super::{
     piece::{Layout, PIECE, most_pieces},
     prefill::block_rows,
 };
-use crate::cache::PAGE_TOKENS;
+use crate::cache::{Format, PAGE_TOKENS};
 
 /// A buffer that grows by and by may have room for twice what is in it: see [`Vec`].
 const GROWN: u64 = 2;
@@ -21,8 +21,8 @@ impl DecodeScratch {
     pub fn bytes_for(shape: &HeadShape, threads: usize, rows: usize, longest: usize) -> u64 {
         let results = rows * most_pieces(longest) * Layout::new(shape).len() * size_of::<f32>();
         let queries = rows * (shape.width() * size_of::<i16>() + shape.heads * size_of::<f32>());
-        let rows_together = 3 * PAGE_TOKENS * shape.head_dim * size_of::<f32>();
-        let local = longest * POSITION + shape.heads * PIECE * size_of::<f32>() + rows_together + SMALL;
+        let copied = PAGE_TOKENS * Format::Q8.row_bytes(shape.head_dim) as usize;
+        let local = longest * POSITION + shape.heads * PIECE * size_of::<f32>() + copied + SMALL;
         (results + queries) as u64 + GROWN * (threads * local) as u64
     }
 }

@@ -12,17 +12,8 @@ use super::cpu::{by_avx512, by_cpu};
 /// # Panics
 /// When a slice is too short.
 pub fn weighted_sum(weights: &[f32], stride: usize, v: &[f16], next: &[f16], head_dim: usize, out: &mut [f32]) {
-    let (group, rows) = (out.len() / head_dim, v.len() / head_dim);
-    assert!(out.len() == group * head_dim && v.len() == rows * head_dim);
-    assert!(rows <= stride && (group == 0 || weights.len() >= (group - 1) * stride + rows));
-    let v = Run { values: v, next, head_dim };
-    by_avx512!(
-        avx512::weighted_sum(weights, stride, v, head_dim, out),
-        by_cpu!(
-            avx2::weighted_sum(weights, stride, v, head_dim, out, 0),
-            weighted_sum_portable(weights, stride, v, head_dim, out, 0)
-        )
-    );
+    assert!(v.len().is_multiple_of(head_dim));
+    add(weights, stride, Run { values: v, next, head_dim }, head_dim, out);
 }
 
 /// The same over rows that lie anywhere, each `[head_dim]`.
@@ -30,14 +21,20 @@ pub fn weighted_sum(weights: &[f32], stride: usize, v: &[f16], next: &[f16], hea
 /// # Panics
 /// When a slice is too short, or a row has another length.
 pub fn weighted_sum_of(weights: &[f32], stride: usize, rows: &[&[f16]], head_dim: usize, out: &mut [f32]) {
-    let group = out.len() / head_dim;
-    assert!(out.len() == group * head_dim && rows.iter().all(|row| row.len() == head_dim));
-    assert!(rows.len() <= stride && (group == 0 || weights.len() >= (group - 1) * stride + rows.len()));
+    assert!(rows.iter().all(|row| row.len() == head_dim));
+    add(weights, stride, Scattered(rows), head_dim, out);
+}
+
+/// Either of them; every row is `[head_dim]`.
+fn add(weights: &[f32], stride: usize, v: impl Values, head_dim: usize, out: &mut [f32]) {
+    let (group, rows) = (out.len() / head_dim, v.len());
+    assert!(out.len() == group * head_dim && rows <= stride);
+    assert!(group == 0 || weights.len() >= (group - 1) * stride + rows);
     by_avx512!(
-        avx512::weighted_sum(weights, stride, Scattered(rows), head_dim, out),
+        avx512::weighted_sum(weights, stride, v, head_dim, out),
         by_cpu!(
-            avx2::weighted_sum(weights, stride, Scattered(rows), head_dim, out, 0),
-            weighted_sum_portable(weights, stride, Scattered(rows), head_dim, out, 0)
+            avx2::weighted_sum(weights, stride, v, head_dim, out, 0),
+            weighted_sum_portable(weights, stride, v, head_dim, out, 0)
         )
     );
 }
@@ -109,7 +106,7 @@ fn weighted_sum_portable(
     first: usize,
 ) {
     for at in 0..v.len() {
-        // SAFETY: a row is `head_dim` values (checked by the caller), and at least as long as there are rows.
+        // SAFETY: a row is `head_dim` values (checked by whoever made `v`), and `at` is one of them.
         let v = unsafe { std::slice::from_raw_parts(v.row(at), head_dim) };
         for (group, out) in out.chunks_exact_mut(head_dim).enumerate() {
             let weight = weights[group * stride + at];
@@ -142,7 +139,7 @@ mod avx2 {
             let mut column = first;
             while column < whole {
                 let four = column + 32 <= whole;
-                // SAFETY: the columns are inside the rows of `v` and `out`; `weighted_sum` has checked the lengths.
+                // SAFETY: the columns are inside the rows of `v` and `out`; `add` has checked the lengths.
                 unsafe {
                     match (out.len() / head_dim, four) {
                         (1, true) => columns::<1, 4>(weights, stride, v, head_dim, column, out),
@@ -227,7 +224,7 @@ mod avx512 {
         for (out, at) in out.chunks_mut(3 * head_dim).zip((0..).step_by(3 * stride)) {
             let weights = &weights[at..];
             for column in (0..whole).step_by(TOGETHER) {
-                // SAFETY: the columns are inside the rows of `v` and `out`; `weighted_sum` has checked the lengths.
+                // SAFETY: the columns are inside the rows of `v` and `out`; `add` has checked the lengths.
                 unsafe {
                     match out.len() / head_dim {
                         1 => columns::<1>(weights, stride, v, head_dim, column, out),

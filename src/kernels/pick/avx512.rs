@@ -2,15 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, RUN, count_portable};
-
-const WIDE: usize = 16;
-
-/// Lanes of a vector of which `len` values are left.
-#[inline(always)]
-fn lanes(len: usize) -> __mmask16 {
-    if len < WIDE { (1 << len) - 1 } else { !0 }
-}
+use super::{
+    super::sixteen::{WIDE, lanes},
+    LANES, RUN, count_portable,
+};
 
 #[target_feature(enable = "avx512f,avx2,fma,f16c")]
 pub(super) fn count(values: &[f32], least: f32) -> usize {

@@ -2,15 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{super::exp::avx512::exp, LANES, RUN};
-
-const WIDE: usize = 16;
-
-/// Lanes of a vector of which `len` values are left.
-#[inline(always)]
-fn lanes(len: usize) -> __mmask16 {
-    if len < WIDE { (1 << len) - 1 } else { !0 }
-}
+use super::{
+    super::{
+        exp::avx512::exp,
+        sixteen::{WIDE, lanes},
+    },
+    LANES, RUN,
+};
 
 /// Writes `value` where `lanes` says. Whole vectors are not masked: what is read soon after comes from the store at once.
 ///

@@ -1,0 +1,12 @@
+//! Slices in vectors of sixteen floats, the last of which may be short.
+
+use std::arch::x86_64::__mmask16;
+
+/// Floats of a vector.
+pub(super) const WIDE: usize = 16;
+
+/// Lanes of a vector of which `len` values are left.
+#[inline(always)]
+pub(super) fn lanes(len: usize) -> __mmask16 {
+    if len < WIDE { (1 << len) - 1 } else { !0 }
+}
