@@ -24,7 +24,7 @@ use self::{
     turns::Turns,
 };
 use super::{
-    HeadShape, Rows, Spread,
+    HeadShape, Hits, Rows,
     head::{self, HeadState, Workspace},
     locals::Locals,
     piece::{Layout, most_pieces, piece_len},
@@ -116,8 +116,8 @@ impl DecodeScratch {
     }
 
     /// Where those positions lie.
-    pub fn spread(&self, row: usize, head: usize) -> Option<Spread> {
-        Some(self.state(row, head)?.spread)
+    pub fn hits(&self, row: usize, head: usize) -> Option<Hits> {
+        Some(self.state(row, head)?.hits)
     }
 
     /// What is known of the head that chose for `head`.

@@ -2,7 +2,7 @@
 //! together, rows chosen where they are, fetched and summed, and the tail.
 
 use super::{
-    Count, DecodeRow, HeadShape, Rows, Spread,
+    Count, DecodeRow, HeadShape, Hits, Rows,
     gather::Gathered,
     piece::{HeadPiece, Layout, PIECE, piece_len},
     reuse::Reused,
@@ -22,7 +22,7 @@ pub(super) struct HeadState {
     /// Chosen positions, ascending; of heads that choose together they stand at the first.
     pub selected: Vec<u32>,
     /// Where they lie; likewise.
-    pub spread: Spread,
+    pub hits: Hits,
     /// Those of them that no reuse buffer held.
     pub fetched: usize,
     /// The share of the softmax that they hold.
@@ -128,7 +128,7 @@ pub(super) fn choose(
             }
         }
     }
-    states[0].spread = Spread::of(pieces.len, &selected);
+    states[0].hits = Hits::of(pieces.len, &selected);
     states[0].selected = selected;
 }
 

@@ -11,7 +11,7 @@ pub const RECENT_POSITIONS: usize = 64;
 
 /// Where the positions lie that a query head chose. Counted by the task that chose them, while they are in its cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Spread {
+pub struct Hits {
     /// Rows by distance from now.
     pub distance: [u32; DISTANCE_BUCKETS],
     /// Rows among the first [`SINK_POSITIONS`].
@@ -22,7 +22,7 @@ pub struct Spread {
     pub rows: u32,
 }
 
-impl Spread {
+impl Hits {
     /// That of ascending `positions` out of `0..len`.
     pub fn of(len: usize, positions: &[u32]) -> Self {
         let mut distance = [0; DISTANCE_BUCKETS];
@@ -89,14 +89,14 @@ impl HitCounts {
     }
 
     /// Counts what query head `head` chose, which held `kept` of the softmax mass.
-    pub fn read_selected(&mut self, [layer, head]: [usize; 2], spread: &Spread, kept: f32) {
-        for (count, more) in self.distance[layer].iter_mut().zip(&spread.distance) {
+    pub fn read_selected(&mut self, [layer, head]: [usize; 2], chosen: &Hits, kept: f32) {
+        for (count, more) in self.distance[layer].iter_mut().zip(&chosen.distance) {
             *count += u64::from(*more);
         }
-        self.sink += u64::from(spread.sink);
-        self.recent += u64::from(spread.recent);
-        self.selected += u64::from(spread.rows);
-        self.rows_read += u64::from(spread.rows);
+        self.sink += u64::from(chosen.sink);
+        self.recent += u64::from(chosen.recent);
+        self.selected += u64::from(chosen.rows);
+        self.rows_read += u64::from(chosen.rows);
         self.readings += 1;
         self.keep(layer, head, f64::from(kept));
     }
@@ -178,14 +178,14 @@ mod tests {
             let positions: Vec<u32> = (0..len as u32).step_by(step).collect();
             let mut expected = [0; DISTANCE_BUCKETS];
             positions.iter().for_each(|&position| expected[bucket(len - 1 - position as usize)] += 1);
-            assert_eq!(Spread::of(len, &positions).distance, expected);
+            assert_eq!(Hits::of(len, &positions).distance, expected);
         }
     }
 
     #[test]
     fn a_selection_is_counted_once_everywhere() {
         let mut hits = HitCounts::new(2);
-        hits.read_selected([1, 2], &Spread::of(200, &[0, 3, 4, 135, 136, 199]), 0.75);
+        hits.read_selected([1, 2], &Hits::of(200, &[0, 3, 4, 135, 136, 199]), 0.75);
         assert_eq!((hits.sink, hits.recent, hits.selected), (2, 2, 6));
         assert_eq!(hits.distance[1].iter().sum::<u64>(), 6);
         assert_eq!(hits.distance[1][0], 1);

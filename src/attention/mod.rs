@@ -18,7 +18,7 @@ mod size;
 mod tests;
 
 pub use decode::{DecodeRow, DecodeScratch, DecodeTimes, decode};
-pub use hits::{DISTANCE_BUCKETS, HitCounts, RECENT_POSITIONS, SINK_POSITIONS, Spread};
+pub use hits::{DISTANCE_BUCKETS, HitCounts, Hits, RECENT_POSITIONS, SINK_POSITIONS};
 pub use prefill::{PrefillScratch, PrefillSpan, prefill};
 pub use reads::{HeadReads, Reads, curve_counts};
 pub use rule::{Count, Rows};

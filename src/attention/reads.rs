@@ -60,7 +60,7 @@ impl Reads {
         let mut heads = Vec::with_capacity(decoded.heads());
         for (head, &kept) in kept.iter().enumerate() {
             let positions = decoded.selected(row, head).unwrap_or_default();
-            let distance = decoded.spread(row, head).unwrap_or_default().distance;
+            let distance = decoded.hits(row, head).unwrap_or_default().distance;
             positions.iter().for_each(|&position| self.heads[position as usize] += 1);
             let known = self.curves && decoded.softmax(row, head, len, &mut self.weights);
             let curve = if known { coverage(&mut self.weights, &counts) } else { Vec::new() };

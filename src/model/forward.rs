@@ -238,8 +238,8 @@ impl Forward {
                     None => hits.read_all(index, read.len, shape.heads),
                     Some(kept) => {
                         for (head, &kept) in kept.iter().enumerate() {
-                            let spread = self.decode.spread(row, head).expect("a head with a kept mass selected");
-                            hits.read_selected([index, head], &spread, kept);
+                            let chosen = self.decode.hits(row, head).expect("a head with a kept mass selected");
+                            hits.read_selected([index, head], &chosen, kept);
                             self.kept[row].0 += f64::from(kept);
                             self.kept[row].1 += 1;
                         }

@@ -1,7 +1,10 @@
 //! The engine as a library user sees it: ops in, events out.
 
-#[path = "support/events.rs"]
+#[path = "../support/events.rs"]
 mod events;
+mod limits;
+mod moves;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::{
@@ -13,14 +16,12 @@ use std::{
 use candle_core::quantized::GgmlDType;
 use events::until_finished;
 use kcache::{
-    cache::{Format, Knobs, Policy, Select, Tail},
     engine::{
         Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Ledger, Op,
         Priority, Sampling, SessionId, Turn, Usage,
     },
     model::{LanguageModel, Message, Role, source},
 };
-use proptest::prelude::*;
 use support::tiny::Tiny;
 
 fn model(context: usize) -> Arc<LanguageModel> {
@@ -353,90 +354,6 @@ fn what_is_typed_goes_before_what_the_program_asked() {
 }
 
 #[test]
-fn a_full_context_ends_the_turn_and_loses_nothing() {
-    let model = model(96);
-    let (engine, events) = start(&model, both_lanes());
-    engine.ops().send(open(1)).unwrap();
-    engine.ops().send(say(1, "hello", 500)).unwrap();
-    let read = until_finished(&events, 2);
-    for event in &read {
-        if let EventKind::Finished(finished) = &event.kind {
-            assert_eq!(finished.reason, FinishReason::Context);
-            assert!(finished.usage.completion_tokens > 10);
-        }
-    }
-    engine.ops().send(say(1, "more", 5)).unwrap();
-    let refused = events.recv_timeout(Duration::from_secs(10)).map(|event| event.kind);
-    let mut kinds = vec![refused];
-    while let Some(event) = events.recv_timeout(Duration::from_millis(200)) {
-        kinds.push(Some(event.kind));
-    }
-    let refused = kinds.iter().flatten().find_map(|kind| match kind {
-        EventKind::Error { message, .. } => Some(message.clone()),
-        _ => None,
-    });
-    assert!(refused.is_some_and(|message| message.contains("context's 96")));
-    stop(engine, &events);
-}
-
-#[test]
-fn a_full_budget_ends_the_lane_that_has_it_and_not_the_other() {
-    let model = model(512);
-    let page = model.cache_shape().page_bytes(Format::F16);
-    // The buffers of the step, the sums, and K and V of two pages in two layers.
-    let probe = start(&model, both_lanes());
-    let workspace = probe.1.recv().and_then(|_| probe.1.recv()).map(|event| match event.kind {
-        EventKind::Ledger(ledger) => ledger.device.workspace,
-        other => panic!("a ledger follows the start, not {other:?}"),
-    });
-    stop(probe.0, &probe.1);
-    let budget = workspace.unwrap() + 2 * 2 * 2 * page + page;
-    let lanes = vec![lane(Lane::KCache, "kcache:n=16,dense=0", Some(budget)), lane(Lane::Kv, "kv", Some(budget))];
-    let (engine, events) = start(&model, lanes);
-    engine.ops().send(open(1)).unwrap();
-    engine.ops().send(say(1, "hello", 150)).unwrap();
-    let read = until_finished(&events, 2);
-    let reason = |lane| {
-        read.iter().find_map(|event| match &event.kind {
-            EventKind::Finished(finished) if finished.lane == lane => Some(finished.reason),
-            _ => None,
-        })
-    };
-    assert_eq!(reason(Lane::Kv), Some(FinishReason::Budget), "an ordinary cache fills its two pages");
-    assert_eq!(reason(Lane::KCache), Some(FinishReason::Length), "half of the bytes are on the host");
-    for event in &read {
-        if let EventKind::Ledger(ledger) = &event.kind {
-            assert!(ledger.device.cache() <= budget);
-        }
-    }
-    stop(engine, &events);
-}
-
-#[test]
-fn mistakes_are_answered_and_change_nothing() {
-    let model = model(256);
-    let (engine, events) = start(&model, both_lanes());
-    let ops = engine.ops();
-    ops.send(say(9, "hello", 5)).unwrap();
-    ops.send(open(1)).unwrap();
-    ops.send(open(1)).unwrap();
-    ops.send(say(1, "hello", 60)).unwrap();
-    ops.send(say(1, "again", 5)).unwrap();
-    ops.send(Op::SetPolicy { lane: Lane::Kv, policy: Policy::KCache(Knobs::default()) }).unwrap();
-    ops.send(Op::SetPolicy { lane: Lane::Kv, policy: Policy::KvQ8 }).unwrap();
-    let other_keys = Policy::KCache(Knobs { k: Format::Q8, ..Knobs::default() });
-    ops.send(Op::SetPolicy { lane: Lane::KCache, policy: other_keys }).unwrap();
-    let read = until_finished(&events, 2);
-    let errors = errors(&read);
-    for word in ["no session 9", "open already", "still answering", "keeps its kind"] {
-        assert!(errors.iter().any(|error| error.contains(word)), "{word}: {errors:?}");
-    }
-    assert_eq!(errors.iter().filter(|error| error.contains("keeps its kind")).count(), 3);
-    assert_eq!(errors.len(), 6);
-    stop(engine, &events);
-}
-
-#[test]
 fn the_default_model_knows_the_days_of_a_week_in_both_lanes() {
     let path = source::ensure_default(&mut |_| {}, &Default::default()).expect("the default model can be fetched");
     let model = Arc::new(LanguageModel::open(&path, Some(1024)).unwrap());
@@ -461,95 +378,4 @@ fn the_default_model_knows_the_days_of_a_week_in_both_lanes() {
         assert!(text.contains("7 days"), "{lane}: {text}");
     }
     stop(engine, &events);
-}
-
-#[derive(Debug, Clone)]
-enum Move {
-    Say(u32, usize),
-    Stop(u32, Option<Lane>),
-    Reopen(u32),
-    Turn(usize, usize, usize, bool),
-    Wait(u64),
-}
-
-fn moves() -> impl Strategy<Value = Vec<Move>> {
-    let lane = prop::option::of(prop::sample::select(&Lane::ALL[..]));
-    let any = prop_oneof![
-        4 => (1u32..5, 1usize..40).prop_map(|(session, words)| Move::Say(session, words)),
-        2 => (1u32..5, lane).prop_map(|(session, lane)| Move::Stop(session, lane)),
-        1 => (1u32..5).prop_map(Move::Reopen),
-        3 => (1usize..80, 0usize..3, 0usize..3, any::<bool>()).prop_map(|(n, t, d, g)| Move::Turn(n, t, d, g)),
-        3 => (0u64..12).prop_map(Move::Wait),
-    ];
-    prop::collection::vec(any, 1..40)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Whatever comes at whatever time: tokens arrive in order, every turn ends, the books agree, all pages come back.
-    #[test]
-    fn any_order_of_ops_keeps_the_ledger_exact_and_loses_no_token(moves in moves(), q8: bool) {
-        let model = model(384);
-        let (engine, events) = start(&model, if q8 { both_q8_lanes() } else { both_lanes() });
-        for session in 1..5 {
-            engine.ops().send(open(session)).unwrap();
-        }
-        for step in &moves {
-            match *step {
-                Move::Say(session, words) => engine.ops().send(say(session, &"the hall ".repeat(words), 20)).unwrap(),
-                Move::Stop(session, lane) => {
-                    engine.ops().send(Op::Stop { session: SessionId(session), lane }).unwrap();
-                }
-                Move::Reopen(session) => {
-                    engine.ops().send(Op::Close { session: SessionId(session) }).unwrap();
-                    engine.ops().send(open(session)).unwrap();
-                }
-                Move::Turn(n, tail, dense, group) => {
-                    let tail = [Tail::None, Tail::Renorm, Tail::Mean][tail];
-                    let select = if group { Select::Group } else { Select::Head };
-                    let k = if q8 { Format::Q8 } else { Format::F16 };
-                    let policy = Policy::KCache(Knobs { n, tail, dense, select, k, ..Knobs::EVEN });
-                    engine.ops().send(Op::SetPolicy { lane: Lane::KCache, policy }).unwrap();
-                }
-                Move::Wait(ms) => std::thread::sleep(Duration::from_millis(ms)),
-            }
-        }
-        drop(engine);
-        let read: Vec<Event> = std::iter::from_fn(|| events.recv()).collect();
-        let mut running: BTreeMap<(SessionId, Lane), usize> = BTreeMap::new();
-        for event in &read {
-            match &event.kind {
-                EventKind::Said { session, .. } => {
-                    for lane in Lane::ALL {
-                        prop_assert!(running.insert((*session, lane), 0).is_none(), "a turn begins when none runs");
-                    }
-                }
-                EventKind::Token(token) => {
-                    let next = running.get_mut(&(token.session, token.lane)).expect("a token belongs to a turn");
-                    prop_assert_eq!(token.index, *next);
-                    *next += 1;
-                }
-                EventKind::Finished(finished) => {
-                    let told = running.remove(&(finished.session, finished.lane));
-                    prop_assert_eq!(told, Some(finished.usage.completion_tokens));
-                }
-                EventKind::Error { message, .. } => {
-                    let expected = message.contains("still answering") || message.contains("context's");
-                    prop_assert!(expected, "{}", message);
-                }
-                _ => {}
-            }
-        }
-        prop_assert!(running.is_empty(), "every turn ends: {:?}", running);
-        prop_assert_eq!(&read.last().unwrap().kind, &EventKind::Stopped { error: None });
-        for lane in Lane::ALL {
-            let last = read.iter().rev().find_map(|event| match &event.kind {
-                EventKind::Ledger(ledger) if ledger.lane == lane => Some(*ledger),
-                _ => None,
-            });
-            let ledger = last.unwrap();
-            prop_assert_eq!((ledger.device.k, ledger.device.v, ledger.device.tail, ledger.host.v), (0, 0, 0, 0));
-        }
-    }
 }
