@@ -23,6 +23,7 @@ pub mod load;
 pub mod message;
 pub mod metrics;
 mod mouse;
+mod navigation;
 pub mod observer;
 pub mod picture;
 mod replay;

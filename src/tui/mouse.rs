@@ -4,7 +4,7 @@ use crossterm::event::{MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
 
 use super::{
-    keys::scroll,
+    navigation::scroll,
     state::{Focus, Overlay, State},
     view::{layout, sessions},
 };
