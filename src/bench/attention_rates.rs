@@ -94,6 +94,7 @@ pub fn attention_rates(
     }
     let heads = (sequences.len() * shape.heads) as f64;
     let [all_f16, all_q8, all_mixed, choose_f16, choose_q8, many] = measured;
+    // On a machine that is disturbed the difference may come out below 0, which no row costs.
     let rows = |(many, few): (&f64, &f64)| ((many - few) / (heads * (MANY - FEW) as f64)).max(0.0);
     let row = Spread::of(many.iter().zip(&choose_f16).map(rows));
     let spread = |way: Vec<f64>| Spread::of(way.into_iter().map(|ns| ns / (heads * POSITIONS as f64)));
