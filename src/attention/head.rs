@@ -12,7 +12,7 @@ use crate::{
     cache::{Select, Tail},
     kernels::{
         pick::{LANES, RUN},
-        softmax,
+        softmax::{self, Running},
     },
 };
 
@@ -44,6 +44,8 @@ pub(super) struct Workspace {
     pub reused: Reused,
     /// Weights of a piece of the first pass.
     pub weights: Vec<f32>,
+    /// Sums of exponentials of a piece, one for every head.
+    pub sums: Vec<Running>,
     selector: Selector,
     shared: Vec<f32>,
     shared_maxima: Vec<f32>,
@@ -205,9 +207,11 @@ impl HeadState {
 impl Workspace {
     /// Bytes of its buffers.
     pub fn bytes(&self) -> u64 {
-        let Self { gathered, reused, weights, selector, shared, shared_maxima, order } = self;
+        let Self { gathered, reused, weights, sums, selector, shared, shared_maxima, order } = self;
         let floats = weights.capacity() + shared.capacity() + shared_maxima.capacity();
-        let own = size_of::<f32>() * floats + size_of::<(f32, u32)>() * order.capacity();
+        let own = size_of::<f32>() * floats
+            + size_of::<Running>() * sums.capacity()
+            + size_of::<(f32, u32)>() * order.capacity();
         own as u64 + gathered.bytes() + reused.bytes() + selector.bytes()
     }
 

@@ -14,7 +14,7 @@ use crate::{
         pick::{LANES, RUN},
         q8_scores,
         scores::scores,
-        softmax,
+        softmax::{self, Running},
     },
 };
 
@@ -91,12 +91,20 @@ impl Layout {
     }
 
     /// Scores `positions` and sums their exponentials, a page of a KV head at a time: so memory brings the next keys while
-    /// there is arithmetic to do.
-    pub fn score(&self, shape: &HeadShape, row: &Scoring<'_>, positions: Range<usize>, piece: &mut [f32]) {
+    /// there is arithmetic to do. `sums` is a buffer.
+    pub fn score(
+        &self,
+        shape: &HeadShape,
+        row: &Scoring<'_>,
+        positions: Range<usize>,
+        sums: &mut Vec<Running>,
+        piece: &mut [f32],
+    ) {
         let Self { heads, width, .. } = *self;
         let (values, rest) = piece.split_at_mut(heads * width);
         let (maxima, found) = rest.split_at_mut(heads * MAXIMA);
         let group = shape.group();
+        sums.resize(heads, Running::default());
         for (page, at) in positions.clone().step_by(PAGE_TOKENS).zip((0..).step_by(PAGE_TOKENS)) {
             let keys = PAGE_TOKENS.min(positions.end - page);
             for kv_head in 0..shape.kv_heads {
@@ -105,19 +113,16 @@ impl Layout {
                 for head in first..first + group {
                     let scores = &mut values[head * width + at..][..keys];
                     let maxima = &mut maxima.as_chunks_mut::<LANES>().0[head * (MAXIMA / LANES) + at / RUN];
-                    // A key that makes a score infinite or undefined must not make the whole row undefined.
-                    let (max, total) = softmax::run(scores, maxima);
-                    let [so_far, sum] = &mut found.as_chunks_mut::<2>().0[head];
                     if at == 0 {
-                        (*so_far, *sum) = (max, total);
-                    } else if max > *so_far {
-                        *sum = *sum * softmax::factor(*so_far, max) + total;
-                        *so_far = max;
-                    } else {
-                        *sum += total * softmax::factor(max, *so_far);
+                        sums[head] = Running::new(scores[0]);
                     }
+                    // A key that makes a score infinite or undefined must not make the whole row undefined.
+                    softmax::run(scores, maxima, &mut sums[head]);
                 }
             }
+        }
+        for (sum, found) in sums.iter().zip(found.chunks_exact_mut(2)) {
+            (found[0], found[1]) = (sum.reference, sum.total());
         }
     }
 

@@ -2,14 +2,15 @@
 //!
 //! The layout is head-major, so that a head reads one run of memory. Of V, `[kv_head][slot][head_dim]`, so that a row
 //! (one V vector of one KV head) is one slice. Of K, `[kv_head][head_dim][slot]`, so that a query meets the same
-//! dimension of neighbouring keys side by side: see [`keys`]. The scales of 8-bit values lie apart, in the same order:
-//! see [`q8`].
+//! dimension of neighbouring keys side by side: see [`keys`]. The scales of a head's 8-bit values lie behind them, in the
+//! same order: see [`q8`].
 
-use std::{fmt, iter, ops::Range, sync::Arc};
+use std::{fmt, ops::Range};
 
 use half::{f16, slice::HalfFloatSliceExt};
 
 use crate::kernels::{
+    aligned::Aligned,
     keys::{self, Q8Keys},
     q8::{self, Q8Rows},
 };
@@ -75,20 +76,11 @@ enum Order {
 /// 64 tokens of one layer's K or V. Several sequences may hold the same page: see [`Page::share`].
 #[derive(Debug)]
 pub struct Page {
-    data: Data,
+    /// Head after head: its values, and where they are 8-bit, their scales behind them.
+    memory: Aligned,
+    format: Format,
     order: Order,
     head_dim: usize,
-}
-
-#[derive(Debug, Clone)]
-enum Data {
-    F16(Arc<[f16]>),
-    Q8 { values: Arc<[i8]>, scales: Arc<[f16]> },
-}
-
-/// The values of a page that nobody else holds.
-fn alone<T>(values: &mut Arc<[T]>) -> &mut [T] {
-    Arc::get_mut(values).expect("only full pages are shared, and full pages are never written")
 }
 
 impl Page {
@@ -103,55 +95,33 @@ impl Page {
     }
 
     fn new(format: Format, order: Order, kv_heads: usize, head_dim: usize) -> Self {
-        let rows = kv_heads * PAGE_TOKENS;
-        let data = match format {
-            Format::F16 => Data::F16(iter::repeat_n(f16::ZERO, rows * head_dim).collect()),
-            Format::Q8 => Data::Q8 {
-                values: iter::repeat_n(0, rows * head_dim).collect(),
-                scales: iter::repeat_n(f16::ZERO, rows * q8::blocks(head_dim)).collect(),
-            },
-        };
-        Self { data, order, head_dim }
+        let memory = Aligned::zeroed(Self::bytes_for(format, kv_heads, head_dim) as usize);
+        Self { memory, format, order, head_dim }
     }
 
     /// A page of its own with the rows of another. Where the formats differ, its values are rounded once more.
     pub fn copy(format: Format, other: &Self) -> Self {
-        if format != other.format() {
-            let kv_heads = other.values() / (PAGE_TOKENS * other.head_dim);
-            let mut copy = Self::new(format, other.order, kv_heads, other.head_dim);
-            let mut row = vec![0.0; other.head_dim];
-            for at in 0..kv_heads * PAGE_TOKENS {
-                other.read(at / PAGE_TOKENS, at % PAGE_TOKENS, &mut row);
-                copy.write(at / PAGE_TOKENS, at % PAGE_TOKENS, &row);
-            }
-            return copy;
+        if format == other.format {
+            return Self { memory: other.memory.copied(), ..*other };
         }
-        let data = match &other.data {
-            Data::F16(values) => Data::F16(Arc::from(&values[..])),
-            Data::Q8 { values, scales } => Data::Q8 { values: Arc::from(&values[..]), scales: Arc::from(&scales[..]) },
-        };
-        Self { data, ..*other }
-    }
-
-    fn values(&self) -> usize {
-        match &self.data {
-            Data::F16(values) => values.len(),
-            Data::Q8 { values, .. } => values.len(),
+        let kv_heads = other.memory.len() / other.head_bytes();
+        let mut copy = Self::new(format, other.order, kv_heads, other.head_dim);
+        let mut row = vec![0.0; other.head_dim];
+        for at in 0..kv_heads * PAGE_TOKENS {
+            other.read(at / PAGE_TOKENS, at % PAGE_TOKENS, &mut row);
+            copy.write(at / PAGE_TOKENS, at % PAGE_TOKENS, &row);
         }
+        copy
     }
 
     /// The same page for another sequence. From now on it can be read, and written no more.
     pub fn share(&self) -> Self {
-        Self { data: self.data.clone(), ..*self }
+        Self { memory: self.memory.clone(), ..*self }
     }
 
     /// Whether both are the same page, not only equal ones.
     pub fn is(&self, other: &Self) -> bool {
-        match (&self.data, &other.data) {
-            (Data::F16(one), Data::F16(other)) => Arc::ptr_eq(one, other),
-            (Data::Q8 { values: one, .. }, Data::Q8 { values: other, .. }) => Arc::ptr_eq(one, other),
-            _ => false,
-        }
+        self.memory.is(&other.memory)
     }
 
     /// Bytes one page of this shape takes.
@@ -161,23 +131,35 @@ impl Page {
 
     /// Bytes this page takes.
     pub fn bytes(&self) -> u64 {
-        match &self.data {
-            Data::F16(data) => size_of_val(&**data) as u64,
-            Data::Q8 { values, scales } => (size_of_val(&**values) + size_of_val(&**scales)) as u64,
-        }
+        self.memory.len() as u64
     }
 
     /// How its values are stored.
     pub fn format(&self) -> Format {
-        match self.data {
-            Data::F16(_) => Format::F16,
-            Data::Q8 { .. } => Format::Q8,
-        }
+        self.format
     }
 
     /// Bytes of one row, that is of one token's vector in one KV head.
     pub fn row_bytes(&self) -> u64 {
-        self.format().row_bytes(self.head_dim)
+        self.format.row_bytes(self.head_dim)
+    }
+
+    /// Bytes of a KV head.
+    fn head_bytes(&self) -> usize {
+        PAGE_TOKENS * self.row_bytes() as usize
+    }
+
+    /// Where the values and scales of `rows` rows of a KV head are, those of a page of V from `slot` on.
+    #[inline]
+    fn places(&self, kv_head: usize, slot: usize, rows: usize) -> [Range<usize>; 2] {
+        let first = kv_head * self.head_bytes();
+        let (value, scales) = match self.format {
+            Format::F16 => (size_of::<f16>(), 0),
+            Format::Q8 => (size_of::<i8>(), q8::blocks(self.head_dim) * size_of::<f16>()),
+        };
+        let values = self.head_dim * value;
+        let behind = first + PAGE_TOKENS * values;
+        [first + slot * values..first + (slot + rows) * values, behind + slot * scales..behind + (slot + rows) * scales]
     }
 
     /// `rows` rows of one KV head from `slot` on, of a page of V.
@@ -186,15 +168,11 @@ impl Page {
     /// On a page of K.
     pub fn rows(&self, kv_head: usize, slot: usize, rows: usize) -> CachedRows<'_> {
         assert!(self.order == Order::Rows && slot + rows <= PAGE_TOKENS, "rows of a page of V");
-        let (first, dim) = (kv_head * PAGE_TOKENS + slot, self.head_dim);
-        match &self.data {
-            Data::F16(data) => CachedRows::F16(&data[first * dim..(first + rows) * dim]),
-            Data::Q8 { values, scales } => {
-                let blocks = q8::blocks(dim);
-                CachedRows::Q8(Q8Rows {
-                    values: &values[first * dim..(first + rows) * dim],
-                    scales: &scales[first * blocks..(first + rows) * blocks],
-                })
+        let [values, scales] = self.places(kv_head, slot, rows);
+        match self.format {
+            Format::F16 => CachedRows::F16(self.memory.numbers(values)),
+            Format::Q8 => {
+                CachedRows::Q8(Q8Rows { values: self.memory.numbers(values), scales: self.memory.numbers(scales) })
             }
         }
     }
@@ -205,21 +183,13 @@ impl Page {
     /// On a page of V.
     pub fn keys(&self, kv_head: usize) -> CachedKeys<'_> {
         assert!(self.order == Order::Dimensions, "keys of a page of K");
-        let [of_values, of_scales] = self.head(kv_head);
-        match &self.data {
-            Data::F16(values) => CachedKeys::F16(&values[of_values]),
-            Data::Q8 { values, scales } => {
-                CachedKeys::Q8(Q8Keys { values: &values[of_values], scales: &scales[of_scales] })
+        let [values, scales] = self.places(kv_head, 0, PAGE_TOKENS);
+        match self.format {
+            Format::F16 => CachedKeys::F16(self.memory.numbers(values)),
+            Format::Q8 => {
+                CachedKeys::Q8(Q8Keys { values: self.memory.numbers(values), scales: self.memory.numbers(scales) })
             }
         }
-    }
-
-    /// Where a KV head's values and scales are.
-    fn head(&self, kv_head: usize) -> [Range<usize>; 2] {
-        [self.head_dim, q8::blocks(self.head_dim)].map(|width| {
-            let len = PAGE_TOKENS * width;
-            kv_head * len..(kv_head + 1) * len
-        })
     }
 
     /// Writes one row, `[head_dim]`, rounded to the page's format.
@@ -227,17 +197,25 @@ impl Page {
     /// # Panics
     /// When the page is shared.
     pub fn write(&mut self, kv_head: usize, slot: usize, row: &[f32]) {
-        let (at, dim) = (kv_head * PAGE_TOKENS + slot, self.head_dim);
-        let [of_values, of_scales] = self.head(kv_head);
-        match (&mut self.data, self.order) {
-            (Data::F16(data), Order::Rows) => alone(data)[at * dim..][..dim].convert_from_f32_slice(row),
-            (Data::F16(data), Order::Dimensions) => keys::write(row, slot, &mut alone(data)[of_values]),
-            (Data::Q8 { values, scales }, Order::Rows) => {
-                let blocks = q8::blocks(dim);
-                q8::quantise(row, &mut alone(values)[at * dim..][..dim], &mut alone(scales)[at * blocks..][..blocks]);
+        const ALONE: &str = "only full pages are shared, and full pages are never written";
+        let places = match self.order {
+            Order::Rows => self.places(kv_head, slot, 1),
+            Order::Dimensions => self.places(kv_head, 0, PAGE_TOKENS),
+        };
+        match self.format {
+            Format::F16 => {
+                let (values, _) = self.memory.numbers_mut::<f16, f16>(places).expect(ALONE);
+                match self.order {
+                    Order::Rows => values.convert_from_f32_slice(row),
+                    Order::Dimensions => keys::write(row, slot, values),
+                }
             }
-            (Data::Q8 { values, scales }, Order::Dimensions) => {
-                keys::write_q8(row, slot, &mut alone(values)[of_values], &mut alone(scales)[of_scales]);
+            Format::Q8 => {
+                let (values, scales) = self.memory.numbers_mut(places).expect(ALONE);
+                match self.order {
+                    Order::Rows => q8::quantise(row, values, scales),
+                    Order::Dimensions => keys::write_q8(row, slot, values, scales),
+                }
             }
         }
     }

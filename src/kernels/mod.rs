@@ -18,6 +18,7 @@
 #![allow(unsafe_code, reason = "the one home of `unsafe`: vector instructions, the pool, and mapping files")]
 
 pub mod activations;
+pub(crate) mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod bytes;
 pub(crate) mod cpu;

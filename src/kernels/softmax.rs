@@ -16,6 +16,9 @@ use super::{
     pick::{LANES, RUN},
 };
 
+/// Lanes of a running sum.
+const WIDE: usize = 16;
+
 /// Holds the scores within the finite floats, one that is not a number becoming the lowest, and returns the largest;
 /// [`f32::MIN`] for no scores.
 pub fn clamp_max(scores: &mut [f32]) -> f32 {
@@ -48,14 +51,51 @@ pub fn total(scores: &[f32], max: f32) -> f32 {
     by_avx512!(avx512::total(scores, max), by_cpu!(avx2::total(scores, max), total_portable(scores, max)))
 }
 
-/// [`clamp_maxima`] of one run, and the sum of `e^(score − largest)`, the scores staying what they are: the largest and
-/// the sum.
+/// A sum of `e^(score − reference)` over scores that come run by run.
+///
+/// Any reference gives the same softmax in the end. So it is not the largest score, which is known only after a look at all
+/// of them, but one that is at hand; a score that lies more than [`HEADROOM`] above raises it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Running {
+    /// What the sum is relative to.
+    pub reference: f32,
+    sums: [f32; WIDE],
+}
+
+/// How far a score may lie above the reference: sums of `e^HEADROOM` over any context, and products of them with values,
+/// are far from the largest float.
+pub const HEADROOM: f32 = 60.0;
+
+impl Running {
+    /// An empty sum, relative to one of its scores.
+    pub fn new(score: f32) -> Self {
+        Self { reference: finite(score), sums: [0.0; WIDE] }
+    }
+
+    /// The sum.
+    pub fn total(&self) -> f32 {
+        let (low, high) = self.sums.split_at(LANES);
+        sum8(std::array::from_fn(|lane| low[lane] + high[lane]))
+    }
+
+    /// From now on relative to `reference`.
+    fn raise(&mut self, reference: f32) {
+        let factor = factor(self.reference, reference);
+        self.sums.iter_mut().for_each(|sum| *sum *= factor);
+        self.reference = reference;
+    }
+}
+
+/// [`clamp_maxima`] of one run, whose scores are added to `running` and stay what they are.
 ///
 /// # Panics
 /// When there are more than 64 scores.
-pub fn run(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
+pub fn run(scores: &mut [f32], maxima: &mut [f32; LANES], running: &mut Running) {
     assert!(scores.len() <= RUN);
-    by_avx512!(avx512::run(scores, maxima), by_cpu!(avx2::run(scores, maxima), run_portable(scores, maxima)))
+    by_avx512!(
+        avx512::run(scores, maxima, running),
+        by_cpu!(avx2::run(scores, maxima, running), run_portable(scores, maxima, running))
+    );
 }
 
 /// What weights and sums relative to the largest score `old` are multiplied by to be relative to `new`.
@@ -70,9 +110,13 @@ pub fn scale(values: &mut [f32], factor: f32) {
 
 fn clamp_max_portable(scores: &mut [f32]) -> f32 {
     for score in scores.iter_mut() {
-        *score = if score.is_nan() { f32::MIN } else { score.clamp(f32::MIN, f32::MAX) };
+        *score = finite(*score);
     }
     max_portable(scores)
+}
+
+fn finite(score: f32) -> f32 {
+    if score.is_nan() { f32::MIN } else { score.clamp(f32::MIN, f32::MAX) }
 }
 
 fn max_portable(scores: &[f32]) -> f32 {
@@ -97,11 +141,16 @@ fn weights_portable(scores: &mut [f32], max: f32) -> f32 {
     sum_portable(scores, |weight| weight)
 }
 
-fn run_portable(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
+fn run_portable(scores: &mut [f32], maxima: &mut [f32; LANES], running: &mut Running) {
     maxima.fill(f32::MIN);
     clamp_maxima_portable(scores, maxima);
     let max = max_portable(maxima);
-    (max, total_portable(scores, max))
+    if max > running.reference + HEADROOM {
+        running.raise(max);
+    }
+    for (at, &score) in scores.iter().enumerate() {
+        running.sums[at % WIDE] += exp(score - running.reference);
+    }
 }
 
 fn total_portable(scores: &[f32], max: f32) -> f32 {

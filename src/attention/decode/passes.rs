@@ -43,12 +43,12 @@ impl Passes<'_> {
         let narrow = (&queries[row * shape.width()..][..shape.width()], &scales[row * shape.heads..][..shape.heads]);
         let scoring = Scoring { row: input, narrow };
         let began = Instant::now();
-        if !self.whole[row] {
-            self.layout.score(shape, &scoring, positions, result);
-            self.shares.add(SCORES, began);
-            return;
-        }
         self.locals.with(|work| {
+            if !self.whole[row] {
+                self.layout.score(shape, &scoring, positions, &mut work.sums, result);
+                self.shares.add(SCORES, began);
+                return;
+            }
             let mut scored = began;
             let note = || scored = self.shares.add(SCORES, began);
             self.layout.attend(shape, &scoring, positions, &mut work.weights, result, note);

@@ -3,7 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    super::exp::avx2::exp, LANES, RUN, clamp_max_portable, clamp_maxima_portable, exp as exp1, max_portable, sum8,
+    super::exp::avx2::exp, HEADROOM, LANES, RUN, Running, clamp_max_portable, clamp_maxima_portable, exp as exp1,
+    max_portable, sum8,
 };
 
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -87,11 +88,28 @@ pub(super) fn weights(scores: &mut [f32], max: f32) -> f32 {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
+pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES], running: &mut Running) {
     maxima.fill(f32::MIN);
     clamp_maxima(scores, maxima);
     let max = max_portable(maxima);
-    (max, total(scores, max))
+    if max > running.reference + HEADROOM {
+        running.raise(max);
+    }
+    let shift = _mm256_set1_ps(running.reference);
+    let (sums, _) = running.sums.as_chunks_mut::<LANES>();
+    let mut chunks = scores.chunks_exact(LANES);
+    for (at, chunk) in (&mut chunks).enumerate() {
+        let sums = sums[at % 2].as_mut_ptr();
+        // SAFETY: eight floats each.
+        unsafe {
+            let weight = exp(_mm256_sub_ps(_mm256_loadu_ps(chunk.as_ptr()), shift));
+            _mm256_storeu_ps(sums, _mm256_add_ps(_mm256_loadu_ps(sums), weight));
+        }
+    }
+    let rest = &mut sums[scores.len() / LANES % 2];
+    for (score, sum) in chunks.remainder().iter().zip(rest) {
+        *sum += exp1(score - running.reference);
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -7,7 +7,7 @@ use super::{
         exp::avx512::exp,
         sixteen::{WIDE, lanes},
     },
-    LANES, RUN,
+    HEADROOM, LANES, RUN, Running,
 };
 
 /// Writes `value` where `lanes` says. Whole vectors are not masked: what is read soon after comes from the store at once.
@@ -87,7 +87,7 @@ pub(super) fn total(scores: &[f32], max: f32) -> f32 {
 }
 
 #[target_feature(enable = "avx512f,avx2,fma,f16c")]
-pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
+pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES], running: &mut Running) {
     const VECTORS: usize = RUN / WIDE;
     let len = scores.len().min(RUN);
     let lanes: [__mmask16; VECTORS] = std::array::from_fn(|at| lanes(len.saturating_sub(at * WIDE)));
@@ -108,12 +108,19 @@ pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES]) -> (f32, f32) {
     let eight = _mm512_castps512_ps256(_mm512_max_ps(most, upper));
     // SAFETY: eight floats.
     unsafe { _mm256_storeu_ps(maxima.as_mut_ptr(), eight) };
-    let max = _mm512_reduce_max_ps(most);
-    let shift = _mm512_set1_ps(max);
-    let mut sums = [_mm512_setzero_ps(); VECTORS];
-    for at in 0..VECTORS {
-        sums[at] = _mm512_maskz_mov_ps(lanes[at], exp(_mm512_sub_ps(values[at], shift)));
+    // Hardly ever, so nothing waits for it.
+    let highest = _mm512_set1_ps(running.reference + HEADROOM);
+    if _mm512_cmp_ps_mask::<_CMP_GT_OQ>(most, highest) != 0 {
+        running.raise(_mm512_reduce_max_ps(most));
     }
-    let [a, b, c, d] = sums;
-    (max, _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d))))
+    let shift = _mm512_set1_ps(running.reference);
+    let mut weights = [_mm512_setzero_ps(); VECTORS];
+    for at in 0..VECTORS {
+        weights[at] = _mm512_maskz_mov_ps(lanes[at], exp(_mm512_sub_ps(values[at], shift)));
+    }
+    let [a, b, c, d] = weights;
+    let weights = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d));
+    let sums = running.sums.as_mut_ptr();
+    // SAFETY: sixteen floats.
+    unsafe { _mm512_storeu_ps(sums, _mm512_add_ps(_mm512_loadu_ps(sums), weights)) };
 }

@@ -23,26 +23,40 @@ fn the_twins_agree_within_the_error_of_exp() {
     }
 }
 
-type Run = fn(&mut [f32], &mut [f32; LANES]) -> (f32, f32);
+type Run = fn(&mut [f32], &mut [f32; LANES], &mut Running);
+
+const PATHS: [Run; 3] = [
+    run_portable,
+    |scores, maxima, running| {
+        by_cpu!(avx2::run(scores, maxima, running), run_portable(scores, maxima, running));
+    },
+    run,
+];
 
 #[test]
-fn a_run_is_its_maxima_and_its_sum_on_every_path() {
-    const PATHS: [Run; 3] =
-        [run_portable, |scores, maxima| by_cpu!(avx2::run(scores, maxima), run_portable(scores, maxima)), run];
-    for len in 0..=RUN {
+fn runs_are_their_maxima_and_a_sum_on_every_path() {
+    for (len, rise) in (0..=RUN).flat_map(|len| [(len, 0.0), (len, 0.4), (len, -3.0), (len, 7.0)]) {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MIN, 2.0] {
-            let mut scores: Vec<f32> = (0..len).map(|at| (at as f32 * 1.7).sin() * 30.0).collect();
+            let score = |at: usize| (at as f32 * 1.7).sin() * 30.0 + at as f32 * rise;
+            let mut scores: Vec<f32> = (0..2 * RUN + len).map(score).collect();
             scores.iter_mut().skip(len / 3).step_by(29).for_each(|score| *score = bad);
-            let (mut clamped, mut expected) = (scores.clone(), [0.0; LANES]);
-            expected.fill(f32::MIN);
+            let mut clamped = scores.clone();
+            let mut expected = vec![f32::MIN; scores.len().div_ceil(RUN) * LANES];
             clamp_maxima_portable(&mut clamped, &mut expected);
-            let highest = max_portable(&clamped);
-            let sum: f64 = clamped.iter().map(|score| f64::from(score - highest).exp()).sum();
             for path in PATHS {
-                let (mut scores, mut maxima) = (scores.clone(), [0.0; LANES]);
-                let (max, total) = path(&mut scores, &mut maxima);
-                assert_eq!((&scores, maxima, max), (&clamped, expected, highest), "{len} {bad}");
-                assert!((f64::from(total) - sum).abs() <= 2e-6 * sum, "{len} {bad}: {total} {sum}");
+                let mut scores = scores.clone();
+                let mut maxima = vec![0.0; expected.len()];
+                let mut running = Running::new(scores[0]);
+                for (scores, maxima) in scores.chunks_mut(RUN).zip(maxima.as_chunks_mut().0) {
+                    path(scores, maxima, &mut running);
+                }
+                assert_eq!((&scores, &maxima), (&clamped, &expected), "{len} {bad}");
+                let reference = running.reference;
+                assert!(reference + HEADROOM >= max_portable(&clamped), "{reference}");
+                assert!(clamped.contains(&reference), "else a sum could be 0");
+                let sum: f64 = clamped.iter().map(|score| (f64::from(*score) - f64::from(reference)).exp()).sum();
+                let total = f64::from(running.total());
+                assert!((total - sum).abs() <= 2e-6 * sum, "{len} {bad}: {total} {sum}");
             }
         }
     }
