@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::{
-    cache::{CachedRows, Format, PAGE_TOKENS, Page},
+    cache::{CachedRows, PAGE_TOKENS, Page},
     kernels::{
         q8::Q8Rows,
         q8_weighted_sum,
@@ -24,51 +24,53 @@ pub(super) struct Gathered {
     scales: Vec<f16>,
 }
 
-/// Asks memory for the rows of a KV head at `positions`, which will be summed soon: they lie anywhere.
-pub(super) fn ask(v: &[Page], kv_head: usize, positions: &[u32]) {
-    for &position in positions {
-        match row(v, kv_head, position) {
-            CachedRows::F16(rows) => prefetch(rows),
-            CachedRows::Q8(Q8Rows { values, scales }) => {
-                prefetch(scales);
-                prefetch(values);
+/// Chosen rows of one KV head, looked up where they lie; all of one format.
+#[derive(Default)]
+pub(super) struct Found<'a> {
+    f16: Vec<&'a [f16]>,
+    q8: Vec<Q8Rows<'a>>,
+}
+
+impl<'a> Found<'a> {
+    /// Looks up the rows of a KV head at `positions`, and asks memory for them: they lie anywhere, and will be summed soon.
+    pub(super) fn ask(&mut self, v: &'a [Page], kv_head: usize, positions: &[u32]) {
+        self.f16.clear();
+        self.q8.clear();
+        for &position in positions {
+            match v[position as usize / PAGE_TOKENS].rows(kv_head, position as usize % PAGE_TOKENS, 1) {
+                CachedRows::F16(row) => {
+                    prefetch(row);
+                    self.f16.push(row);
+                }
+                CachedRows::Q8(row) => {
+                    prefetch(row.scales);
+                    prefetch(row.values);
+                    self.q8.push(row);
+                }
             }
         }
     }
 }
 
 impl Gathered {
-    /// `sums_h += Σ weights_h·v` over the rows of one KV head at `positions`, for the heads that read them: `sums` is
+    /// `sums_h += Σ weights_h·v` over the rows of one KV head that were found, for the heads that read them: `sums` is
     /// `[heads, head_dim]`, and head `h` has its weights at `weights(h)`.
     pub(super) fn add<'a>(
         &mut self,
-        v: &[Page],
-        kv_head: usize,
-        positions: &[u32],
+        found: &Found<'_>,
         head_dim: usize,
-        weights: impl Fn(usize) -> &'a [f32],
+        weights: impl Fn(usize) -> &'a [f32] + Copy,
         sums: &mut [f32],
     ) {
         let heads = sums.len() / head_dim;
-        let mut first = 0;
-        for positions in positions.chunks(TOGETHER) {
-            let end = first + positions.len();
-            let weights = (0..heads).map(|head| &weights(head)[first..end]);
-            match v[0].format() {
-                Format::F16 => {
-                    let rows = positions.iter().map(|&position| match row(v, kv_head, position) {
-                        CachedRows::F16(row) => row,
-                        CachedRows::Q8(_) => unreachable!("the values of a sequence are stored in one format"),
-                    });
-                    add_scattered(weights, rows, head_dim, sums);
-                }
-                Format::Q8 => {
-                    self.copy(v, kv_head, positions);
-                    let rows = CachedRows::Q8(Q8Rows { values: &self.values, scales: &self.scales });
-                    add_rows(weights, rows, rows, head_dim, sums);
-                }
-            }
-            first = end;
+        let weights = |first: usize, rows: usize| (0..heads).map(move |head| &weights(head)[first..first + rows]);
+        for (rows, first) in found.f16.chunks(TOGETHER).zip((0..).step_by(TOGETHER)) {
+            add_scattered(weights(first, rows.len()), rows, head_dim, sums);
+        }
+        for (rows, first) in found.q8.chunks(TOGETHER).zip((0..).step_by(TOGETHER)) {
+            self.copy(rows);
+            let copied = CachedRows::Q8(Q8Rows { values: &self.values, scales: &self.scales });
+            add_rows(weights(first, rows.len()), copied, copied, head_dim, sums);
         }
     }
 
@@ -77,33 +79,25 @@ impl Gathered {
         (size_of::<f16>() * self.scales.capacity() + self.values.capacity()) as u64
     }
 
-    fn copy(&mut self, v: &[Page], kv_head: usize, positions: &[u32]) {
+    fn copy(&mut self, rows: &[Q8Rows<'_>]) {
         self.values.clear();
         self.scales.clear();
-        for &position in positions {
-            if let CachedRows::Q8(Q8Rows { values, scales }) = row(v, kv_head, position) {
-                self.values.extend_from_slice(values);
-                self.scales.extend_from_slice(scales);
-            }
+        for row in rows {
+            self.values.extend_from_slice(row.values);
+            self.scales.extend_from_slice(row.scales);
         }
     }
 }
 
-fn row(v: &[Page], kv_head: usize, position: u32) -> CachedRows<'_> {
-    v[position as usize / PAGE_TOKENS].rows(kv_head, position as usize % PAGE_TOKENS, 1)
-}
-
 /// `sums_h += Σ weights_h·v` for up to [`TOGETHER`] rows of 16-bit floats that lie anywhere.
-pub(super) fn add_scattered<'a, 'r>(
+pub(super) fn add_scattered<'a>(
     weights: impl Iterator<Item = &'a [f32]>,
-    rows: impl Iterator<Item = &'r [f16]>,
+    rows: &[&[f16]],
     head_dim: usize,
     sums: &mut [f32],
 ) {
-    let mut list: [&[f16]; TOGETHER] = [&[]; TOGETHER];
-    let count = list.iter_mut().zip(rows).map(|(to, row)| *to = row).count();
     side_by_side(weights, head_dim, sums, |weights, sums| {
-        weighted_sum_of(weights, PAGE_TOKENS, &list[..count], head_dim, sums);
+        weighted_sum_of(weights, PAGE_TOKENS, rows, head_dim, sums);
     });
 }
 

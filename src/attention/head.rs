@@ -3,7 +3,7 @@
 
 use super::{
     Count, DecodeRow, HeadShape, Hits, Rows,
-    gather::Gathered,
+    gather::{Found, Gathered},
     piece::{HeadPiece, Layout, PIECE, piece_len},
     reuse::Reused,
     select::{Selector, Stretch},
@@ -53,42 +53,51 @@ pub(super) struct Workspace {
 }
 
 /// A row of the first pass, as the second one sees it.
-#[derive(Clone, Copy)]
 pub(super) struct Pieces<'a> {
-    pub layout: Layout,
+    layout: Layout,
     /// Results of the row's pieces, one after the other.
-    pub results: &'a [f32],
+    results: &'a [f32],
     /// Positions in them.
-    pub len: usize,
+    len: usize,
+    /// What the pieces found for the query head that was read last.
+    found: Vec<HeadPiece<'a>>,
 }
 
 impl<'a> Pieces<'a> {
-    fn of(self, head: usize, attended: bool) -> impl Iterator<Item = HeadPiece<'a>> + Clone {
-        self.results.chunks_exact(self.layout.len()).map(move |piece| self.layout.head(piece, head, attended))
+    pub fn new(layout: Layout, results: &'a [f32], len: usize) -> Self {
+        Self { layout, results, len, found: Vec::new() }
     }
 
-    /// The largest score and the sum of exponentials relative to it; `factors` becomes what each piece's own sums are
-    /// multiplied by.
-    fn found(self, head: usize, attended: bool, factors: &mut Vec<f32>) -> (f32, f32) {
+    /// Looks up a query head in every piece.
+    fn read(&mut self, head: usize, attended: bool) {
+        self.found.clear();
+        let pieces = self.results.chunks_exact(self.layout.len());
+        self.found.extend(pieces.map(|piece| self.layout.head(piece, head, attended)));
+    }
+
+    /// The largest score of the head and the sum of exponentials relative to it; `factors` becomes what each piece's own
+    /// sums are multiplied by.
+    fn total(&self, factors: &mut Vec<f32>) -> (f32, f32) {
         factors.clear();
-        factors.extend(self.of(head, attended).map(|piece| piece.max));
+        factors.extend(self.found.iter().map(|piece| piece.max));
         let max = softmax::max(factors);
         softmax::weights(factors, max);
-        let total = self.of(head, attended).zip(factors.iter()).map(|(piece, factor)| factor * piece.total).sum();
+        let total = self.found.iter().zip(factors.iter()).map(|(piece, factor)| factor * piece.total).sum();
         (max, total)
     }
 
-    fn stretches(self, head: usize) -> impl Iterator<Item = Stretch<'a>> + Clone {
+    fn stretches(&self) -> impl Iterator<Item = Stretch<'a>> + Clone {
         let step = piece_len(self.len);
-        self.of(head, false).zip((0..).step_by(step)).map(move |(piece, at)| piece.stretch(step.min(self.len - at)))
+        self.found.iter().zip((0..).step_by(step)).map(move |(piece, at)| piece.stretch(step.min(self.len - at)))
     }
 }
 
 /// Puts the sums of a query head together: full attention.
-pub(super) fn merge(pieces: Pieces<'_>, head: usize, work: &mut Workspace, out: &mut [f32]) {
-    let (_, total) = pieces.found(head, true, &mut work.weights);
+pub(super) fn merge(pieces: &mut Pieces<'_>, head: usize, work: &mut Workspace, out: &mut [f32]) {
+    pieces.read(head, true);
+    let (_, total) = pieces.total(&mut work.weights);
     out.fill(0.0);
-    for (piece, factor) in pieces.of(head, true).zip(&work.weights) {
+    for (piece, factor) in pieces.found.iter().zip(&work.weights) {
         out.iter_mut().zip(piece.sum()).for_each(|(out, sum)| *out += factor * sum);
     }
     softmax::scale(out, 1.0 / total);
@@ -96,25 +105,26 @@ pub(super) fn merge(pieces: Pieces<'_>, head: usize, work: &mut Workspace, out: 
 
 /// Chooses rows for the query heads in `states`, which are `first` and those after it.
 pub(super) fn choose(
-    pieces: Pieces<'_>,
+    pieces: &mut Pieces<'_>,
     first: usize,
     (n, select): (Count<'_>, Select),
     states: &mut [HeadState],
     work: &mut Workspace,
 ) {
     for (state, head) in states.iter_mut().zip(first..) {
-        (state.max, state.total) = pieces.found(head, false, &mut work.weights);
+        pieces.read(head, false);
+        (state.max, state.total) = pieces.total(&mut work.weights);
     }
     let most = n.most(first, states.len());
     let mut selected = std::mem::take(&mut states[0].selected);
     match select {
         Select::Head => {
             let state = &mut states[0];
-            work.selector.largest(pieces.stretches(first), pieces.len, most, &mut selected, &mut state.chosen);
+            work.selector.largest(pieces.stretches(), pieces.len, most, &mut selected, &mut state.chosen);
             state.weigh();
             if let Count::Mass { share, .. } = n {
                 trim(&mut selected, &state.chosen, share * state.total, &mut work.order);
-                state.take(pieces, first, &selected);
+                state.take(pieces, &selected);
             }
         }
         Select::Group => {
@@ -126,7 +136,8 @@ pub(super) fn choose(
                 trim(&mut selected, &work.weights, share * states.len() as f32, &mut work.order);
             }
             for (state, head) in states.iter_mut().zip(first..) {
-                state.take(pieces, head, &selected);
+                pieces.read(head, false);
+                state.take(pieces, &selected);
             }
         }
     }
@@ -134,14 +145,15 @@ pub(super) fn choose(
     states[0].selected = selected;
 }
 
-/// Fetches the chosen rows and sums them, and adds the tail: `out` is `[heads, head_dim]` of the heads in `states`.
-/// `lean` is that of each head, or empty.
+/// Sums the chosen rows, which were `found` or lie in the reuse buffer, and adds the tail: `out` is `[heads, head_dim]` of
+/// the heads in `states`. `lean` is that of each head, or empty.
 pub(super) fn attend(
     shape: &HeadShape,
     row: &DecodeRow<'_>,
     (tail, lean): (Tail, &[f32]),
     kv_head: usize,
     states: &mut [HeadState],
+    found: &Found<'_>,
     work: &mut Workspace,
     out: &mut [f32],
 ) {
@@ -153,7 +165,7 @@ pub(super) fn attend(
     let weights = |head: usize| &states[head].chosen[..];
     let fetched = match row.buffers.get(kv_head) {
         None => {
-            work.gathered.add(row.v, kv_head, &states[0].selected, shape.head_dim, weights, out);
+            work.gathered.add(found, shape.head_dim, weights, out);
             states[0].selected.len()
         }
         Some(buffer) => work.reused.add(buffer, (row.v, kv_head), &states[0].selected, shape.head_dim, weights, out),
@@ -178,11 +190,11 @@ pub(super) fn attend(
 
 impl HeadState {
     /// Takes the weights of the chosen positions, and their share.
-    fn take(&mut self, pieces: Pieces<'_>, head: usize, selected: &[u32]) {
+    fn take(&mut self, pieces: &Pieces<'_>, selected: &[u32]) {
         self.chosen.clear();
         let step = piece_len(pieces.len);
         let mut rest = selected;
-        for (piece, start) in pieces.of(head, false).zip((0..).step_by(step)) {
+        for (piece, start) in pieces.found.iter().zip((0..).step_by(step)) {
             let here = rest.partition_point(|&position| (position as usize) < start + step);
             let scores = piece.scores();
             self.chosen.extend(rest[..here].iter().map(|&position| scores[position as usize - start]));
@@ -216,12 +228,13 @@ impl Workspace {
     }
 
     /// The summed softmax of the heads in `states`.
-    fn share(&mut self, pieces: Pieces<'_>, states: &[HeadState], first: usize) {
+    fn share(&mut self, pieces: &mut Pieces<'_>, states: &[HeadState], first: usize) {
         self.shared.clear();
         self.shared.resize(pieces.len, 0.0);
         for (state, head) in states.iter().zip(first..) {
             let factor = 1.0 / state.total;
-            for (stretch, shared) in pieces.stretches(head).zip(self.shared.chunks_mut(piece_len(pieces.len))) {
+            pieces.read(head, false);
+            for (stretch, shared) in pieces.stretches().zip(self.shared.chunks_mut(piece_len(pieces.len))) {
                 self.weights.clear();
                 self.weights.extend_from_slice(stretch.values);
                 softmax::weights(&mut self.weights, state.max);

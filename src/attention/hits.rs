@@ -25,23 +25,18 @@ pub struct Hits {
 impl Hits {
     /// That of ascending `positions` out of `0..len`.
     pub fn of(len: usize, positions: &[u32]) -> Self {
-        let mut distance = [0; DISTANCE_BUCKETS];
-        // Those of a bucket are a run, the nearest at the back.
-        let mut end = positions.len();
-        for (bucket, count) in distance.iter_mut().enumerate() {
-            if end == 0 {
-                break;
-            }
-            let nearest = if bucket + 1 < DISTANCE_BUCKETS { len.saturating_sub(1 << bucket) } else { 0 };
-            let start = positions[..end].partition_point(|&position| (position as usize) < nearest);
-            *count = (end - start) as u32;
-            end = start;
-        }
-        // The sinks are at the front, the recent ones at the back.
+        // All of these are looked for at once, none waits for another.
         let below = |end: usize| positions.partition_point(|&position| (position as usize) < end) as u32;
         let rows = positions.len() as u32;
-        let recent = rows - below(len.saturating_sub(RECENT_POSITIONS));
-        Self { distance, sink: below(SINK_POSITIONS), recent, rows }
+        let mut distance = [0; DISTANCE_BUCKETS];
+        // Those of a bucket are a run, the nearest at the back.
+        let mut end = rows;
+        for (bucket, count) in distance.iter_mut().enumerate() {
+            let start = if bucket + 1 < DISTANCE_BUCKETS { below(len.saturating_sub(1 << bucket)) } else { 0 };
+            *count = end - start;
+            end = start;
+        }
+        Self { distance, sink: below(SINK_POSITIONS), recent: rows - below(len.saturating_sub(RECENT_POSITIONS)), rows }
     }
 }
 

@@ -4,6 +4,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use half::f16;
+
 use super::gather::{TOGETHER, add_scattered};
 use crate::cache::{CachedRows, NO_SLOT, PAGE_TOKENS, Page, RowBuffer};
 
@@ -43,8 +45,11 @@ impl Reused {
         let mut first = 0;
         for (positions, slots) in positions.chunks(TOGETHER).zip(self.slots.chunks(TOGETHER)) {
             let end = first + positions.len();
-            let rows = positions.iter().zip(slots);
-            let rows = rows.map(|(&at, &slot)| if slot == NO_SLOT { page(at) } else { buffer.row(slot) });
+            let mut rows: [&[f16]; TOGETHER] = [&[]; TOGETHER];
+            for (row, (&at, &slot)) in rows.iter_mut().zip(positions.iter().zip(slots)) {
+                *row = if slot == NO_SLOT { page(at) } else { buffer.row(slot) };
+            }
+            let rows = &rows[..positions.len()];
             add_scattered((0..heads).map(|head| &weights(head)[first..end]), rows, head_dim, sums);
             first = end;
         }

@@ -4,20 +4,13 @@
 //! times N candidates, through which the exact cut is laid; no part of this sorts all positions, and blocks whose
 //! maxima lie below the bound are not looked at.
 
+pub(super) use crate::kernels::pick::Stretch;
 use crate::kernels::pick::{self, Cut, LANES, RUN};
-
-/// A run of neighbouring positions: their values, and the maxima that [`crate::kernels::softmax::clamp_maxima`] finds.
-/// All but the last run of a row are a multiple of [`RUN`] long.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stretch<'a> {
-    pub values: &'a [f32],
-    pub maxima: &'a [f32],
-}
 
 /// Buffers of [`Selector::largest`], kept between calls.
 #[derive(Debug, Default)]
 pub(super) struct Selector {
-    maxima: Vec<f32>,
+    maxima: Vec<[f32; LANES]>,
     candidates: Vec<f32>,
     positions: Vec<u32>,
 }
@@ -26,8 +19,8 @@ impl Selector {
     /// Bytes of its buffers.
     pub(super) fn bytes(&self) -> u64 {
         let Self { maxima, candidates, positions } = self;
-        (size_of::<f32>() * (maxima.capacity() + candidates.capacity()) + size_of::<u32>() * positions.capacity())
-            as u64
+        let candidates = size_of::<f32>() * candidates.capacity() + size_of::<u32>() * positions.capacity();
+        (size_of::<[f32; LANES]>() * maxima.capacity() + candidates) as u64
     }
 
     /// The positions of the `n` largest of `len` values, ascending, and those values; of equal ones the lower positions.
@@ -48,38 +41,32 @@ impl Selector {
             stretches.for_each(|stretch| chosen.extend_from_slice(stretch.values));
             return;
         }
-        let floor = self.floor(stretches.clone().map(|stretch| stretch.maxima), len, n);
+        let range = self.range(stretches.clone(), len, n);
         self.candidates.clear();
         self.positions.clear();
-        let mut first = 0;
-        for Stretch { values, maxima } in stretches {
-            pick::at_least(values, maxima, floor, first, &mut self.candidates, &mut self.positions);
-            first += values.len() as u32;
-        }
-        Cut::new(&self.candidates, n).keep(&self.candidates, &self.positions, chosen, selected);
+        let floor = range.map_or(f32::MIN, |(floor, _)| floor);
+        pick::at_least(stretches, floor, &mut self.candidates, &mut self.positions);
+        let cut = range.map_or_else(|| Cut::new(&self.candidates, n), |range| Cut::between(&self.candidates, range, n));
+        cut.keep(&self.candidates, &self.positions, chosen, selected);
     }
 
-    /// A value that at least `n` values reach.
-    fn floor<'a>(&mut self, maxima: impl Iterator<Item = &'a [f32]>, len: usize, n: usize) -> f32 {
+    /// A value that at least `n` values reach, and the largest; `None` where there are too few maxima to tell.
+    fn range<'a>(&mut self, stretches: impl Iterator<Item = Stretch<'a>>, len: usize, n: usize) -> Option<(f32, f32)> {
         // Twice as many maxima as rows asked for keep the candidates few; without that many, everything is one.
         let runs = (len / RUN * LANES / (2 * n)).min(8);
         if runs == 0 {
-            return f32::MIN;
+            return None;
         }
         self.maxima.clear();
-        maxima.for_each(|maxima| self.maxima.extend_from_slice(maxima));
-        let mut groups = 0;
-        for at in (0..self.maxima.len()).step_by(LANES * runs) {
-            let end = (at + LANES * runs).min(self.maxima.len());
-            let mut lanes = [f32::MIN; LANES];
-            for maxima in self.maxima[at..end].chunks_exact(LANES) {
-                lanes.iter_mut().zip(maxima).for_each(|(lane, &max)| *lane = if max > *lane { max } else { *lane });
+        let mut maxima = stretches.flat_map(|stretch| stretch.maxima.as_chunks::<LANES>().0);
+        while let Some(&first) = maxima.next() {
+            let mut group = first;
+            for more in maxima.by_ref().take(runs - 1) {
+                group.iter_mut().zip(more).for_each(|(lane, &max)| *lane = if max > *lane { max } else { *lane });
             }
-            self.maxima[groups * LANES..][..LANES].copy_from_slice(&lanes);
-            groups += 1;
+            self.maxima.push(group);
         }
-        let maxima = &self.maxima[..groups * LANES];
-        Cut::new(maxima, n).least()
+        Some(pick::floor(self.maxima.as_flattened(), n))
     }
 }
 
@@ -99,21 +86,24 @@ mod tests {
                 Just(0.0),
                 Just(-0.0),
             ], 1..1500),
-            n in 1usize..300,
+            n in prop_oneof![(1usize..300).prop_map(|n| (n, false)), (0usize..20).prop_map(|left| (left, true))],
+            width in prop_oneof![Just(64usize), Just(128), Just(256)],
         ) {
             let len = values.len();
+            // So many, or all but so many.
+            let n = if n.1 { len.saturating_sub(n.0).max(1) } else { n.0 };
             let mut order: Vec<usize> = (0..len).collect();
             // Both zeros are the same value.
             order.sort_by(|&a, &b| values[b].partial_cmp(&values[a]).unwrap().then(a.cmp(&b)));
             let mut expected: Vec<u32> = order[..n.min(len)].iter().map(|&at| at as u32).collect();
             expected.sort_unstable();
             let mut maxima = Vec::new();
-            for values in values.chunks_mut(256) {
+            for values in values.chunks_mut(width) {
                 let mut found = vec![0.0; values.len().div_ceil(RUN) * LANES];
                 clamp_maxima(values, &mut found);
                 maxima.push(found);
             }
-            let stretches = values.chunks(256).zip(&maxima).map(|(values, maxima)| Stretch { values, maxima });
+            let stretches = values.chunks(width).zip(&maxima).map(|(values, maxima)| Stretch { values, maxima });
             let (mut selected, mut chosen) = (Vec::new(), Vec::new());
             Selector::default().largest(stretches, len, n, &mut selected, &mut chosen);
             prop_assert_eq!(&chosen, &expected.iter().map(|&at| values[at as usize]).collect::<Vec<_>>());

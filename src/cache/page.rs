@@ -166,6 +166,7 @@ impl Page {
     ///
     /// # Panics
     /// On a page of K.
+    #[inline]
     pub fn rows(&self, kv_head: usize, slot: usize, rows: usize) -> CachedRows<'_> {
         assert!(self.order == Order::Rows && slot + rows <= PAGE_TOKENS, "rows of a page of V");
         let [values, scales] = self.places(kv_head, slot, rows);

@@ -2,14 +2,18 @@
 
 use std::sync::OnceLock;
 
-/// Whether the AVX2 paths may run: AVX2, FMA and F16C together.
+/// Whether the AVX2 paths may run: AVX2, FMA, F16C and POPCNT together. No CPU has the first without
+/// the last.
 ///
 /// The standard library asks the CPU once and keeps the answer, so this costs a load and a test.
 #[inline]
 pub(crate) fn has_avx2() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
+        is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c")
+            && is_x86_feature_detected!("popcnt")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
@@ -41,13 +45,13 @@ fn find_avx512() -> bool {
     }
 }
 
-/// Evaluates the first call where the CPU has AVX2, FMA and F16C, and the second one elsewhere.
+/// Evaluates the first call where the CPU has AVX2, FMA, F16C and POPCNT, and the second one elsewhere.
 macro_rules! by_cpu {
     ($avx2:expr, $portable:expr) => {{
         #[cfg(target_arch = "x86_64")]
         {
             if $crate::kernels::cpu::has_avx2() {
-                // SAFETY: the called function asks for AVX2, FMA and F16C, which has_avx2() has just found.
+                // SAFETY: the called function asks for no more than those, which has_avx2() has just found.
                 unsafe { $avx2 }
             } else {
                 $portable

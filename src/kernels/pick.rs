@@ -1,7 +1,7 @@
 //! Finding the largest values: a cut that leaves exactly N, and the values above a threshold.
 //!
-//! Values are finite. The cut is found by bisection: a count of the values above another one takes one compare for
-//! eight or sixteen of them, and a dozen counts find it.
+//! Values are finite. The cut is found by guesses and halvings in turn: a count of the values above a guess takes one
+//! compare for eight or sixteen of them, and a few counts find it.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -28,28 +28,29 @@ pub struct Cut {
     ties: usize,
 }
 
-/// Steps of the bisection that halve the distance; where they do not find the cut, the values lie so closely or so
+/// A run of neighbouring positions: their values, and the maxima that [`super::softmax::clamp_maxima`] finds. All but the
+/// last of a row are a multiple of [`RUN`] long.
+#[derive(Debug, Clone, Copy)]
+pub struct Stretch<'a> {
+    /// The values.
+    pub values: &'a [f32],
+    /// `[runs, 8]`.
+    pub maxima: &'a [f32],
+}
+
+/// Steps of the search that guess or halve the distance; where they do not find the cut, the values lie so closely or so
 /// unevenly that halving the number of floats in between is sure to.
-const HALVINGS: usize = 16;
+const GUESSES: usize = 16;
 
 impl Cut {
     /// The cut that leaves `n` of the values; there must be that many.
     pub fn new(values: &[f32], n: usize) -> Self {
-        // Always: at least `n` are at or above `low`, `above_high` < n are at or above `high`.
-        let (mut low, mut high, mut above_high) = (floor(values, n), softmax::max(values).next_up(), 0);
-        let mut steps = 0;
-        while order(high) - order(low) > 1 {
-            let halfway = low * 0.5 + high * 0.5;
-            let halves = steps < HALVINGS && low < halfway && halfway < high;
-            let middle = if halves { halfway } else { from_order(i64::midpoint(order(low), order(high))) };
-            steps += 1;
-            match count(values, middle) {
-                found if found > n => low = middle,
-                found if found < n => (high, above_high) = (middle, found),
-                _ => return Self { above: middle, tied: 0.0, ties: 0 },
-            }
-        }
-        Self { above: high, tied: low, ties: n - above_high }
+        Self::between(values, range(values, n), n)
+    }
+
+    /// The cut that leaves `n` of the values, all of which are in `low..=high`; there must be that many.
+    pub fn between(values: &[f32], (low, high): (f32, f32), n: usize) -> Self {
+        search(values, (low, high), n, 0)
     }
 
     /// Appends every value that the cut leaves to `found`, and its position to `kept`; `positions` are those of `values`.
@@ -82,11 +83,6 @@ impl Cut {
             }
         }
     }
-
-    /// A value that all of those reach which the cut leaves.
-    pub fn least(self) -> f32 {
-        if self.ties == 0 { self.above } else { self.tied }
-    }
 }
 
 /// A number for each float, in the order of the floats, without gaps.
@@ -100,75 +96,143 @@ fn from_order(order: i64) -> f32 {
     f32::from_bits(if order < 0 { i32::MIN - order } else { order } as u32)
 }
 
-/// Appends every value `≥ threshold` of `values` to `found`, and its position, counted from `first`, to `positions`.
-///
-/// `maxima` are those of the values' runs ([`super::softmax::clamp_maxima`]): runs that have none are not looked at.
+/// A value that at least `n` of the values reach, and not many more, and the largest value; there must be `n`.
+pub fn floor(values: &[f32], n: usize) -> (f32, f32) {
+    let (low, high) = range(values, n);
+    let cut = search(values, (low, high), n, n / 8);
+    (if cut.ties == 0 { cut.above } else { cut.tied }, high)
+}
+
+/// Appends every value `≥ threshold` of a row to `found`, and its position to `positions`; the stretches are the row's.
+/// Runs whose maxima say that they have none are not looked at.
 ///
 /// # Panics
-/// When `maxima` is not `[runs, 8]`.
-pub fn at_least(
-    values: &[f32],
-    maxima: &[f32],
+/// When maxima are not `[runs, 8]`.
+pub fn at_least<'a>(
+    stretches: impl Iterator<Item = Stretch<'a>>,
     threshold: f32,
-    first: u32,
     found: &mut Vec<f32>,
     positions: &mut Vec<u32>,
 ) {
-    assert_eq!(maxima.len(), values.len().div_ceil(RUN) * LANES);
     by_avx512!(
-        avx512::at_least(values, maxima, threshold, first, found, positions),
+        avx512::at_least(stretches, threshold, found, positions),
         by_cpu!(
-            avx2::at_least(values, maxima, threshold, first, found, positions),
-            at_least_portable(values, maxima, threshold, first, found, positions)
+            avx2::at_least(stretches, threshold, found, positions),
+            at_least_portable(stretches, threshold, found, positions)
         )
     );
 }
 
-/// How many values are at least `least`.
-fn count(values: &[f32], least: f32) -> usize {
-    by_avx512!(avx512::count(values, least), by_cpu!(avx2::count(values, least), count_portable(values, least)))
-}
-
-/// Where the search for a cut begins: a value that `n` of them reach. The lowest is one; but maxima of positions that
-/// a row does not have are [`f32::MIN`], from where it would take a score of halvings to get to the others.
-fn floor(values: &[f32], n: usize) -> f32 {
-    let lowest = by_cpu!(avx2::lowest(values), lowest_body(values));
-    if count(values, lowest) >= n { lowest } else { f32::MIN }
-}
-
-/// The lowest of the values above [`f32::MIN`]; [`f32::MAX`] for none. Written once and compiled twice: with and without
-/// AVX2.
+/// The runs of a stretch, their maxima, and the position that each begins at.
+///
+/// # Panics
+/// When maxima are not `[runs, 8]`.
 #[inline(always)]
-fn lowest_body(values: &[f32]) -> f32 {
+fn runs<'a>(stretch: Stretch<'a>, first: u32) -> impl Iterator<Item = (&'a [f32], &'a [f32; LANES], u32)> {
+    let Stretch { values, maxima } = stretch;
+    let (maxima, rest) = maxima.as_chunks::<LANES>();
+    assert!(rest.is_empty() && maxima.len() == values.len().div_ceil(RUN));
+    values.chunks(RUN).zip(maxima).zip((first..).step_by(RUN)).map(|((run, maxima), first)| (run, maxima, first))
+}
+
+/// A short run made whole by values that no threshold lets through.
+#[inline(always)]
+fn whole<'a>(run: &'a [f32], room: &'a mut [f32; RUN]) -> &'a [f32; RUN] {
+    if let Ok(run) = run.try_into() {
+        return run;
+    }
+    room.fill(f32::NEG_INFINITY);
+    room[..run.len()].copy_from_slice(run);
+    room
+}
+
+/// The lowest value, and the largest. Maxima of positions that a row does not have are [`f32::MIN`], from where it would
+/// take a score of halvings to get to the others; so it is the lowest but those, if that leaves `n`.
+fn range(values: &[f32], n: usize) -> (f32, f32) {
+    let low = by_avx512!(avx512::lowest(values), by_cpu!(avx2::lowest(values), lowest_body::<LANES>(values)));
+    (if count(values, low) >= n { low } else { f32::MIN }, softmax::max(values))
+}
+
+/// The lowest of the values above [`f32::MIN`]; [`f32::MAX`] for none. Written once and compiled for each kind of vectors,
+/// of `N` lanes.
+#[inline(always)]
+fn lowest_body<const N: usize>(values: &[f32]) -> f32 {
     let lower = |low: f32, value: f32| if value < low && value > f32::MIN { value } else { low };
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut lanes = [f32::MAX; LANES];
+    let (chunks, rest) = values.as_chunks::<N>();
+    let mut lanes = [f32::MAX; N];
     for chunk in chunks {
         lanes.iter_mut().zip(chunk).for_each(|(low, &value)| *low = lower(*low, value));
     }
     lanes.into_iter().chain(rest.iter().copied()).fold(f32::MAX, lower)
 }
 
+/// A cut that leaves `n` of the values, or up to `spare` more, all of which are in `low..=high`.
+fn search(values: &[f32], (low, high): (f32, f32), n: usize, spare: usize) -> Cut {
+    by_avx512!(
+        avx512::search(values, (low, high), n, spare),
+        by_cpu!(avx2::search(values, (low, high), n, spare), search_portable(values, (low, high), n, spare))
+    )
+}
+
+fn search_portable(values: &[f32], (low, high): (f32, f32), n: usize, spare: usize) -> Cut {
+    search_body((values.len(), low, high), n, spare, |least| count_portable(values, least))
+}
+
+/// [`search`] by a way to count the values that are at least so large.
+#[inline(always)]
+fn search_body((len, low, high): (usize, f32, f32), n: usize, spare: usize, count: impl Fn(f32) -> usize) -> Cut {
+    // Always: `reach_low` > n are at or above `low` (or n, before the first step), `reach_high` < n at or above `high`.
+    let (mut low, mut reach_low, mut high, mut reach_high) = (low, len, high.next_up(), 0);
+    let mut steps = 0;
+    while order(high) - order(low) > 1 {
+        let share = if steps % 2 == 0 { share(reach_low, n, reach_high) } else { 0.5 };
+        let guess = low * (1.0 - share) + high * share;
+        let near = steps < GUESSES && low < guess && guess < high;
+        let middle = if near { guess } else { from_order(i64::midpoint(order(low), order(high))) };
+        steps += 1;
+        match count(middle) {
+            found if found > n + spare => (low, reach_low) = (middle, found),
+            found if found < n => (high, reach_high) = (middle, found),
+            _ => return Cut { above: middle, tied: 0.0, ties: 0 },
+        }
+    }
+    Cut { above: high, tied: low, ties: n - reach_high }
+}
+
+/// How far from where `low` values are reached to where `high` are `n` will be, if their logarithms fall evenly.
+#[inline(always)]
+fn share(low: usize, n: usize, high: usize) -> f32 {
+    // Read as integers floats are logarithms, nearly.
+    let [low, n, high] = [low as f32, n as f32, high.max(1) as f32].map(|count| count.to_bits() as f32);
+    ((low - n) / (low - high)).clamp(0.0, 1.0)
+}
+
+fn count(values: &[f32], least: f32) -> usize {
+    by_avx512!(avx512::count(values, least), by_cpu!(avx2::count(values, least), count_portable(values, least)))
+}
+
 fn count_portable(values: &[f32], least: f32) -> usize {
     values.iter().filter(|&&value| value >= least).count()
 }
 
-fn at_least_portable(
-    values: &[f32],
-    maxima: &[f32],
+fn at_least_portable<'a>(
+    stretches: impl Iterator<Item = Stretch<'a>>,
     threshold: f32,
-    first: u32,
     found: &mut Vec<f32>,
     positions: &mut Vec<u32>,
 ) {
-    for ((run, maxima), first) in values.chunks(RUN).zip(maxima.chunks_exact(LANES)).zip((first..).step_by(RUN)) {
-        if maxima.iter().any(|&max| max >= threshold) {
-            for (&value, position) in run.iter().zip(first..) {
-                if value >= threshold {
-                    found.push(value);
-                    positions.push(position);
+    let mut first = 0;
+    for stretch in stretches {
+        for (run, maxima, first) in runs(stretch, first) {
+            if maxima.iter().any(|&max| max >= threshold) {
+                for (&value, position) in run.iter().zip(first..) {
+                    if value >= threshold {
+                        found.push(value);
+                        positions.push(position);
+                    }
                 }
             }
         }
+        first += stretch.values.len() as u32;
     }
 }

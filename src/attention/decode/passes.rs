@@ -7,7 +7,8 @@ use std::{
 
 use super::{
     super::{
-        HeadShape, Rows, gather,
+        HeadShape, Rows,
+        gather::Found,
         head::{self, HeadState, Pieces, Workspace},
         locals::Locals,
         piece::{Layout, Scoring, piece_len},
@@ -61,13 +62,13 @@ impl Passes<'_> {
     pub fn second(&self, row: usize, first: usize, results: &[f32], states: &mut [HeadState], out: &mut [f32]) {
         let (shape, input) = (self.shape, &self.rows[row]);
         let (group, head_dim) = (shape.group(), shape.head_dim);
-        let pieces = Pieces { layout: self.layout, results, len: input.len };
+        let mut pieces = Pieces::new(self.layout, results, input.len);
         let rule = input.rows.over(input.len);
         let mut began = Instant::now();
         self.locals.with(|work| {
             let Rows::Top { n, tail, select, lean } = rule else {
                 for (out, head) in out.chunks_exact_mut(head_dim).zip(first..) {
-                    head::merge(pieces, head, work, out);
+                    head::merge(&mut pieces, head, work, out);
                 }
                 self.shares.add(GATHER, began);
                 return;
@@ -76,26 +77,28 @@ impl Passes<'_> {
             if let Some(buffer) = input.buffers.get(first / group) {
                 reuse::lock(buffer).begin();
             }
-            let attend = |(states, out, first): Chosen<'_>, work: &mut Workspace| {
+            let attend = |(states, out, first): Chosen<'_>, found: &Found<'_>, work: &mut Workspace| {
                 let lean = if lean.is_empty() { lean } else { &lean[first..first + states.len()] };
-                head::attend(shape, input, (tail, lean), first / group, states, work, out);
+                head::attend(shape, input, (tail, lean), first / group, states, found, work, out);
             };
             // While memory brings the rows of some heads, the next ones choose.
             let mut asked: Option<Chosen<'_>> = None;
+            let (mut found, mut next) = (Found::default(), Found::default());
             let parts = states.chunks_mut(together).zip(out.chunks_mut(together * head_dim));
             for ((states, out), first) in parts.zip((first..).step_by(together)) {
-                head::choose(pieces, first, (n, select), states, work);
+                head::choose(&mut pieces, first, (n, select), states, work);
                 if input.buffers.is_empty() {
-                    gather::ask(input.v, first / group, &states[0].selected);
+                    next.ask(input.v, first / group, &states[0].selected);
                 }
                 let chosen = self.shares.add(SELECT, began);
                 if let Some(before) = asked.replace((states, out, first)) {
-                    attend(before, work);
+                    attend(before, &found, work);
                 }
+                std::mem::swap(&mut found, &mut next);
                 began = self.shares.add(GATHER, chosen);
             }
             if let Some(last) = asked {
-                attend(last, work);
+                attend(last, &found, work);
                 self.shares.add(GATHER, began);
             }
         });

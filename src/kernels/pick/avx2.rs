@@ -2,14 +2,20 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, RUN, at_least_portable, count_portable, lowest_body};
+use super::{Cut, LANES, Stretch, count_portable, lowest_body, runs, search_body, whole};
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(super) fn lowest(values: &[f32]) -> f32 {
-    lowest_body(values)
+    lowest_body::<LANES>(values)
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+pub(super) fn search(values: &[f32], (low, high): (f32, f32), n: usize, spare: usize) -> Cut {
+    search_body((values.len(), low, high), n, spare, |least| count(values, least))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(super) fn count(values: &[f32], least: f32) -> usize {
     let chunks = values.chunks_exact(LANES);
     let rest = count_portable(chunks.remainder(), least);
@@ -49,7 +55,7 @@ const PLACES: [[u32; LANES]; 256] = {
 /// # Safety
 /// Both have room for eight more than `len`.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 unsafe fn compact(
     (value, position): (__m256, __m256i),
     reached: __m256,
@@ -68,7 +74,7 @@ unsafe fn compact(
     mask.count_ones() as usize
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(super) fn keep(values: &[f32], from: &[u32], least: f32, found: &mut Vec<f32>, positions: &mut Vec<u32>) {
     let least8 = _mm256_set1_ps(least);
     let whole = values.len() / LANES * LANES;
@@ -97,38 +103,37 @@ pub(super) fn keep(values: &[f32], from: &[u32], least: f32, found: &mut Vec<f32
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn at_least(
-    values: &[f32],
-    maxima: &[f32],
+#[target_feature(enable = "avx2,fma,f16c,popcnt")]
+pub(super) fn at_least<'a>(
+    stretches: impl Iterator<Item = Stretch<'a>>,
     threshold: f32,
-    first: u32,
     found: &mut Vec<f32>,
     positions: &mut Vec<u32>,
 ) {
     let least = _mm256_set1_ps(threshold);
     let steps = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    for ((run, maxima), first) in values.chunks(RUN).zip(maxima.chunks_exact(LANES)).zip((first..).step_by(RUN)) {
-        if run.len() < RUN {
-            return at_least_portable(run, maxima, threshold, first, found, positions);
-        }
-        // SAFETY: the maxima of a run are eight floats.
-        let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(unsafe { _mm256_loadu_ps(maxima.as_ptr()) }, least);
-        if _mm256_movemask_ps(reached) == 0 {
-            continue;
-        }
-        found.reserve(RUN + LANES);
-        positions.reserve(RUN + LANES);
+    let mut first = 0;
+    for stretch in stretches {
+        found.reserve(stretch.values.len() + LANES);
+        positions.reserve(stretch.values.len() + LANES);
         let mut len = found.len();
         assert_eq!(len, positions.len());
-        for (chunk, first) in run.chunks_exact(LANES).zip((first..).step_by(LANES)) {
-            // SAFETY: a chunk is eight floats; `len` has grown by at most RUN − LANES since room for RUN + LANES more
-            // was made, so eight fit behind it.
-            unsafe {
-                let value = _mm256_loadu_ps(chunk.as_ptr());
-                let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(value, least);
-                let position = _mm256_add_epi32(_mm256_set1_epi32(first as i32), steps);
-                len += compact((value, position), reached, len, found, positions);
+        for (run, maxima, first) in runs(stretch, first) {
+            // SAFETY: eight floats.
+            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(unsafe { _mm256_loadu_ps(maxima.as_ptr()) }, least);
+            if _mm256_movemask_ps(reached) == 0 {
+                continue;
+            }
+            let mut position = _mm256_add_epi32(_mm256_set1_epi32(first as i32), steps);
+            for chunk in whole(run, &mut [0.0; 64]).as_chunks::<LANES>().0 {
+                // SAFETY: a chunk is eight floats; `len` grows by at most as many as the stretch has values, and there is
+                // room for a vector more than all of them.
+                unsafe {
+                    let value = _mm256_loadu_ps(chunk.as_ptr());
+                    let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(value, least);
+                    len += compact((value, position), reached, len, found, positions);
+                }
+                position = _mm256_add_epi32(position, _mm256_set1_epi32(LANES as i32));
             }
         }
         // SAFETY: everything below `len` was written, and there was room for it.
@@ -136,5 +141,6 @@ pub(super) fn at_least(
             found.set_len(len);
             positions.set_len(len);
         }
+        first += stretch.values.len() as u32;
     }
 }

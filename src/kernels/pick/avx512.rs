@@ -4,10 +4,21 @@ use std::arch::x86_64::*;
 
 use super::{
     super::sixteen::{WIDE, lanes},
-    LANES, RUN, count_portable,
+    Cut, Stretch, count_portable, lowest_body, runs, search_body, whole,
 };
 
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
+pub(super) fn lowest(values: &[f32]) -> f32 {
+    lowest_body::<WIDE>(values)
+}
+
+#[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
+pub(super) fn search(values: &[f32], (low, high): (f32, f32), n: usize, spare: usize) -> Cut {
+    search_body((values.len(), low, high), n, spare, |least| count(values, least))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
 pub(super) fn count(values: &[f32], least: f32) -> usize {
     let (chunks, rest) = values.as_chunks::<WIDE>();
     let (threshold, one) = (_mm512_set1_ps(least), _mm512_set1_epi32(1));
@@ -26,7 +37,7 @@ pub(super) fn count(values: &[f32], least: f32) -> usize {
 /// # Safety
 /// Both have room for sixteen more than `len`.
 #[inline]
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
 unsafe fn compact(
     (value, position): (__m512, __m512i),
     reached: __mmask16,
@@ -44,7 +55,7 @@ unsafe fn compact(
     reached.count_ones() as usize
 }
 
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
 pub(super) fn keep(values: &[f32], from: &[u32], least: f32, found: &mut Vec<f32>, positions: &mut Vec<u32>) {
     let least = _mm512_set1_ps(least);
     found.reserve(values.len() + WIDE);
@@ -69,43 +80,45 @@ pub(super) fn keep(values: &[f32], from: &[u32], least: f32, found: &mut Vec<f32
     }
 }
 
-#[target_feature(enable = "avx512f,avx2,fma,f16c")]
-pub(super) fn at_least(
-    values: &[f32],
-    maxima: &[f32],
+#[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
+pub(super) fn at_least<'a>(
+    stretches: impl Iterator<Item = Stretch<'a>>,
     threshold: f32,
-    first: u32,
     found: &mut Vec<f32>,
     positions: &mut Vec<u32>,
 ) {
     let (least, steps) =
         (_mm512_set1_ps(threshold), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    found.reserve(values.len() + WIDE);
-    positions.reserve(values.len() + WIDE);
-    let mut len = found.len();
-    assert_eq!(len, positions.len());
-    for ((run, maxima), first) in values.chunks(RUN).zip(maxima.chunks_exact(LANES)).zip((first..).step_by(RUN)) {
-        // SAFETY: the maxima of a run are eight floats.
-        let most = unsafe { _mm256_loadu_ps(maxima.as_ptr()) };
-        let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(most, _mm512_castps512_ps256(least));
-        if _mm256_movemask_ps(reached) == 0 {
-            continue;
-        }
-        for (chunk, first) in run.chunks(WIDE).zip((first..).step_by(WIDE)) {
-            let lanes = lanes(chunk.len());
-            // SAFETY: the lanes are those of the chunk; `len` grows by at most as many as a chunk has, and there is
-            // room for a vector more than all of them.
-            unsafe {
-                let value = _mm512_maskz_loadu_ps(lanes, chunk.as_ptr());
-                let reached = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, value, least);
-                let position = _mm512_add_epi32(_mm512_set1_epi32(first as i32), steps);
-                len += compact((value, position), reached, len, found, positions);
+    let mut first = 0;
+    for stretch in stretches {
+        found.reserve(stretch.values.len() + WIDE);
+        positions.reserve(stretch.values.len() + WIDE);
+        let mut len = found.len();
+        assert_eq!(len, positions.len());
+        for (run, maxima, first) in runs(stretch, first) {
+            // SAFETY: eight floats.
+            let most = unsafe { _mm256_loadu_ps(maxima.as_ptr()) };
+            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(most, _mm512_castps512_ps256(least));
+            if _mm256_movemask_ps(reached) == 0 {
+                continue;
+            }
+            let mut position = _mm512_add_epi32(_mm512_set1_epi32(first as i32), steps);
+            for chunk in whole(run, &mut [0.0; 64]).as_chunks::<WIDE>().0 {
+                // SAFETY: a chunk is sixteen floats; `len` grows by at most as many as the stretch has values, and there
+                // is room for a vector more than all of them.
+                unsafe {
+                    let value = _mm512_loadu_ps(chunk.as_ptr());
+                    let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(value, least);
+                    len += compact((value, position), reached, len, found, positions);
+                }
+                position = _mm512_add_epi32(position, _mm512_set1_epi32(WIDE as i32));
             }
         }
-    }
-    // SAFETY: everything below `len` was written, and there was room for it.
-    unsafe {
-        found.set_len(len);
-        positions.set_len(len);
+        // SAFETY: everything below `len` was written, and there was room for it.
+        unsafe {
+            found.set_len(len);
+            positions.set_len(len);
+        }
+        first += stretch.values.len() as u32;
     }
 }

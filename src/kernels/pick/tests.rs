@@ -7,21 +7,23 @@ fn waves(len: usize) -> Vec<f32> {
 }
 
 type Found = (Vec<f32>, Vec<u32>);
-type Pick = fn(&[f32], &[f32], f32, &mut Found);
+type Pick = fn(&[Stretch<'_>], f32, &mut Found);
+type Search = fn(&[f32], (f32, f32), usize, usize) -> Cut;
 type Keep = fn(Cut, &[f32], &[u32], &mut Found);
 
 /// Every way to pick but the portable one, where this CPU has it.
 const COUNTS: [fn(&[f32], f32) -> usize; 2] =
     [count, |values, least| by_cpu!(avx2::count(values, least), count_portable(values, least))];
 const PICKS: [Pick; 2] = [
-    |values, maxima, least, (found, at)| at_least(values, maxima, least, 100, found, at),
-    |values, maxima, least, (found, at)| {
-        by_cpu!(
-            avx2::at_least(values, maxima, least, 100, found, at),
-            at_least_portable(values, maxima, least, 100, found, at)
-        );
+    |stretches, least, (found, at)| at_least(stretches.iter().copied(), least, found, at),
+    |stretches, least, (found, at)| {
+        let stretches = stretches.iter().copied();
+        by_cpu!(avx2::at_least(stretches, least, found, at), at_least_portable(stretches, least, found, at));
     },
 ];
+const SEARCHES: [Search; 2] = [search, |values, range, n, spare| {
+    by_cpu!(avx2::search(values, range, n, spare), search_portable(values, range, n, spare))
+}];
 const KEEPS: [Keep; 2] = [
     |cut, values, positions, (found, at)| cut.keep(values, positions, found, at),
     |cut, values, positions, (found, at)| {
@@ -33,19 +35,42 @@ const KEEPS: [Keep; 2] = [
 fn the_twins_agree() {
     for len in [0, 7, 15, 16, 64, 64 * 5 + 13] {
         let values = waves(len);
-        for least in [0.9, 0.0, -0.4] {
+        // The last of a row alone may end with a short run.
+        let maxima: Vec<Vec<f32>> = values
+            .chunks(2 * RUN)
+            .map(|values| {
+                let mut maxima = vec![0.0; values.len().div_ceil(RUN) * LANES];
+                softmax::clamp_maxima(&mut values.to_vec(), &mut maxima);
+                maxima
+            })
+            .collect();
+        let stretches = values.chunks(2 * RUN).zip(&maxima);
+        let stretches: Vec<_> = stretches.map(|(values, maxima)| Stretch { values, maxima }).collect();
+        for least in [f32::MIN, 0.9, 0.0, -0.4] {
             COUNTS.iter().for_each(|count| assert_eq!(count(&values, least), count_portable(&values, least)));
-            let mut maxima = vec![0.0; len.div_ceil(RUN) * LANES];
-            softmax::clamp_maxima(&mut values.clone(), &mut maxima);
             let mut plain = (vec![7.0], vec![1]);
-            at_least_portable(&values, &maxima, least, 100, &mut plain.0, &mut plain.1);
+            at_least_portable(stretches.iter().copied(), least, &mut plain.0, &mut plain.1);
             for pick in PICKS {
                 let mut fast = (vec![7.0], vec![1]);
-                pick(&values, &maxima, least, &mut fast);
+                pick(&stretches, least, &mut fast);
                 assert_eq!(fast, plain);
             }
-            let expected = values.iter().filter(|&&value| value >= least).count();
-            assert_eq!(plain.0.len(), 1 + expected);
+            assert_eq!(plain.0.len(), 1 + count_portable(&values, least));
+            assert!(plain.0.iter().zip(&plain.1).skip(1).all(|(found, &at)| *found == values[at as usize]));
+        }
+    }
+}
+
+#[test]
+fn all_ways_to_search_find_the_same() {
+    for (len, n) in [(8, 1), (9, 8), (64, 17), (203, 120), (256, 128), (1000, 999)] {
+        for spare in [0, n / 8] {
+            let values = waves(len);
+            let range = range(&values, n);
+            let plain = search_portable(&values, range, n, spare);
+            SEARCHES.iter().for_each(|search| assert_eq!(search(&values, range, n, spare), plain));
+            let least = floor(&values, n).0;
+            assert!((n..=n + n / 8).contains(&count_portable(&values, least)));
         }
     }
 }
@@ -79,11 +104,12 @@ fn floats_are_numbered_in_their_order_without_gaps() {
 #[test]
 fn the_search_begins_below_the_cut() {
     let values = [f32::MIN, 3.0, 1.0, f32::MIN, 2.0];
-    assert_eq!([1, 3, 4].map(|n| floor(&values, n)), [1.0, 1.0, f32::MIN]);
-    assert_eq!(floor(&[f32::MIN; 9], 2), f32::MIN);
+    assert_eq!([1, 3, 4].map(|n| range(&values, n)), [(1.0, 3.0), (1.0, 3.0), (f32::MIN, 3.0)]);
+    assert_eq!(range(&[f32::MIN; 9], 2), (f32::MIN, f32::MIN));
     let values = waves(203);
-    assert_eq!(lowest_body(&values), values.iter().copied().fold(f32::MAX, f32::min));
-    assert_eq!(floor(&values, 203), lowest_body(&values));
+    let lowest = values.iter().copied().fold(f32::MAX, f32::min);
+    assert_eq!(range(&values, 203).0, lowest);
+    assert_eq!([lowest_body::<LANES>(&values), lowest_body::<16>(&values)], [lowest; 2]);
 }
 
 #[test]
