@@ -104,6 +104,7 @@ pub fn memory(
         for _ in 0..pool.threads().min(options.sessions - first) {
             let mut sequence = lane.open()?;
             lane.grow(&mut sequence, options.ctx)?;
+            (0..shape.layers).for_each(|layer| sequence.take_pages(layer, options.ctx));
             sequences.push(sequence);
         }
         pool.run_chunks(&mut sequences[first..], 1, |_, sequence| fill(&mut sequence[0], options.ctx, &values));

@@ -1,5 +1,6 @@
 //! A soak: sessions of random lengths come and go while knobs turn, budgets change and answers are stopped, for as long
-//! as one likes. It shows that everything ends, that both tiers are empty afterwards, and that memory does not grow.
+//! as one likes. It shows that everything ends, that both tiers are empty afterwards, and that memory does not grow
+//! beyond what was booked: it stays at the most that pages ever took, which a longer soak may find later.
 
 use std::{
     collections::BTreeMap,
@@ -53,6 +54,10 @@ pub struct Soak {
     pub rss_early_bytes: Option<u64>,
     /// The most seen in the rest of the time.
     pub rss_late_bytes: Option<u64>,
+    /// The most bytes of cache that both tiers of all lanes had booked in the first fifth of the time.
+    pub booked_early_bytes: u64,
+    /// And in the rest of it.
+    pub booked_late_bytes: u64,
     /// Bytes of cache that both tiers of all lanes held after the last session was closed; 0 unless something leaked.
     pub left_bytes: u64,
 }
@@ -146,8 +151,13 @@ pub fn soak(
         if looked.elapsed() >= LOOK_EVERY {
             looked = Instant::now();
             let early = passed.as_secs_f64() < WARM_UP * time.as_secs_f64();
-            let most = if early { &mut soak.rss_early_bytes } else { &mut soak.rss_late_bytes };
-            *most = (*most).max(host.as_mut().and_then(|host| host.sample().process_rss_bytes));
+            let (resident, booked) = if early {
+                (&mut soak.rss_early_bytes, &mut soak.booked_early_bytes)
+            } else {
+                (&mut soak.rss_late_bytes, &mut soak.booked_late_bytes)
+            };
+            *resident = (*resident).max(host.as_mut().and_then(|host| host.sample().process_rss_bytes));
+            *booked = (*booked).max(pages_booked(&ledgers));
         }
         let Some(event) = events.recv_timeout(LOOK_EVERY) else {
             if events.is_finished() {
@@ -181,9 +191,12 @@ pub fn soak(
         soak.recomputed_tokens += queue.recomputed_tokens;
         soak.prefix_hit_tokens += queue.prefix_hit_tokens;
     }
-    soak.left_bytes = ledgers
-        .values()
-        .map(|ledger| ledger.device.cache() - ledger.device.workspace + ledger.host.cache() - ledger.host.workspace)
-        .sum();
+    soak.left_bytes = pages_booked(&ledgers);
     Ok(soak)
+}
+
+/// Bytes that the lanes have booked in both tiers, the buffers of the step left out.
+fn pages_booked(ledgers: &BTreeMap<Lane, Ledger>) -> u64 {
+    let tiers = ledgers.values().flat_map(|ledger| [ledger.device, ledger.host]);
+    tiers.map(|tier| tier.cache() - tier.workspace).sum()
 }

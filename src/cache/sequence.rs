@@ -25,8 +25,8 @@ pub struct SequenceCache {
     head_dim: usize,
 }
 
-/// One layer of it. Memory for a page is taken when its first row comes, so that a long prompt starts at once; booked it
-/// is when the sequence grows.
+/// One layer of it. Memory for a page is taken by the step that writes its first row, so that a long prompt starts at
+/// once; booked it is when the sequence grows.
 #[derive(Debug)]
 pub(super) struct LayerCache {
     pub(super) k: Vec<Page>,
@@ -140,16 +140,26 @@ impl SequenceCache {
         buffers.map(|buffer| buffer.lock().map_or(0, |buffer| buffer.bytes())).sum()
     }
 
-    /// Writes one token's row of a layer: `k` and `v` are `[kv_heads, head_dim]`. The capacity must have been grown
-    /// before. The token counts as cached once every layer has it and [`SequenceCache::advance`] was called.
+    /// Takes memory for the pages of a layer that `tokens` more need. The capacity must have been grown before.
+    ///
+    /// A step does this on one thread, for all sequences. Allocators keep a heap for each thread, and what one has been
+    /// given back does not serve another: each heap grows to the most that it ever held.
+    pub fn take_pages(&mut self, layer: usize, tokens: usize) {
+        assert!(self.len + tokens <= self.capacity(), "pages were grown before the step");
+        let LayerCache { k, v, .. } = &mut self.layers[layer];
+        for _ in k.len()..(self.len + tokens).div_ceil(PAGE_TOKENS) {
+            k.push(Page::for_keys(self.formats[0], self.kv_heads, self.head_dim));
+            v.push(Page::for_values(self.formats[1], self.kv_heads, self.head_dim));
+        }
+    }
+
+    /// Writes one token's row of a layer, into a page that [`SequenceCache::take_pages`] took: `k` and `v` are
+    /// `[kv_heads, head_dim]`. The token counts as cached once every layer has it and [`SequenceCache::advance`] was
+    /// called.
     pub fn write(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
         let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
-        assert!(page < self.blocks.len(), "pages were grown before the step");
         let LayerCache { k: k_pages, v: v_pages, v_sum, .. } = &mut self.layers[layer];
-        if page == k_pages.len() {
-            k_pages.push(Page::for_keys(self.formats[0], self.kv_heads, self.head_dim));
-            v_pages.push(Page::for_values(self.formats[1], self.kv_heads, self.head_dim));
-        }
+        assert!(page < k_pages.len(), "pages were taken before they are written");
         for head in 0..self.kv_heads {
             let values = head * self.head_dim..(head + 1) * self.head_dim;
             k_pages[page].write(head, slot, &k[values.clone()]);

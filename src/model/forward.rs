@@ -276,6 +276,11 @@ impl Forward {
     /// Writes the new K and V rows into the pages, and keeps V's running sum as it stood at each policy row, and before
     /// each probe.
     fn write_rows(&mut self, pool: &Pool, layer: usize, spans: &mut [Span], kv_width: usize) {
+        // Not by whichever thread writes first: see there.
+        for span in spans.iter_mut() {
+            span.cache.take_pages(layer, span.tokens.len());
+            span.copies.iter_mut().for_each(|copy| copy.take_pages(layer, span.tokens.len()));
+        }
         let probed = spans.iter().filter(|span| span.reading.probe().is_some());
         for (span, to) in probed.zip(self.v_sums[self.policy_rows * kv_width..].chunks_exact_mut(kv_width)) {
             let sums = span.cache.v_sum(layer);

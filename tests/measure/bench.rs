@@ -164,4 +164,5 @@ fn bench_soak_leaves_nothing() {
     assert_eq!(ended, 2.0 * figure(soak, "sessions"), "every session is answered in both lanes, or told why not");
     assert!(soak["ended"].get("otherwise").is_none(), "{soak}");
     assert_eq!(figure(soak, "left_bytes"), 0.0);
+    assert!(figure(soak, "booked_early_bytes").max(figure(soak, "booked_late_bytes")) > 0.0, "{soak}");
 }

@@ -13,6 +13,7 @@ fn lane(policy: &str) -> LaneCache {
 fn filled(lane: &mut LaneCache, tokens: usize) -> SequenceCache {
     let mut sequence = lane.open().unwrap();
     lane.grow(&mut sequence, tokens).unwrap();
+    (0..SHAPE.layers).for_each(|layer| sequence.take_pages(layer, tokens));
     for position in 0..tokens {
         for layer in 0..SHAPE.layers {
             let row = |seed: f32| -> Vec<f32> {
@@ -82,6 +83,31 @@ fn a_copy_holds_the_same_rows_or_those_of_its_own_format() {
             }
         }
     }
+}
+
+#[test]
+fn memory_for_pages_is_taken_once_and_before_rows_are_written() {
+    let mut lane = lane("kcache:dense=1");
+    let mut sequence = filled(&mut lane, 63);
+    lane.grow(&mut sequence, 100).unwrap();
+    assert_eq!((sequence.k(1).len(), sequence.capacity()), (1, 192), "booked, and not taken yet");
+    for (tokens, pages) in [(1, 1), (2, 2), (2, 2), (100, 3)] {
+        sequence.take_pages(1, tokens);
+        assert_eq!([sequence.k(1).len(), sequence.v(1).len(), sequence.k(0).len()], [pages, pages, 1]);
+    }
+    lane.check([&sequence].into_iter()).unwrap();
+    lane.trim(&mut sequence);
+    assert_eq!((sequence.k(1).len(), sequence.v(1).len()), (1, 1));
+    lane.close(sequence);
+}
+
+#[test]
+#[should_panic(expected = "pages were taken before")]
+fn a_row_does_not_take_the_memory_of_its_page() {
+    let mut lane = lane("kv");
+    let mut sequence = filled(&mut lane, 64);
+    lane.grow(&mut sequence, 1).unwrap();
+    sequence.write(0, 64, &[0.0; 128], &[0.0; 128]);
 }
 
 fn same_rows(a: &SequenceCache, b: &SequenceCache) {
