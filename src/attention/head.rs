@@ -151,9 +151,8 @@ pub(super) fn attend(
     shape: &HeadShape,
     row: &DecodeRow<'_>,
     (tail, lean): (Tail, &[f32]),
-    kv_head: usize,
+    (kv_head, found): (usize, &Found<'_>),
     states: &mut [HeadState],
-    found: &Found<'_>,
     work: &mut Workspace,
     out: &mut [f32],
 ) {

@@ -79,7 +79,7 @@ impl Passes<'_> {
             }
             let attend = |(states, out, first): Chosen<'_>, found: &Found<'_>, work: &mut Workspace| {
                 let lean = if lean.is_empty() { lean } else { &lean[first..first + states.len()] };
-                head::attend(shape, input, (tail, lean), first / group, states, found, work, out);
+                head::attend(shape, input, (tail, lean), (first / group, found), states, work, out);
             };
             // While memory brings the rows of some heads, the next ones choose.
             let mut asked: Option<Chosen<'_>> = None;
