@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The most positions of a piece.
-pub(super) const PIECE: usize = 2 * PAGE_TOKENS;
+pub(super) const PIECE: usize = 4 * PAGE_TOKENS;
 const MAXIMA: usize = PIECE / RUN * LANES;
 /// Rows up to this length are cut into pieces of one page, so that there is work for every thread.
 const SHORT: usize = 16 * PAGE_TOKENS;
