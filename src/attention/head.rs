@@ -29,10 +29,10 @@ pub(super) struct HeadState {
     pub kept: f32,
     /// Whether all heads of the row are through the second pass; it stands at the first.
     pub done: bool,
-    /// The largest score, and the sum of exponentials relative to it.
-    max: f32,
+    /// A score that none exceeds by much, and the sum of exponentials relative to it.
+    reference: f32,
     total: f32,
-    /// `e^(score − max)` of the chosen positions, and the sum of those.
+    /// `e^(score − reference)` of the chosen positions, and the sum of those.
     chosen: Vec<f32>,
     chosen_total: f32,
 }
@@ -75,15 +75,15 @@ impl<'a> Pieces<'a> {
         self.found.extend(pieces.map(|piece| self.layout.head(piece, head, attended)));
     }
 
-    /// The largest score of the head and the sum of exponentials relative to it; `factors` becomes what each piece's own
+    /// The largest reference of the head and the sum of exponentials relative to it; `factors` becomes what each piece's own
     /// sums are multiplied by.
     fn total(&self, factors: &mut Vec<f32>) -> (f32, f32) {
         factors.clear();
-        factors.extend(self.found.iter().map(|piece| piece.max));
-        let max = softmax::max(factors);
-        softmax::weights(factors, max);
+        factors.extend(self.found.iter().map(|piece| piece.reference));
+        let reference = softmax::max(factors);
+        softmax::weights(factors, reference);
         let total = self.found.iter().zip(factors.iter()).map(|(piece, factor)| factor * piece.total).sum();
-        (max, total)
+        (reference, total)
     }
 
     fn stretches(&self) -> impl Iterator<Item = Stretch<'a>> + Clone {
@@ -113,7 +113,7 @@ pub(super) fn choose(
 ) {
     for (state, head) in states.iter_mut().zip(first..) {
         pieces.read(head, false);
-        (state.max, state.total) = pieces.total(&mut work.weights);
+        (state.reference, state.total) = pieces.total(&mut work.weights);
     }
     let most = n.most(first, states.len());
     let mut selected = std::mem::take(&mut states[0].selected);
@@ -204,7 +204,7 @@ impl HeadState {
 
     /// Turns the scores of the chosen positions into weights, and sums those.
     fn weigh(&mut self) {
-        self.chosen_total = softmax::weights(&mut self.chosen, self.max);
+        self.chosen_total = softmax::weights(&mut self.chosen, self.reference);
         self.kept = (self.chosen_total / self.total).min(1.0);
     }
 
@@ -236,7 +236,7 @@ impl Workspace {
             for (stretch, shared) in pieces.stretches().zip(self.shared.chunks_mut(piece_len(pieces.len))) {
                 self.weights.clear();
                 self.weights.extend_from_slice(stretch.values);
-                softmax::weights(&mut self.weights, state.max);
+                softmax::weights(&mut self.weights, state.reference);
                 shared.iter_mut().zip(&self.weights).for_each(|(shared, weight)| *shared += weight * factor);
             }
         }

@@ -1,7 +1,7 @@
 //! A piece of a row's positions, for all its heads: what the first pass of decoding makes of it.
 //!
 //! Where every row is read, the piece's own softmax and its weighted sum of V. Where rows are chosen first, its scores,
-//! their maxima by block, and the sum of their exponentials. Both are relative to the piece's own largest score; the
+//! their maxima by block, and the sum of their exponentials. Both are relative to one of the piece's own scores; the
 //! second pass puts pieces together (online softmax: Milakov & Gimelshein, arXiv 1805.02867). A piece is whole pages,
 //! each read from end to end, all KV heads of it: memory is fastest in long runs.
 
@@ -35,7 +35,7 @@ pub(super) fn most_pieces(longest: usize) -> usize {
 }
 
 /// How the floats of a piece's result are laid out: values, `[heads][width]` scores or `[heads][head_dim]` sums; then
-/// `[heads][MAXIMA]` maxima; then for each head the largest score and the sum of exponentials relative to it.
+/// `[heads][MAXIMA]` maxima; then for each head the reference and the sum of exponentials relative to it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Layout {
     heads: usize,
@@ -45,16 +45,16 @@ pub(super) struct Layout {
 
 /// What a piece found for one query head.
 pub(super) struct HeadPiece<'a> {
-    /// The largest score.
-    pub max: f32,
-    /// The sum of `e^(score − max)`.
+    /// A score that no other exceeds by more than [`softmax::HEADROOM`].
+    pub reference: f32,
+    /// The sum of `e^(score − reference)`.
     pub total: f32,
     values: &'a [f32],
     maxima: &'a [f32],
 }
 
 impl<'a> HeadPiece<'a> {
-    /// `Σ e^(score − max)·v`, `[head_dim]`, of a piece that was attended to.
+    /// `Σ e^(score − reference)·v`, `[head_dim]`, of a piece that was attended to.
     pub fn sum(&self) -> &'a [f32] {
         self.values
     }
@@ -86,8 +86,8 @@ impl Layout {
         let (values, rest) = piece.split_at(heads * width);
         let (maxima, found) = rest.split_at(heads * MAXIMA);
         let values = if attended { &values[head * head_dim..][..head_dim] } else { &values[head * width..][..PIECE] };
-        let [max, total] = [found[2 * head], found[2 * head + 1]];
-        HeadPiece { max, total, values, maxima: &maxima[head * MAXIMA..][..MAXIMA] }
+        let [reference, total] = [found[2 * head], found[2 * head + 1]];
+        HeadPiece { reference, total, values, maxima: &maxima[head * MAXIMA..][..MAXIMA] }
     }
 
     /// Scores `positions` and sums their exponentials, a page of a KV head at a time: so memory brings the next keys while
