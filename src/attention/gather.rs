@@ -111,8 +111,8 @@ pub(super) fn add_rows<'a>(
 ) {
     side_by_side(weights, head_dim, sums, |weights, sums| match (v, next) {
         (CachedRows::F16(v), CachedRows::F16(next)) => weighted_sum(weights, PAGE_TOKENS, v, next, head_dim, sums),
-        (CachedRows::Q8(v), CachedRows::Q8(_)) => {
-            q8_weighted_sum::weighted_sum(weights, PAGE_TOKENS, v, head_dim, sums);
+        (CachedRows::Q8(v), CachedRows::Q8(next)) => {
+            q8_weighted_sum::weighted_sum(weights, PAGE_TOKENS, [v, next], head_dim, sums);
         }
         _ => unreachable!("the values of a sequence are stored in one format"),
     });
