@@ -3,7 +3,7 @@
 use half::f16;
 
 use crate::{
-    cache::{CachedRows, PAGE_TOKENS, Page},
+    cache::{CachedRows, Format, PAGE_TOKENS, Page},
     kernels::{
         q8::Q8Rows,
         q8_weighted_sum,
@@ -36,6 +36,10 @@ impl<'a> Found<'a> {
     pub(super) fn ask(&mut self, v: &'a [Page], kv_head: usize, positions: &[u32]) {
         self.f16.clear();
         self.q8.clear();
+        match v[0].format() {
+            Format::F16 => self.f16.reserve(positions.len()),
+            Format::Q8 => self.q8.reserve(positions.len()),
+        }
         for &position in positions {
             match v[position as usize / PAGE_TOKENS].rows(kv_head, position as usize % PAGE_TOKENS, 1) {
                 CachedRows::F16(row) => {

@@ -8,6 +8,7 @@
 //! | [`activations`] | the input of linear layers, as floats and as 8-bit blocks |
 //! | [`rows`], [`mod@rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
 //! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |
+//! | `aligned` | memory that begins with a cache line, for pages |
 //! | [`keys`], [`q8`] | how keys lie in a page, and how 8-bit rows are rounded |
 //! | [`q8_scores`], [`q8_weighted_sum`] | the inner loops on 8-bit rows of the cache |
 //! | [`probe`] | loops that keep one unit of the machine busy, to measure what it can do |
