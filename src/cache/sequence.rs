@@ -6,6 +6,9 @@ use std::sync::Mutex;
 use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place, RowBuffer, blocks::BlockId};
 use crate::kernels::q8::BLOCK;
 
+/// Pages of K of a layer, and then of V, that memory is taken for together where a prompt needs them.
+const RUN: usize = 16;
+
 /// Keys and values of one sequence in one lane. Made, grown and given back by the lane's [`LaneCache`].
 #[derive(Debug)]
 pub struct SequenceCache {
@@ -25,8 +28,8 @@ pub struct SequenceCache {
     head_dim: usize,
 }
 
-/// One layer of it. Memory for a page is taken by the step that writes its first row, so that a long prompt starts at
-/// once; booked it is when the sequence grows.
+/// One layer of it. Memory for pages is taken by the step that writes the first row of them, a few at a time, so that a long
+/// prompt starts at once; booked it is when the sequence grows.
 #[derive(Debug)]
 pub(super) struct LayerCache {
     pub(super) k: Vec<Page>,
@@ -140,17 +143,20 @@ impl SequenceCache {
         buffers.map(|buffer| buffer.lock().map_or(0, |buffer| buffer.bytes())).sum()
     }
 
-    /// Takes memory for the pages of a layer that `tokens` more need. The capacity must have been grown before.
+    /// Takes memory for the pages of a layer that `tokens` more need, and for some that will be needed next. The capacity must
+    /// have been grown before.
     ///
     /// A step does this on one thread, for all sequences. Allocators keep a heap for each thread, and what one has been
     /// given back does not serve another: each heap grows to the most that it ever held.
     pub fn take_pages(&mut self, layer: usize, tokens: usize) {
         assert!(self.len + tokens <= self.capacity(), "pages were grown before the step");
+        let ([keys, values], kv_heads, head_dim) = (self.formats, self.kv_heads, self.head_dim);
+        let (pages, capacity) = ((self.len + tokens).div_ceil(PAGE_TOKENS), self.capacity() / PAGE_TOKENS);
         let LayerCache { k, v, .. } = &mut self.layers[layer];
-        for _ in k.len()..(self.len + tokens).div_ceil(PAGE_TOKENS) {
-            k.push(Page::for_keys(self.formats[0], self.kv_heads, self.head_dim));
-            v.push(Page::for_values(self.formats[1], self.kv_heads, self.head_dim));
-        }
+        // Many pages of K and then as many of V, as they are read: memory is fastest where it lies in a row.
+        let pages = if pages > k.len() { pages.next_multiple_of(RUN).min(capacity) } else { pages };
+        k.extend((k.len()..pages).map(|_| Page::for_keys(keys, kv_heads, head_dim)));
+        v.extend((v.len()..pages).map(|_| Page::for_values(values, kv_heads, head_dim)));
     }
 
     /// Writes one token's row of a layer, into a page that [`SequenceCache::take_pages`] took: `k` and `v` are
