@@ -89,9 +89,10 @@ fn a_copy_holds_the_same_rows_or_those_of_its_own_format() {
 fn memory_for_pages_is_taken_once_and_before_rows_are_written() {
     let mut lane = lane("kcache:dense=1");
     let mut sequence = filled(&mut lane, 63);
-    lane.grow(&mut sequence, 100).unwrap();
-    assert_eq!((sequence.k(1).len(), sequence.capacity()), (1, 192), "booked, and not taken yet");
-    for (tokens, pages) in [(1, 1), (2, 2), (2, 2), (100, 3)] {
+    lane.grow(&mut sequence, 1_300).unwrap();
+    assert_eq!((sequence.k(1).len(), sequence.capacity()), (1, 22 * 64), "booked, and not taken yet");
+    // Sixteen at a time, and never more than are booked.
+    for (tokens, pages) in [(1, 1), (2, 16), (2, 16), (961, 16), (962, 22), (1_300, 22)] {
         sequence.take_pages(1, tokens);
         assert_eq!([sequence.k(1).len(), sequence.v(1).len(), sequence.k(0).len()], [pages, pages, 1]);
     }
