@@ -290,7 +290,8 @@ impl LaneCache {
         Ok(copy)
     }
 
-    /// Copies the tokens of a sequence of any lane into an empty one that has grown to hold them.
+    /// Copies the tokens of a sequence of any lane into an empty one that has grown to hold them, and takes memory for all
+    /// that is booked: so it lies in a row.
     ///
     /// # Panics
     /// When it is not empty, or has not grown.
@@ -298,10 +299,13 @@ impl LaneCache {
         assert!(sequence.len == 0 && sequence.capacity() >= of.len, "a copy needs empty pages");
         let [k, v] = self.formats();
         let same = v == of.formats()[1];
-        let pages = of.len.div_ceil(PAGE_TOKENS);
+        let (pages, booked) = (of.len.div_ceil(PAGE_TOKENS), sequence.blocks.len());
+        let CacheShape { kv_heads, head_dim, .. } = self.shape;
         for (to, from) in sequence.layers.iter_mut().zip(&of.layers) {
             to.k = from.k[..pages].iter().map(|page| Page::copy(k, page)).collect();
+            to.k.resize_with(booked, || Page::for_keys(k, kv_heads, head_dim));
             to.v = from.v[..pages].iter().map(|page| Page::copy(v, page)).collect();
+            to.v.resize_with(booked, || Page::for_values(v, kv_heads, head_dim));
             if same && to.v_sum.len() == from.v_sum.len() {
                 to.v_sum.copy_from_slice(&from.v_sum);
             } else {
