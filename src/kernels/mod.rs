@@ -42,7 +42,6 @@ pub mod reference;
 pub mod rope;
 pub mod rows;
 pub mod scores;
-#[cfg(target_arch = "x86_64")]
 mod sixteen;
 pub mod softmax;
 pub mod split;

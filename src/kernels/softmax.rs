@@ -14,10 +14,8 @@ use super::{
     cpu::{by_avx512, by_cpu},
     exp::exp,
     pick::{LANES, RUN},
+    sixteen::WIDE,
 };
-
-/// Lanes of a running sum.
-const WIDE: usize = 16;
 
 /// Holds the scores within the finite floats, one that is not a number becoming the lowest, and returns the largest;
 /// [`f32::MIN`] for no scores.
