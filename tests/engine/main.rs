@@ -330,7 +330,7 @@ fn stopping_one_answer_does_not_touch_the_others() {
 
 #[test]
 fn what_is_typed_goes_before_what_the_program_asked() {
-    let model = model(512);
+    let model = model(8192);
     let (engine, events) = start(&model, both_lanes());
     let ask = |session: u32, text: String, max_tokens, priority| {
         let turn = Turn { max_tokens, ignore_eos: true, priority, ..Turn::default() };
@@ -338,9 +338,12 @@ fn what_is_typed_goes_before_what_the_program_asked() {
         engine.ops().send(open(session)).unwrap();
         engine.ops().send(said).unwrap();
     };
+    // While this answer goes on, the prompt of the demo waits, so that both questions are there when the engine chooses.
+    ask(3, "go on".into(), 8000, Priority::Typed);
     ask(1, "the long demo in the hall ".repeat(14), 5, Priority::Background);
     ask(2, "hello".into(), 60, Priority::Typed);
-    let read = until_finished(&events, 4);
+    engine.ops().send(Op::Stop { session: SessionId(3), lane: None }).unwrap();
+    let read = until_finished(&events, 6);
     let first = |session| {
         let of = |event: &Event| matches!(&event.kind, EventKind::Token(token) if token.session == SessionId(session));
         read.iter().position(of).unwrap()
