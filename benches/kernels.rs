@@ -30,7 +30,15 @@ const LAYERS: usize = 30;
 
 /// Numbers within ±1 that look random.
 fn values(len: usize, step: f32) -> Vec<f32> {
-    (0..len).map(|at| (at as f32 * step).sin()).collect()
+    let mut state = u64::from(step.to_bits()) << 20;
+    let mut next = || {
+        // SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
 }
 
 fn layer(dtype: GgmlDType, out_features: usize, in_features: usize) -> Linear {
