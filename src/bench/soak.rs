@@ -30,6 +30,8 @@ const SESSIONS: usize = 24;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The share of the time after which memory is taken to have reached its size.
 const WARM_UP: f64 = 0.2;
+/// How long the engine rests after the last answer, before memory is looked at for the last time.
+const REST: Duration = Duration::from_secs(1);
 
 /// What a soak came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -54,6 +56,8 @@ pub struct Soak {
     pub rss_early_bytes: Option<u64>,
     /// The most seen in the rest of the time.
     pub rss_late_bytes: Option<u64>,
+    /// What was seen when the engine had rested after the last answer: the weights, and what the process needs besides.
+    pub rss_left_bytes: Option<u64>,
     /// The most bytes of cache that both tiers of all lanes had booked in the first fifth of the time.
     pub booked_early_bytes: u64,
     /// And in the rest of it.
@@ -98,6 +102,7 @@ pub fn soak(
     let started = Instant::now();
     let mut looked = started;
     let mut stopping = false;
+    let mut resting = None;
     let mut engine = Some(engine);
     loop {
         let passed = started.elapsed();
@@ -105,8 +110,12 @@ pub fn soak(
         let (done, total) = (passed.min(time).as_millis() as usize, time.as_millis() as usize);
         let what = format!("{} sessions", soak.sessions);
         stopping |= progress(Progress { what, done, total }).is_break();
-        if stopping && answering.is_empty() {
-            engine = None;
+        if stopping && answering.is_empty() && engine.is_some() {
+            let since: Instant = *resting.get_or_insert_with(Instant::now);
+            if since.elapsed() >= REST {
+                soak.rss_left_bytes = host.as_mut().and_then(|host| host.sample().process_rss_bytes);
+                engine = None;
+            }
         }
         while !stopping && answering.len() < SESSIONS {
             let session = SessionId(soak.sessions as u32);

@@ -15,10 +15,11 @@ use serde_json::json;
 use super::{
     Failure,
     load::load,
+    measuring::{hold_kernels, kernels},
     output::{print, print_json},
 };
 use crate::{
-    config::{Config, ConfigError, Layers, Overrides, folders},
+    config::{Config, ConfigError, Kernels, Layers, Overrides, folders},
     model::{Gguf, ModelShape, source},
     telemetry::{GpuSampler, HostSampler, cpu_name, default_threads, physical_cores},
 };
@@ -65,7 +66,7 @@ pub fn run(overrides: &Overrides, json: bool) -> Result<ExitCode, Failure> {
     let config = loaded.as_ref().map(|(_, config)| config.clone()).unwrap_or_default();
     let mut checks = vec![
         configuration(&loaded),
-        processor(),
+        processor(&config),
         cores(&config),
         memory(),
         model(&config),
@@ -116,7 +117,8 @@ fn configuration(loaded: &Result<(Layers, Config), ConfigError>) -> Check {
     }
 }
 
-fn processor() -> Check {
+fn processor(config: &Config) -> Check {
+    hold_kernels(config);
     let name = cpu_name().unwrap_or_else(|| env::consts::ARCH.to_owned());
     let features = processor_features();
     let has = |wanted: bool| features.iter().filter(move |(_, there)| *there == wanted).map(|(name, _)| *name);
@@ -124,7 +126,10 @@ fn processor() -> Check {
     let lacking: Vec<_> = has(false).filter(|name| !name.starts_with("avx512")).collect();
     let found =
         format!("{name}: {}", if there.is_empty() { "no vector extensions known".into() } else { there.join(", ") });
-    if lacking.is_empty() && !features.is_empty() {
+    let found = format!("{found}; {}", kernels());
+    if config.engine.kernels != Kernels::Auto {
+        Check::note("processor", found, "engine.kernels = \"auto\" takes the fastest kernels".to_owned())
+    } else if lacking.is_empty() && !features.is_empty() {
         Check::ok("processor", found)
     } else {
         let without = if lacking.is_empty() { env::consts::ARCH.to_owned() } else { lacking.join(", ") };

@@ -21,9 +21,12 @@ use super::{
 };
 use crate::{
     cache::Policy,
-    config::Config,
+    config::{Config, Kernels},
     engine::Lane,
-    kernels::{Pool, cpu},
+    kernels::{
+        Pool,
+        cpu::{self, Level},
+    },
     model::LanguageModel,
     telemetry::cpu_name,
 };
@@ -85,7 +88,7 @@ pub fn machine_facts(pool: &Pool) -> Value {
         "version": env!("BUILD_VERSION"),
         "optimised": !cfg!(debug_assertions),
         "cpu": cpu_name(),
-        "kernels": kernels(),
+        "kernels": cpu::level().name(),
         "threads": pool.threads(),
     })
 }
@@ -96,14 +99,25 @@ pub fn machine_headline(pool: &Pool) -> String {
     let cpu = cpu_name().unwrap_or_else(|| std::env::consts::ARCH.to_owned());
     let plural = if threads == 1 { "" } else { "s" };
     let unoptimised = if cfg!(debug_assertions) { "; a debug build, slower than a release" } else { "" };
-    format!("{threads} thread{plural} on {cpu} ({} kernels){unoptimised}\n", kernels())
+    format!("{threads} thread{plural} on {cpu} ({}){unoptimised}\n", kernels())
 }
 
-fn kernels() -> &'static str {
-    match (cpu::has_avx512(), cpu::has_avx2()) {
-        (true, _) => "avx512",
-        (false, true) => "avx2",
-        (false, false) => "portable",
+/// Has only those kernels run that the configuration says, from before the first of them does.
+pub fn hold_kernels(config: &Config) {
+    match config.engine.kernels {
+        Kernels::Auto => {}
+        Kernels::Avx2 => _ = cpu::hold(Level::Avx2),
+        Kernels::Portable => _ = cpu::hold(Level::Portable),
+    }
+}
+
+/// Which kernels run, for people: a lesser kind than the processor's is no property of the machine.
+pub fn kernels() -> String {
+    let (level, found) = (cpu::level(), cpu::found());
+    if level == found {
+        format!("{} kernels", level.name())
+    } else {
+        format!("held to {} kernels, {} here", level.name(), found.name())
     }
 }
 

@@ -101,6 +101,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 /// The configuration and, with it, the log. A log that cannot be had is no reason not to work.
 fn start(overrides: &Overrides) -> Result<(Config, Option<Log>), Failure> {
     let (_, config) = load::load(overrides)?;
+    measuring::hold_kernels(&config);
     let log = Log::start(&config.log).inspect_err(|error| eprintln!("kcache: no log file: {error}")).ok();
     Ok((config, log))
 }

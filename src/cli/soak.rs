@@ -59,6 +59,7 @@ fn rows(soak: &Soak) -> Vec<Vec<String>> {
     rows.push(vec!["tokens shared".into(), soak.prefix_hit_tokens.to_string()]);
     rows.push(vec!["resident memory, first fifth".into(), mib(soak.rss_early_bytes), "MiB".into()]);
     rows.push(vec!["resident memory, later".into(), mib(soak.rss_late_bytes), "MiB".into()]);
+    rows.push(vec!["resident memory, at rest".into(), mib(soak.rss_left_bytes), "MiB".into()]);
     rows.push(vec!["booked in the tiers, first fifth".into(), mib(Some(soak.booked_early_bytes)), "MiB".into()]);
     rows.push(vec!["booked in the tiers, later".into(), mib(Some(soak.booked_late_bytes)), "MiB".into()]);
     rows.push(vec!["left in the tiers".into(), soak.left_bytes.to_string(), "bytes".into()]);

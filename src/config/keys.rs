@@ -34,7 +34,7 @@ const MIN_BUDGET: u64 = 1 << 20;
 const BUDGET: &str = "`none` or a size of at least 1MiB, such as `512MiB` or `1.5GiB`";
 
 /// Every key but those of `[keys]`, whose names are the dashboard's actions. In the order of `config.toml`.
-pub const KEYS: [Key; 32] = [
+pub const KEYS: [Key; 33] = [
     Key {
         path: "model.path",
         form: Form::Path,
@@ -66,6 +66,7 @@ pub const KEYS: [Key; 32] = [
         check: |c| (1..=1_000_000).contains(&c.engine.queue),
     },
     Key { path: "engine.share_prefixes", form: Form::Plain, allowed: "`true` or `false`", check: |_| true },
+    Key { path: "engine.kernels", form: Form::Text, allowed: "one of `auto`, `avx2`, `portable`", check: |_| true },
     Key {
         path: "lanes.kcache.policy",
         form: Form::Text,

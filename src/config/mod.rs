@@ -70,6 +70,21 @@ pub struct EngineConfig {
     pub queue: usize,
     /// Whether sessions that begin with the same tokens hold the same pages.
     pub share_prefixes: bool,
+    /// Which of the kernels run.
+    pub kernels: Kernels,
+}
+
+/// Which kernels run, of those that the CPU has the instructions for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kernels {
+    /// The fastest.
+    #[default]
+    Auto,
+    /// Those for AVX2, to see what a CPU without AVX-512 would do.
+    Avx2,
+    /// Those without vector instructions of their own, to see what they gain.
+    Portable,
 }
 
 /// `[lanes.kcache]` and `[lanes.kv]`
@@ -237,7 +252,14 @@ impl Default for Config {
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { threads: None, context: None, prefill_chunk: 128, queue: 256, share_prefixes: true }
+        Self {
+            threads: None,
+            context: None,
+            prefill_chunk: 128,
+            queue: 256,
+            share_prefixes: true,
+            kernels: Kernels::Auto,
+        }
     }
 }
 

@@ -13,13 +13,16 @@ use super::{
     lane::LaneState, sequence::Sequence, session::Session,
 };
 use crate::{
-    kernels::Pool,
+    kernels::{Pool, heap},
     model::{Forward, LanguageModel, StepSize},
 };
 
 /// Rows beyond a prefill chunk that the buffers of an idle lane are made for: sequences that decode in the same step.
 /// For more sequences the buffers grow by as many.
 pub(super) const DECODE_ROWS: usize = 16;
+
+/// Bytes of pages given up since the last time, from where on an idle engine gives memory back to the system.
+const WORTH_TRIMMING: u64 = 64 << 20;
 
 /// Everything the engine thread owns.
 pub(super) struct Worker {
@@ -41,6 +44,8 @@ pub(super) struct Worker {
     pub(super) inspected: Option<Inspection>,
     /// What the step's buffers were made for.
     made: Option<StepSize>,
+    /// The most bytes that the lanes held since memory was given back to the system.
+    most_held: u64,
 }
 
 impl Worker {
@@ -60,6 +65,7 @@ impl Worker {
             share_prefixes: options.share_prefixes,
             inspected: None,
             made: None,
+            most_held: 0,
             model,
         };
         for index in 0..worker.lanes.len() {
@@ -85,6 +91,7 @@ impl Worker {
             }
             self.report(true);
             self.check_ledger();
+            self.trim();
             match ops.recv() {
                 Ok(Op::Shutdown) | Err(_) => return self.shutdown(),
                 Ok(op) => self.carry_out(op),
@@ -119,6 +126,7 @@ impl Worker {
     /// there was nothing to do.
     fn turn(&mut self) -> bool {
         self.schedule();
+        self.most_held = self.most_held.max(self.held());
         let mut worked = self.shared_step();
         for lane in 0..self.lanes.len() {
             worked |= self.lane_step(lane);
@@ -223,6 +231,20 @@ impl Worker {
             for event in ledger.into_iter().chain(queue).chain(state.hits(now)) {
                 self.publisher.publish(event);
             }
+        }
+    }
+
+    /// Bytes that the lanes hold.
+    fn held(&self) -> u64 {
+        self.lanes.iter().map(|state| state.cache.device().used() + state.cache.host().used()).sum()
+    }
+
+    /// Gives memory back to the system once enough of it was given up. A busy engine keeps it for the next sequences.
+    fn trim(&mut self) {
+        let held = self.held();
+        if self.most_held >= held + WORTH_TRIMMING {
+            self.most_held = held;
+            heap::trim();
         }
     }
 

@@ -1,47 +1,80 @@
-//! What the CPU can do, found out at run time.
+//! What the CPU can do, found out at run time, and whether less of it is asked for.
 
 use std::sync::OnceLock;
 
-/// Whether the AVX2 paths may run: AVX2, FMA, F16C and POPCNT together. No CPU has the first without
-/// the last.
+/// The instructions that kernels are written for, each with those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Those that every CPU of the architecture has.
+    Portable,
+    /// AVX2, FMA, F16C and POPCNT. No CPU has the first without the last.
+    Avx2,
+    /// AVX-512 F, BW, VL and VNNI. CPUs that lack one of them take the AVX2 paths; those that have them all came from 2019
+    /// on.
+    Avx512,
+}
+
+/// Never above what the CPU has.
+static LEVEL: OnceLock<Level> = OnceLock::new();
+
+/// The level of the kernels that run in this process: the CPU's, or what [`hold`] asked for where that is less.
 ///
-/// The standard library asks the CPU once and keeps the answer, so this costs a load and a test.
+/// Asked before every kernel: a load and a comparison. It never changes.
 #[inline]
-pub(crate) fn has_avx2() -> bool {
+pub(crate) fn level() -> Level {
+    *LEVEL.get_or_init(found)
+}
+
+/// Holds kernels to at most `most` from now on, to see what they do on a lesser CPU. Returns the level that is in force:
+/// another one where kernels have run in this process before.
+pub(crate) fn hold(most: Level) -> Level {
+    *LEVEL.get_or_init(|| found().min(most))
+}
+
+/// The level of this CPU.
+pub(crate) fn found() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
-        is_x86_feature_detected!("avx2")
+        let avx2 = is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c")
-            && is_x86_feature_detected!("popcnt")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
-}
-
-/// Whether the AVX-512 paths may run: what AVX2 paths ask for, and AVX-512 F, BW, VL and VNNI. CPUs that lack one of them take
-/// the AVX2 paths; those that have them all came from 2019 on.
-#[inline]
-pub(crate) fn has_avx512() -> bool {
-    // Eight questions to the standard library, asked before every kernel, would be seen in a profile.
-    static ANSWER: OnceLock<bool> = OnceLock::new();
-    *ANSWER.get_or_init(find_avx512)
-}
-
-fn find_avx512() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        has_avx2()
-            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("popcnt");
+        let avx512 = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512vnni")
+            && is_x86_feature_detected!("avx512vnni");
+        match (avx2, avx512) {
+            (true, true) => Level::Avx512,
+            (true, false) => Level::Avx2,
+            (false, _) => Level::Portable,
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
-        false
+        Level::Portable
+    }
+}
+
+/// Whether the AVX2 paths may run.
+#[inline]
+pub(crate) fn has_avx2() -> bool {
+    level() >= Level::Avx2
+}
+
+/// Whether the AVX-512 paths may run.
+#[inline]
+pub(crate) fn has_avx512() -> bool {
+    level() >= Level::Avx512
+}
+
+impl Level {
+    /// Its name, for people.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Portable => "portable",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
     }
 }
 

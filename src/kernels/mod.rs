@@ -8,15 +8,18 @@
 //! | [`activations`] | the input of linear layers, as floats and as 8-bit blocks |
 //! | [`rows`], [`mod@rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
 //! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |
-//! | `aligned` | memory that begins with a cache line, for pages |
+//! | `aligned`, `heap` | memory that begins with a cache line, for pages; giving memory back |
 //! | [`keys`], [`q8`] | how keys lie in a page, and how 8-bit rows are rounded |
 //! | [`q8_scores`], [`q8_weighted_sum`] | the inner loops on 8-bit rows of the cache |
 //! | [`probe`] | loops that keep one unit of the machine busy, to measure what it can do |
 //! | [`mod@reference`] | linear layers once more, in the plainest way, to compare with |
 //!
-//! Which twin runs is decided at run time, by what the CPU can do.
+//! Which twin runs is decided at run time, by what the CPU can do (`cpu`).
 
-#![allow(unsafe_code, reason = "the one home of `unsafe`: vector instructions, the pool, and mapping files")]
+#![allow(
+    unsafe_code,
+    reason = "the one home of `unsafe`: vector instructions, the pool, mapping files, and the allocator"
+)]
 
 pub mod activations;
 pub(crate) mod aligned;
@@ -26,6 +29,7 @@ pub(crate) mod cpu;
 pub mod exp;
 mod fallback;
 pub mod gemm;
+pub(crate) mod heap;
 pub mod keys;
 pub mod linear;
 pub(crate) mod map;

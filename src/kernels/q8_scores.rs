@@ -227,7 +227,7 @@ mod vnni {
                 for at in 0..VECTORS {
                     let line = dim * SLOTS + 8 * QUAD * at;
                     if at % 2 == 0 {
-                        _mm_prefetch::<_MM_HINT_NTA>(next_values.wrapping_add(line));
+                        _mm_prefetch::<_MM_HINT_T1>(next_values.wrapping_add(line));
                     }
                     // SAFETY: 32 bytes, four of each of eight keys.
                     let k = _mm512_cvtepi8_epi16(unsafe { _mm256_loadu_si256(values.wrapping_add(line).cast()) });
@@ -239,7 +239,7 @@ mod vnni {
             for at in 0..VECTORS / 2 {
                 let line = block * SLOTS + 16 * at;
                 if at % 2 == 0 {
-                    _mm_prefetch::<_MM_HINT_NTA>(next_scales.wrapping_add(line).cast());
+                    _mm_prefetch::<_MM_HINT_T1>(next_scales.wrapping_add(line).cast());
                 }
                 // SAFETY: a scale for each of sixteen keys.
                 let d = _mm512_cvtph_ps(unsafe { _mm256_loadu_si256(scales.wrapping_add(line).cast()) });

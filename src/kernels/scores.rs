@@ -157,8 +157,8 @@ mod avx512 {
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; G];
         for dim in 0..head_dim {
             let (k, next) = (k.wrapping_add(dim * SLOTS), next.wrapping_add(dim * SLOTS));
-            _mm_prefetch::<_MM_HINT_NTA>(next.cast());
-            _mm_prefetch::<_MM_HINT_NTA>(next.wrapping_add(SLOTS / 2).cast());
+            _mm_prefetch::<_MM_HINT_T1>(next.cast());
+            _mm_prefetch::<_MM_HINT_T1>(next.wrapping_add(SLOTS / 2).cast());
             let mut query = [_mm512_setzero_ps(); G];
             for g in 0..G {
                 // SAFETY: a value of each query.

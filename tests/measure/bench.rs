@@ -160,6 +160,7 @@ fn bench_soak_leaves_nothing() {
     let report = home.json(&["bench", "soak", "--for", "1500ms"]);
     let soak = &report["soak"];
     assert!(figure(soak, "sessions") > 24.0, "{soak}");
+    assert!(figure(soak, "rss_left_bytes") > 1e6, "{soak}");
     let ended: f64 = soak["ended"].as_object().unwrap().values().filter_map(|count| count.as_f64()).sum();
     assert_eq!(ended, 2.0 * figure(soak, "sessions"), "every session is answered in both lanes, or told why not");
     assert!(soak["ended"].get("otherwise").is_none(), "{soak}");

@@ -51,6 +51,31 @@ fn eval_in_f32_tells_rounding_from_policies() {
 }
 
 #[test]
+fn every_kind_of_kernels_computes_the_same_model() {
+    let home = Home::new();
+    home.text("text.txt", 300, 0);
+    let sizes = ["eval", "--json", "--text", "text.txt", "--context", "150", "--tokens", "60"];
+    let policies = ["--policy", "kv", "--policy", "kcache:n=8,dense=0,k=q8"];
+    let evaluate = |kernels: &str| -> Value {
+        let output =
+            home.command(&[&sizes[..], &policies].concat()).env("KCACHE_ENGINE_KERNELS", kernels).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let fastest = evaluate("auto");
+    for kernels in ["avx2", "portable"] {
+        let report = evaluate(kernels);
+        let ran = report["machine"]["kernels"].as_str().unwrap();
+        // None faster than asked for; a lesser CPU has lesser ones.
+        assert!(ran == kernels || ran == "portable", "{ran} instead of {kernels}");
+        for (run, fastest) in report["runs"].as_array().unwrap().iter().zip(fastest["runs"].as_array().unwrap()) {
+            let (ppl, same) = (figure(run, "ppl"), figure(fastest, "ppl"));
+            assert!((ppl / same - 1.0).abs() < 2e-3, "{kernels}: perplexity {ppl} and {same}");
+        }
+    }
+}
+
+#[test]
 fn eval_pools_several_texts() {
     let home = Home::new();
     home.text("a.txt", 200, 0).text("b.txt", 200, 3);
