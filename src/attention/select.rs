@@ -5,12 +5,12 @@
 //! maxima lie below the bound are not looked at.
 
 pub(super) use crate::kernels::pick::Stretch;
-use crate::kernels::pick::{self, Cut, LANES, RUN};
+use crate::kernels::pick::{self, Cut};
 
 /// Buffers of [`Selector::largest`], kept between calls.
 #[derive(Debug, Default)]
 pub(super) struct Selector {
-    maxima: Vec<[f32; LANES]>,
+    maxima: Vec<f32>,
     candidates: Vec<f32>,
     positions: Vec<u32>,
 }
@@ -19,8 +19,8 @@ impl Selector {
     /// Bytes of its buffers.
     pub(super) fn bytes(&self) -> u64 {
         let Self { maxima, candidates, positions } = self;
-        let candidates = size_of::<f32>() * candidates.capacity() + size_of::<u32>() * positions.capacity();
-        (size_of::<[f32; LANES]>() * maxima.capacity() + candidates) as u64
+        let floats = maxima.capacity() + candidates.capacity();
+        (size_of::<f32>() * floats + size_of::<u32>() * positions.capacity()) as u64
     }
 
     /// The positions of the `n` largest of `len` values, ascending, and those values; of equal ones the lower positions.
@@ -41,7 +41,7 @@ impl Selector {
             stretches.for_each(|stretch| chosen.extend_from_slice(stretch.values));
             return;
         }
-        let range = self.range(stretches.clone(), len, n);
+        let range = self.range(stretches.clone(), n);
         self.candidates.clear();
         self.positions.clear();
         let floor = range.map_or(f32::MIN, |(floor, _)| floor);
@@ -51,22 +51,12 @@ impl Selector {
     }
 
     /// A value that at least `n` values reach, and the largest; `None` where there are too few maxima to tell.
-    fn range<'a>(&mut self, stretches: impl Iterator<Item = Stretch<'a>>, len: usize, n: usize) -> Option<(f32, f32)> {
-        // Twice as many maxima as rows asked for keep the candidates few; without that many, everything is one.
-        let runs = (len / RUN * LANES / (2 * n)).min(8);
-        if runs == 0 {
-            return None;
-        }
+    ///
+    /// Of all maxima: large scores stand close together, and the fewer maxima they share the nearer is this to the cut.
+    fn range<'a>(&mut self, stretches: impl Iterator<Item = Stretch<'a>>, n: usize) -> Option<(f32, f32)> {
         self.maxima.clear();
-        let mut maxima = stretches.flat_map(|stretch| stretch.maxima.as_chunks::<LANES>().0);
-        while let Some(&first) = maxima.next() {
-            let mut group = first;
-            for more in maxima.by_ref().take(runs - 1) {
-                group.iter_mut().zip(more).for_each(|(lane, &max)| *lane = if max > *lane { max } else { *lane });
-            }
-            self.maxima.push(group);
-        }
-        Some(pick::floor(self.maxima.as_flattened(), n))
+        stretches.for_each(|stretch| self.maxima.extend_from_slice(stretch.maxima));
+        (self.maxima.len() >= n).then(|| pick::floor(&self.maxima, n))
     }
 }
 
@@ -75,7 +65,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::softmax::clamp_maxima;
+    use crate::kernels::{
+        pick::{LANES, RUN},
+        softmax::clamp_maxima,
+    };
 
     proptest! {
         #[test]
