@@ -45,5 +45,5 @@ record FILE="target/run.jsonl":
     cargo run --release -- --record {{ FILE }}
 
 # Draw the README's picture from a recorded run (`just record` first)
-picture FILE="target/run.jsonl" AT="14s":
+picture FILE="target/run.jsonl" AT="8s":
     cargo run --release -- picture --from {{ FILE }} --size 160x48 --at {{ AT }} --out assets/dashboard.svg
