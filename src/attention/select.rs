@@ -52,7 +52,8 @@ impl Selector {
 
     /// A value that at least `n` values reach, and the largest; `None` where there are too few maxima to tell.
     ///
-    /// Of all maxima: large scores stand close together, and the fewer maxima they share the nearer is this to the cut.
+    /// Large scores stand close together. Maxima of longer stretches would hide more of them behind each other, and the value
+    /// would lie further below the cut.
     fn range<'a>(&mut self, stretches: impl Iterator<Item = Stretch<'a>>, n: usize) -> Option<(f32, f32)> {
         self.maxima.clear();
         stretches.for_each(|stretch| self.maxima.extend_from_slice(stretch.maxima));
