@@ -100,14 +100,20 @@ mod tests {
 
     #[test]
     fn this_process_is_seen() {
+        let spin = |time: Duration| {
+            let begin = std::time::Instant::now();
+            while begin.elapsed() < time {
+                std::hint::spin_loop();
+            }
+        };
+        // sysinfo takes a process that has used no tick of the clock yet for one that it has not seen yet.
+        spin(Duration::from_millis(50));
         let mut sampler = HostSampler::new().unwrap();
         let first = sampler.sample();
         assert_eq!((first.process_cpu_percent, first.cpu_percent), (None, None));
         let ballast = vec![1u8; 64 << 20];
-        let begin = std::time::Instant::now();
-        while begin.elapsed() < Duration::from_millis(300) {
-            std::hint::black_box(&ballast);
-        }
+        spin(Duration::from_millis(300));
+        std::hint::black_box(&ballast);
         let second = sampler.sample();
         assert!(second.process_cpu_percent.unwrap() > 5.0, "{second:?}");
         assert!((0.0..=100.0).contains(&second.cpu_percent.unwrap()), "{second:?}");
