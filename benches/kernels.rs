@@ -12,6 +12,7 @@ use kcache::{
     attention::{
         Count, DecodeRow, DecodeScratch, DecodeTimes, HeadShape, PrefillScratch, PrefillSpan, Rows, decode, prefill,
     },
+    bench::SplitMix64,
     cache::{Format, PAGE_TOKENS, Page, Select, Tail},
     kernels::{Activations, Linear, Pool},
 };
@@ -28,17 +29,10 @@ const SHAPE: HeadShape = HeadShape { heads: 9, kv_heads: 3, head_dim: 64, scale:
 /// Layers taken in turn, so that weights and caches come from memory as they do in a model, not from a cache.
 const LAYERS: usize = 30;
 
-/// Numbers within ±1 that look random.
-fn values(len: usize, step: f32) -> Vec<f32> {
-    let mut state = u64::from(step.to_bits()) << 20;
-    let mut next = || {
-        // SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
+/// Random numbers within ±1.
+fn values(len: usize, seed: u64) -> Vec<f32> {
+    let mut random = SplitMix64(seed);
+    (0..len).map(|_| random.unit() as f32 * 2.0 - 1.0).collect()
 }
 
 fn layer(dtype: GgmlDType, out_features: usize, in_features: usize) -> Linear {
@@ -56,7 +50,7 @@ fn layer(dtype: GgmlDType, out_features: usize, in_features: usize) -> Linear {
 fn bench_layers(bencher: Bencher<'_, '_>, pool: &Pool, layers: &[Linear], rows: usize) {
     let (out_features, in_features) = (layers[0].out_features(), layers[0].in_features());
     let mut x = Activations::new();
-    x.fill(pool, &values(rows * in_features, 0.3), in_features);
+    x.fill(pool, &values(rows * in_features, 3), in_features);
     let mut y = vec![0.0; rows * out_features];
     let mut turn = layers.iter().cycle();
     bencher
@@ -77,12 +71,12 @@ fn head_q8_0<const N: usize>(bencher: Bencher<'_, '_>, rows: usize) {
 }
 
 /// The pages of one layer, filled.
-fn pages(new: fn(Format, usize, usize) -> Page, format: Format, len: usize, step: f32) -> Vec<Page> {
+fn pages(new: fn(Format, usize, usize) -> Page, format: Format, len: usize, seed: u64) -> Vec<Page> {
     (0..len.div_ceil(PAGE_TOKENS))
         .map(|index| {
             let mut page = new(format, SHAPE.kv_heads, SHAPE.head_dim);
             for row in 0..SHAPE.kv_heads * PAGE_TOKENS {
-                let values = values(SHAPE.head_dim, step * (index * 1000 + row) as f32);
+                let values = values(SHAPE.head_dim, seed << 32 | (index * 1000 + row) as u64);
                 page.write(row / PAGE_TOKENS, row % PAGE_TOKENS, &values);
             }
             page
@@ -93,9 +87,9 @@ fn pages(new: fn(Format, usize, usize) -> Page, format: Format, len: usize, step
 /// One token at a context of `len`, one layer per iteration; prints where the time goes.
 fn bench_decode(bencher: Bencher<'_, '_>, pool: &Pool, [k, v]: [Format; 2], len: usize, rows: Rows) {
     let layers: Vec<_> = (0..LAYERS)
-        .map(|layer| (pages(Page::for_keys, k, len, 0.37 + layer as f32), pages(Page::for_values, v, len, 0.51)))
+        .map(|layer| (pages(Page::for_keys, k, len, 1 + layer as u64), pages(Page::for_values, v, len, 0)))
         .collect();
-    let q = values(SHAPE.heads * SHAPE.head_dim, 0.7);
+    let q = values(SHAPE.heads * SHAPE.head_dim, 7);
     let v_sum = vec![0.0; SHAPE.kv_heads * SHAPE.head_dim];
     let mut out = vec![0.0; q.len()];
     let (mut scratch, mut times) = (DecodeScratch::new(), DecodeTimes::default());
@@ -146,11 +140,9 @@ fn decode_top_128_group<const N: usize>(bencher: Bencher<'_, '_>, len: usize) {
 #[divan::bench(args = [0, 1792, 3840], consts = THREADS)]
 fn prefill_256<const N: usize>(bencher: Bencher<'_, '_>, start: usize) {
     let (pool, rows) = (Pool::new(N), 256);
-    let (k, v) = (
-        pages(Page::for_keys, Format::F16, start + rows, 0.37),
-        pages(Page::for_values, Format::F16, start + rows, 0.51),
-    );
-    let q = values(rows * SHAPE.heads * SHAPE.head_dim, 0.7);
+    let (k, v) =
+        (pages(Page::for_keys, Format::F16, start + rows, 1), pages(Page::for_values, Format::F16, start + rows, 0));
+    let q = values(rows * SHAPE.heads * SHAPE.head_dim, 7);
     let mut out = vec![0.0; q.len()];
     let mut scratch = PrefillScratch::new();
     let pairs = rows * start + rows * (rows + 1) / 2;

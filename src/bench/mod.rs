@@ -35,6 +35,7 @@ pub use load_spec::{LoadError, LoadSpec};
 pub use machine::{MachineError, MachineOptions, MachineRates, Rate, machine};
 pub use measure::{BenchError, BenchOptions, bench};
 pub use memory::{MemoryError, MemoryOptions, MemoryRun, memory};
+pub use prompt::SplitMix64;
 pub use run::Run;
 pub use soak::{Soak, SoakError, soak};
 pub use statistics::Spread;

@@ -31,7 +31,7 @@ impl Prompts {
 
 /// The generator of Steele, Lea and Flood ("Fast splittable pseudorandom number generators", 2014).
 #[derive(Debug, Clone, Default)]
-pub(super) struct SplitMix64(pub u64);
+pub struct SplitMix64(pub u64);
 
 impl SplitMix64 {
     /// A number in 0..1.

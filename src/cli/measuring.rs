@@ -106,8 +106,8 @@ pub fn machine_headline(pool: &Pool) -> String {
 pub fn hold_kernels(config: &Config) {
     match config.engine.kernels {
         Kernels::Auto => {}
-        Kernels::Avx2 => _ = cpu::hold(Level::Avx2),
-        Kernels::Portable => _ = cpu::hold(Level::Portable),
+        Kernels::Avx2 => cpu::hold(Level::Avx2),
+        Kernels::Portable => cpu::hold(Level::Portable),
     }
 }
 

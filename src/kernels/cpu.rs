@@ -25,10 +25,10 @@ pub(crate) fn level() -> Level {
     *LEVEL.get_or_init(found)
 }
 
-/// Holds kernels to at most `most` from now on, to see what they do on a lesser CPU. Returns the level that is in force:
-/// another one where kernels have run in this process before.
-pub(crate) fn hold(most: Level) -> Level {
-    *LEVEL.get_or_init(|| found().min(most))
+/// Holds kernels to at most `most`, to see what they do on a lesser CPU. For before the first of them runs: then the level
+/// is decided, and nothing changes it.
+pub(crate) fn hold(most: Level) {
+    LEVEL.get_or_init(|| found().min(most));
 }
 
 /// The level of this CPU.
