@@ -4,14 +4,14 @@
 use super::{
     Count, DecodeRow, HeadShape, Hits, Rows,
     gather::{Found, Gathered},
-    piece::{HeadPiece, Layout, PIECE, piece_len},
+    piece::{HeadPiece, Layout, piece_len},
     reuse::Reused,
-    select::{Selector, Stretch},
+    select::Selector,
 };
 use crate::{
     cache::{Select, Tail},
     kernels::{
-        pick::{LANES, RUN},
+        pick::{BLOCK, LANES, RUN},
         softmax::{self, Running},
     },
 };
@@ -86,9 +86,17 @@ impl<'a> Pieces<'a> {
         (reference, total)
     }
 
-    fn stretches(&self) -> impl Iterator<Item = Stretch<'a>> + Clone {
+    /// The maxima of the head's scores, piece by piece.
+    fn maxima(&self) -> impl Iterator<Item = &'a [f32]> {
         let step = piece_len(self.len);
-        self.found.iter().zip((0..).step_by(step)).map(move |(piece, at)| piece.stretch(step.min(self.len - at)))
+        self.found.iter().zip((0..).step_by(step)).map(move |(piece, at)| piece.maxima(step.min(self.len - at)))
+    }
+
+    /// The scores of one of its blocks.
+    fn block(&self, index: usize) -> &'a [f32] {
+        let (step, at) = (piece_len(self.len), index * BLOCK);
+        let scores = &self.found[at / step].scores()[at % step..];
+        &scores[..BLOCK.min(self.len.saturating_sub(at))]
     }
 }
 
@@ -120,7 +128,8 @@ pub(super) fn choose(
     match select {
         Select::Head => {
             let state = &mut states[0];
-            work.selector.largest(pieces.stretches(), pieces.len, most, &mut selected, &mut state.chosen);
+            let block = |index: usize| pieces.block(index);
+            work.selector.largest(pieces.maxima(), block, (pieces.len, most), &mut selected, &mut state.chosen);
             state.weigh();
             if let Count::Mass { share, .. } = n {
                 trim(&mut selected, &state.chosen, share * state.total, &mut work.order);
@@ -129,9 +138,9 @@ pub(super) fn choose(
         }
         Select::Group => {
             work.share(pieces, states, first);
-            let stretches = work.shared.chunks(PIECE).zip(work.shared_maxima.chunks(PIECE / RUN * LANES));
-            let stretches = stretches.map(|(values, maxima)| Stretch { values, maxima });
-            work.selector.largest(stretches, pieces.len, most, &mut selected, &mut work.weights);
+            let (maxima, shared) = (std::iter::once(&work.shared_maxima[..]), &work.shared);
+            let block = |index: usize| &shared[shared.len().min(index * BLOCK)..shared.len().min((index + 1) * BLOCK)];
+            work.selector.largest(maxima, block, (pieces.len, most), &mut selected, &mut work.weights);
             if let Count::Mass { share, .. } = n {
                 trim(&mut selected, &work.weights, share * states.len() as f32, &mut work.order);
             }
@@ -233,9 +242,9 @@ impl Workspace {
         for (state, head) in states.iter().zip(first..) {
             let factor = 1.0 / state.total;
             pieces.read(head, false);
-            for (stretch, shared) in pieces.stretches().zip(self.shared.chunks_mut(piece_len(pieces.len))) {
+            for (piece, shared) in pieces.found.iter().zip(self.shared.chunks_mut(piece_len(pieces.len))) {
                 self.weights.clear();
-                self.weights.extend_from_slice(stretch.values);
+                self.weights.extend_from_slice(&piece.scores()[..shared.len()]);
                 softmax::weights(&mut self.weights, state.reference);
                 shared.iter_mut().zip(&self.weights).for_each(|(shared, weight)| *shared += weight * factor);
             }

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::{DecodeRow, HeadShape, gather::add_rows, select::Stretch};
+use super::{DecodeRow, HeadShape, gather::add_rows};
 use crate::{
     cache::{CachedKeys, PAGE_TOKENS},
     kernels::{
@@ -64,9 +64,9 @@ impl<'a> HeadPiece<'a> {
         self.values
     }
 
-    /// The first `len` scores, to choose from.
-    pub fn stretch(&self, len: usize) -> Stretch<'a> {
-        Stretch { values: &self.values[..len], maxima: &self.maxima[..len.div_ceil(RUN) * LANES] }
+    /// The maxima of its first `len` scores, block by block.
+    pub fn maxima(&self, len: usize) -> &'a [f32] {
+        &self.maxima[..len.div_ceil(RUN) * LANES]
     }
 }
 

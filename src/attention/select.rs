@@ -4,13 +4,13 @@
 //! times N candidates, through which the exact cut is laid; no part of this sorts all positions, and blocks whose
 //! maxima lie below the bound are not looked at.
 
-pub(super) use crate::kernels::pick::Stretch;
-use crate::kernels::pick::{self, Cut};
+use crate::kernels::pick::{self, BLOCK, Cut};
 
 /// Buffers of [`Selector::largest`], kept between calls.
 #[derive(Debug, Default)]
 pub(super) struct Selector {
     maxima: Vec<f32>,
+    blocks: Vec<u32>,
     candidates: Vec<f32>,
     positions: Vec<u32>,
 }
@@ -18,19 +18,20 @@ pub(super) struct Selector {
 impl Selector {
     /// Bytes of its buffers.
     pub(super) fn bytes(&self) -> u64 {
-        let Self { maxima, candidates, positions } = self;
-        let floats = maxima.capacity() + candidates.capacity();
-        (size_of::<f32>() * floats + size_of::<u32>() * positions.capacity()) as u64
+        let Self { maxima, blocks, candidates, positions } = self;
+        let (floats, numbers) = (maxima.capacity() + candidates.capacity(), blocks.capacity() + positions.capacity());
+        (size_of::<f32>() * floats + size_of::<u32>() * numbers) as u64
     }
 
     /// The positions of the `n` largest of `len` values, ascending, and those values; of equal ones the lower positions.
     ///
-    /// Values are finite; `n` is at least 1.
+    /// `maxima` are those of the values' blocks, in stretches one after the other, and `block(b)` are the values of block `b`
+    /// (see [`pick::at_least`]). Values are finite; `n` is at least 1.
     pub(super) fn largest<'a>(
         &mut self,
-        stretches: impl Iterator<Item = Stretch<'a>> + Clone,
-        len: usize,
-        n: usize,
+        maxima: impl Iterator<Item = &'a [f32]>,
+        block: impl Fn(usize) -> &'a [f32],
+        (len, n): (usize, usize),
         selected: &mut Vec<u32>,
         chosen: &mut Vec<f32>,
     ) {
@@ -38,25 +39,25 @@ impl Selector {
         chosen.clear();
         if n >= len {
             selected.extend(0..len as u32);
-            stretches.for_each(|stretch| chosen.extend_from_slice(stretch.values));
+            (0..len.div_ceil(BLOCK)).for_each(|index| chosen.extend_from_slice(block(index)));
             return;
         }
-        let range = self.range(stretches.clone(), n);
+        self.maxima.clear();
+        maxima.for_each(|maxima| self.maxima.extend_from_slice(maxima));
         self.candidates.clear();
         self.positions.clear();
+        let range = self.range(n);
         let floor = range.map_or(f32::MIN, |(floor, _)| floor);
-        pick::at_least(stretches, floor, &mut self.candidates, &mut self.positions);
+        pick::at_least(&self.maxima, block, floor, &mut self.blocks, &mut self.candidates, &mut self.positions);
         let cut = range.map_or_else(|| Cut::new(&self.candidates, n), |range| Cut::between(&self.candidates, range, n));
         cut.keep(&self.candidates, &self.positions, chosen, selected);
     }
 
     /// A value that at least `n` values reach, and the largest; `None` where there are too few maxima to tell.
     ///
-    /// Large scores stand close together. Maxima of longer stretches would hide more of them behind each other, and the value
-    /// would lie further below the cut.
-    fn range<'a>(&mut self, stretches: impl Iterator<Item = Stretch<'a>>, n: usize) -> Option<(f32, f32)> {
-        self.maxima.clear();
-        stretches.for_each(|stretch| self.maxima.extend_from_slice(stretch.maxima));
+    /// Large scores stand close together. Maxima of longer blocks would hide more of them behind each other, and the value would
+    /// lie further below the cut.
+    fn range(&self, n: usize) -> Option<(f32, f32)> {
         (self.maxima.len() >= n).then(|| pick::floor(&self.maxima, n))
     }
 }
@@ -97,9 +98,10 @@ mod tests {
                 clamp_maxima(values, &mut found);
                 maxima.push(found);
             }
-            let stretches = values.chunks(width).zip(&maxima).map(|(values, maxima)| Stretch { values, maxima });
             let (mut selected, mut chosen) = (Vec::new(), Vec::new());
-            Selector::default().largest(stretches, len, n, &mut selected, &mut chosen);
+            let block = |index: usize| values.chunks(BLOCK).nth(index).unwrap_or_default();
+            let maxima = maxima.iter().map(|maxima| &maxima[..]);
+            Selector::default().largest(maxima, block, (len, n), &mut selected, &mut chosen);
             prop_assert_eq!(&chosen, &expected.iter().map(|&at| values[at as usize]).collect::<Vec<_>>());
             prop_assert_eq!(selected, expected);
         }

@@ -10,15 +10,14 @@ mod avx512;
 #[cfg(test)]
 mod tests;
 
-use super::{
-    cpu::{by_avx512, by_cpu},
-    softmax,
-};
+use super::cpu::{by_avx512, by_cpu};
 
 /// Values are taken in runs of this length.
 pub const RUN: usize = 64;
-/// Values per vector; maxima of a run are kept apart by position modulo this.
+/// Values per vector.
 pub const LANES: usize = 8;
+/// Neighbouring values that have a maximum: [`super::softmax::clamp_maxima`].
+pub const BLOCK: usize = 8;
 
 /// Which values are among the N largest: all that are at least `above`, and the first `ties` equal to `tied`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,16 +25,6 @@ pub struct Cut {
     above: f32,
     tied: f32,
     ties: usize,
-}
-
-/// A run of neighbouring positions: their values, and the maxima that [`super::softmax::clamp_maxima`] finds. All but the
-/// last of a row are a multiple of [`RUN`] long.
-#[derive(Debug, Clone, Copy)]
-pub struct Stretch<'a> {
-    /// The values.
-    pub values: &'a [f32],
-    /// `[runs, 8]`.
-    pub maxima: &'a [f32],
 }
 
 /// Steps of the search that guess or halve the distance; where they do not find the cut, the values lie so closely or so
@@ -103,67 +92,60 @@ pub fn floor(values: &[f32], n: usize) -> (f32, f32) {
     (if cut.ties == 0 { cut.above } else { cut.tied }, high)
 }
 
-/// Appends every value `≥ threshold` of a row to `found`, and its position to `positions`; the stretches are the row's.
-/// Runs whose maxima say that they have none are not looked at.
-///
-/// # Panics
-/// When maxima are not `[runs, 8]`.
+/// Appends every value `≥ threshold` of a row to `found`, and its position to `positions`. `maxima` are those of the row's
+/// blocks, and `block(b)` are the values of block `b`: [`BLOCK`] of them, fewer at the end, or none beyond it. Blocks whose
+/// maxima say that they have none are not looked at; `blocks` is a buffer.
 pub fn at_least<'a>(
-    stretches: impl Iterator<Item = Stretch<'a>>,
+    maxima: &[f32],
+    block: impl Fn(usize) -> &'a [f32],
     threshold: f32,
+    blocks: &mut Vec<u32>,
     found: &mut Vec<f32>,
     positions: &mut Vec<u32>,
 ) {
     by_avx512!(
-        avx512::at_least(stretches, threshold, found, positions),
+        avx512::at_least(maxima, block, threshold, blocks, found, positions),
         by_cpu!(
-            avx2::at_least(stretches, threshold, found, positions),
-            at_least_portable(stretches, threshold, found, positions)
+            avx2::at_least(maxima, block, threshold, blocks, found, positions),
+            at_least_portable(maxima, block, threshold, found, positions)
         )
     );
-}
-
-/// The runs of a stretch, their maxima, and the position that each begins at.
-///
-/// # Panics
-/// When maxima are not `[runs, 8]`.
-#[inline(always)]
-fn runs<'a>(stretch: Stretch<'a>, first: u32) -> impl Iterator<Item = (&'a [f32], &'a [f32; LANES], u32)> {
-    let Stretch { values, maxima } = stretch;
-    let (maxima, rest) = maxima.as_chunks::<LANES>();
-    assert!(rest.is_empty() && maxima.len() == values.len().div_ceil(RUN));
-    values.chunks(RUN).zip(maxima).zip((first..).step_by(RUN)).map(|((run, maxima), first)| (run, maxima, first))
-}
-
-/// A short run made whole by values that no threshold lets through.
-#[inline(always)]
-fn whole<'a>(run: &'a [f32], room: &'a mut [f32; RUN]) -> &'a [f32; RUN] {
-    if let Ok(run) = run.try_into() {
-        return run;
-    }
-    room.fill(f32::NEG_INFINITY);
-    room[..run.len()].copy_from_slice(run);
-    room
 }
 
 /// The lowest value, and the largest. Maxima of positions that a row does not have are [`f32::MIN`], from where it would
 /// take a score of halvings to get to the others; so it is the lowest but those, if that leaves `n`.
 fn range(values: &[f32], n: usize) -> (f32, f32) {
-    let low = by_avx512!(avx512::lowest(values), by_cpu!(avx2::lowest(values), lowest_body::<LANES>(values)));
-    (if count(values, low) >= n { low } else { f32::MIN }, softmax::max(values))
+    let Extent { low, high, above } =
+        by_avx512!(avx512::extent(values), by_cpu!(avx2::extent(values), extent_body::<LANES>(values)));
+    (if above >= n { low } else { f32::MIN }, high)
 }
 
-/// The lowest of the values above [`f32::MIN`]; [`f32::MAX`] for none. Written once and compiled for each kind of vectors,
-/// of `N` lanes.
+/// The values above [`f32::MIN`]: the lowest, or [`f32::MAX`] for none; the largest, or `f32::MIN`; and how many there are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Extent {
+    low: f32,
+    high: f32,
+    above: usize,
+}
+
+/// Written once and compiled for each kind of vectors, of `N` lanes.
 #[inline(always)]
-fn lowest_body<const N: usize>(values: &[f32]) -> f32 {
+fn extent_body<const N: usize>(values: &[f32]) -> Extent {
     let lower = |low: f32, value: f32| if value < low && value > f32::MIN { value } else { low };
+    let higher = |high: f32, value: f32| if value > high { value } else { high };
     let (chunks, rest) = values.as_chunks::<N>();
-    let mut lanes = [f32::MAX; N];
+    let (mut low, mut high, mut above) = ([f32::MAX; N], [f32::MIN; N], [0u32; N]);
     for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(low, &value)| *low = lower(*low, value));
+        low.iter_mut().zip(chunk).for_each(|(low, &value)| *low = lower(*low, value));
+        high.iter_mut().zip(chunk).for_each(|(high, &value)| *high = higher(*high, value));
+        above.iter_mut().zip(chunk).for_each(|(above, &value)| *above += u32::from(value > f32::MIN));
     }
-    lanes.into_iter().chain(rest.iter().copied()).fold(f32::MAX, lower)
+    let rest_above = rest.iter().filter(|&&value| value > f32::MIN).count();
+    Extent {
+        low: low.into_iter().chain(rest.iter().copied()).fold(f32::MAX, lower),
+        high: high.into_iter().chain(rest.iter().copied()).fold(f32::MIN, higher),
+        above: above.iter().sum::<u32>() as usize + rest_above,
+    }
 }
 
 /// A cut that leaves `n` of the values, or up to `spare` more, all of which are in `low..=high`.
@@ -207,32 +189,23 @@ fn share(low: usize, n: usize, high: usize) -> f32 {
     ((low - n) / (low - high)).clamp(0.0, 1.0)
 }
 
-fn count(values: &[f32], least: f32) -> usize {
-    by_avx512!(avx512::count(values, least), by_cpu!(avx2::count(values, least), count_portable(values, least)))
-}
-
 fn count_portable(values: &[f32], least: f32) -> usize {
     values.iter().filter(|&&value| value >= least).count()
 }
 
 fn at_least_portable<'a>(
-    stretches: impl Iterator<Item = Stretch<'a>>,
+    maxima: &[f32],
+    block: impl Fn(usize) -> &'a [f32],
     threshold: f32,
     found: &mut Vec<f32>,
     positions: &mut Vec<u32>,
 ) {
-    let mut first = 0;
-    for stretch in stretches {
-        for (run, maxima, first) in runs(stretch, first) {
-            if maxima.iter().any(|&max| max >= threshold) {
-                for (&value, position) in run.iter().zip(first..) {
-                    if value >= threshold {
-                        found.push(value);
-                        positions.push(position);
-                    }
-                }
+    for (index, _) in maxima.iter().enumerate().filter(|&(_, &max)| max >= threshold) {
+        for (&value, position) in block(index).iter().zip((index * BLOCK) as u32..) {
+            if value >= threshold {
+                found.push(value);
+                positions.push(position);
             }
         }
-        first += stretch.values.len() as u32;
     }
 }

@@ -13,7 +13,7 @@ mod tests;
 use super::{
     cpu::{by_avx512, by_cpu},
     exp::exp,
-    pick::{LANES, RUN},
+    pick::{BLOCK, LANES, RUN},
     sixteen::WIDE,
 };
 
@@ -28,8 +28,8 @@ pub fn max(scores: &[f32]) -> f32 {
     by_cpu!(avx2::max(scores), max_portable(scores))
 }
 
-/// [`clamp_max`] that also tells where the large ones are: eight maxima for every run of 64 scores, of the positions
-/// equal modulo eight; [`f32::MIN`] where a last run has none.
+/// [`clamp_max`] that also tells where the large ones are: the maxima of every eight neighbours, eight of them for every run
+/// of 64 scores; [`f32::MIN`] where a last run has none.
 ///
 /// # Panics
 /// When `maxima` is not `[runs, 8]`.
@@ -123,13 +123,8 @@ fn max_portable(scores: &[f32]) -> f32 {
 
 fn clamp_maxima_portable(scores: &mut [f32], maxima: &mut [f32]) {
     clamp_max_portable(scores);
-    for (run, maxima) in scores.chunks(RUN).zip(maxima.chunks_exact_mut(LANES)) {
-        maxima.fill(f32::MIN);
-        for (at, &score) in run.iter().enumerate() {
-            let max = &mut maxima[at % LANES];
-            *max = if score > *max { score } else { *max };
-        }
-    }
+    maxima.fill(f32::MIN);
+    maxima.iter_mut().zip(scores.chunks(BLOCK)).for_each(|(max, block)| *max = max_portable(block));
 }
 
 fn weights_portable(scores: &mut [f32], max: f32) -> f32 {

@@ -2,11 +2,11 @@
 
 use std::arch::x86_64::*;
 
-use super::{Cut, LANES, Stretch, count_portable, lowest_body, runs, search_body, whole};
+use super::{BLOCK, Cut, Extent, LANES, count_portable, extent_body, search_body};
 
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
-pub(super) fn lowest(values: &[f32]) -> f32 {
-    lowest_body::<LANES>(values)
+pub(super) fn extent(values: &[f32]) -> Extent {
+    extent_body::<LANES>(values)
 }
 
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
@@ -105,42 +105,63 @@ pub(super) fn keep(values: &[f32], from: &[u32], least: f32, found: &mut Vec<f32
 
 #[target_feature(enable = "avx2,fma,f16c,popcnt")]
 pub(super) fn at_least<'a>(
-    stretches: impl Iterator<Item = Stretch<'a>>,
+    maxima: &[f32],
+    block: impl Fn(usize) -> &'a [f32],
     threshold: f32,
+    blocks: &mut Vec<u32>,
     found: &mut Vec<f32>,
     positions: &mut Vec<u32>,
 ) {
     let least = _mm256_set1_ps(threshold);
     let steps = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    let mut first = 0;
-    for stretch in stretches {
-        found.reserve(stretch.values.len() + LANES);
-        positions.reserve(stretch.values.len() + LANES);
-        let mut len = found.len();
-        assert_eq!(len, positions.len());
-        for (run, maxima, first) in runs(stretch, first) {
-            // SAFETY: eight floats.
-            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(unsafe { _mm256_loadu_ps(maxima.as_ptr()) }, least);
-            if _mm256_movemask_ps(reached) == 0 {
-                continue;
-            }
-            let mut position = _mm256_add_epi32(_mm256_set1_epi32(first as i32), steps);
-            for chunk in whole(run, &mut [0.0; 64]).as_chunks::<LANES>().0 {
-                // SAFETY: a chunk is eight floats; `len` grows by at most as many as the stretch has values, and there is
-                // room for a vector more than all of them.
-                unsafe {
-                    let value = _mm256_loadu_ps(chunk.as_ptr());
-                    let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(value, least);
-                    len += compact((value, position), reached, len, found, positions);
-                }
-                position = _mm256_add_epi32(position, _mm256_set1_epi32(LANES as i32));
-            }
-        }
-        // SAFETY: everything below `len` was written, and there was room for it.
+    // First the blocks, without a branch on any: so several are on their way at once.
+    blocks.clear();
+    blocks.reserve(maxima.len() + LANES);
+    let (chunks, rest) = maxima.as_chunks::<LANES>();
+    let mut reached = 0;
+    for (chunk, first) in chunks.iter().zip((0..).step_by(LANES)) {
+        // SAFETY: a chunk is eight floats; `reached` grows by at most as many, and there is room for a vector more than all
+        // maxima.
         unsafe {
-            found.set_len(len);
-            positions.set_len(len);
+            let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(_mm256_loadu_ps(chunk.as_ptr()), least)) as usize;
+            let places = _mm256_loadu_si256(PLACES[mask].as_ptr().cast());
+            let index = _mm256_add_epi32(_mm256_set1_epi32(first), places);
+            _mm256_storeu_si256(blocks.as_mut_ptr().wrapping_add(reached).cast(), index);
+            reached += mask.count_ones() as usize;
         }
-        first += stretch.values.len() as u32;
+    }
+    // SAFETY: everything below `reached` was written, and there was room for it.
+    unsafe { blocks.set_len(reached) };
+    let rest = (chunks.len() * LANES..).zip(rest).filter(|&(_, &max)| max >= threshold);
+    blocks.extend(rest.map(|(index, _)| index as u32));
+    found.reserve((blocks.len() + 1) * BLOCK);
+    positions.reserve((blocks.len() + 1) * BLOCK);
+    let mut len = found.len();
+    assert_eq!(len, positions.len());
+    let mut room;
+    for &index in &*blocks {
+        let values = block(index as usize);
+        let values: &[f32; BLOCK] = match values.first_chunk() {
+            Some(values) => values,
+            None => {
+                // No threshold lets through what is not there.
+                room = [f32::NEG_INFINITY; BLOCK];
+                room[..values.len()].copy_from_slice(values);
+                &room
+            }
+        };
+        let position = _mm256_add_epi32(_mm256_set1_epi32((index as usize * BLOCK) as i32), steps);
+        // SAFETY: a block is eight floats; `len` grows by at most as many for every block, and there is room for a vector more
+        // than all of them.
+        unsafe {
+            let value = _mm256_loadu_ps(values.as_ptr());
+            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(value, least);
+            len += compact((value, position), reached, len, found, positions);
+        }
+    }
+    // SAFETY: everything below `len` was written, and there was room for it.
+    unsafe {
+        found.set_len(len);
+        positions.set_len(len);
     }
 }

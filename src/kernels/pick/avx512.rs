@@ -4,12 +4,12 @@ use std::arch::x86_64::*;
 
 use super::{
     super::sixteen::{WIDE, lanes},
-    Cut, Stretch, count_portable, lowest_body, runs, search_body, whole,
+    BLOCK, Cut, Extent, count_portable, extent_body, search_body,
 };
 
 #[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
-pub(super) fn lowest(values: &[f32]) -> f32 {
-    lowest_body::<WIDE>(values)
+pub(super) fn extent(values: &[f32]) -> Extent {
+    extent_body::<WIDE>(values)
 }
 
 #[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
@@ -80,45 +80,71 @@ pub(super) fn keep(values: &[f32], from: &[u32], least: f32, found: &mut Vec<f32
     }
 }
 
-#[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
+#[target_feature(enable = "avx512f,avx512vl,avx2,fma,f16c,popcnt")]
 pub(super) fn at_least<'a>(
-    stretches: impl Iterator<Item = Stretch<'a>>,
+    maxima: &[f32],
+    block: impl Fn(usize) -> &'a [f32],
     threshold: f32,
+    blocks: &mut Vec<u32>,
     found: &mut Vec<f32>,
     positions: &mut Vec<u32>,
 ) {
-    let (least, steps) =
-        (_mm512_set1_ps(threshold), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-    let mut first = 0;
-    for stretch in stretches {
-        found.reserve(stretch.values.len() + WIDE);
-        positions.reserve(stretch.values.len() + WIDE);
-        let mut len = found.len();
-        assert_eq!(len, positions.len());
-        for (run, maxima, first) in runs(stretch, first) {
-            // SAFETY: eight floats.
-            let most = unsafe { _mm256_loadu_ps(maxima.as_ptr()) };
-            let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(most, _mm512_castps512_ps256(least));
-            if _mm256_movemask_ps(reached) == 0 {
-                continue;
-            }
-            let mut position = _mm512_add_epi32(_mm512_set1_epi32(first as i32), steps);
-            for chunk in whole(run, &mut [0.0; 64]).as_chunks::<WIDE>().0 {
-                // SAFETY: a chunk is sixteen floats; `len` grows by at most as many as the stretch has values, and there
-                // is room for a vector more than all of them.
-                unsafe {
-                    let value = _mm512_loadu_ps(chunk.as_ptr());
-                    let reached = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(value, least);
-                    len += compact((value, position), reached, len, found, positions);
-                }
-                position = _mm512_add_epi32(position, _mm512_set1_epi32(WIDE as i32));
-            }
-        }
-        // SAFETY: everything below `len` was written, and there was room for it.
+    let least = _mm512_set1_ps(threshold);
+    let steps = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    // First the blocks, without a branch on any: so several are on their way at once.
+    blocks.clear();
+    blocks.reserve(maxima.len() + WIDE);
+    let (mut reached, mut index) = (0, steps);
+    for chunk in maxima.chunks(WIDE) {
+        let lanes = lanes(chunk.len());
+        // SAFETY: the lanes are those of the chunk; `reached` grows by at most as many, and there is room for a vector more
+        // than all maxima.
         unsafe {
-            found.set_len(len);
-            positions.set_len(len);
+            let max = _mm512_maskz_loadu_ps(lanes, chunk.as_ptr());
+            let here = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, max, least);
+            let to = blocks.as_mut_ptr().wrapping_add(reached).cast();
+            _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(here, index));
+            reached += here.count_ones() as usize;
         }
-        first += stretch.values.len() as u32;
+        index = _mm512_add_epi32(index, _mm512_set1_epi32(WIDE as i32));
     }
+    // SAFETY: everything below `reached` was written, and there was room for it.
+    unsafe { blocks.set_len(reached) };
+    // Then two blocks side by side.
+    found.reserve((reached + 2) * BLOCK);
+    positions.reserve((reached + 2) * BLOCK);
+    let mut len = found.len();
+    assert_eq!(len, positions.len());
+    let eight = _mm512_castsi512_si256(steps);
+    for two in blocks.chunks(2) {
+        let [low, high] = [two[0], two[two.len() - 1]];
+        let [a, b] = [block(low as usize), if two.len() == 2 { block(high as usize) } else { &[] }];
+        // No value is as large where a block has none.
+        let first = lanes(a.len().min(BLOCK)) | lanes(b.len().min(BLOCK)) << BLOCK;
+        // SAFETY: lanes are read where the blocks have values; `len` grows by at most as many, and there is room for a vector
+        // more than all of them.
+        unsafe {
+            let a = _mm256_maskz_loadu_ps(first as __mmask8, a.as_ptr());
+            let b = _mm256_maskz_loadu_ps((first >> BLOCK) as __mmask8, b.as_ptr());
+            let value = join(a, b);
+            let [a, b] = [low, high].map(|index| _mm256_set1_epi32((index as usize * BLOCK) as i32));
+            let position =
+                join(_mm256_castsi256_ps(_mm256_add_epi32(a, eight)), _mm256_castsi256_ps(_mm256_add_epi32(b, eight)));
+            let reached = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(first, value, least);
+            len += compact((value, _mm512_castps_si512(position)), reached, len, found, positions);
+        }
+    }
+    // SAFETY: everything below `len` was written, and there was room for it.
+    unsafe {
+        found.set_len(len);
+        positions.set_len(len);
+    }
+}
+
+/// Two vectors of eight as one of sixteen.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
+fn join(low: __m256, high: __m256) -> __m512 {
+    let low = _mm512_castpd256_pd512(_mm256_castps_pd(low));
+    _mm512_castpd_ps(_mm512_insertf64x4::<1>(low, _mm256_castps_pd(high)))
 }

@@ -1,25 +1,43 @@
 //! All ways to pick against the plain one, and cuts through strange values.
 
-use super::*;
+use super::{super::softmax::clamp_maxima, *};
 
 fn waves(len: usize) -> Vec<f32> {
     (0..len).map(|at| (at as f32 * 0.37).sin()).collect()
 }
 
+/// The values of a block, as far as there are any.
+fn block(values: &[f32], index: usize) -> &[f32] {
+    values.chunks(BLOCK).nth(index).unwrap_or_default()
+}
+
 type Found = (Vec<f32>, Vec<u32>);
-type Pick = fn(&[Stretch<'_>], f32, &mut Found);
+/// Maxima of blocks, the values, a threshold.
+type Pick = fn(&[f32], &[f32], f32, &mut Found);
 type Search = fn(&[f32], (f32, f32), usize, usize) -> Cut;
 type Keep = fn(Cut, &[f32], &[u32], &mut Found);
 
 /// Every way to pick but the portable one, where this CPU has it.
-const COUNTS: [fn(&[f32], f32) -> usize; 2] =
-    [count, |values, least| by_cpu!(avx2::count(values, least), count_portable(values, least))];
+const COUNTS: [fn(&[f32], f32) -> usize; 2] = [
+    |values, least| by_avx512!(avx512::count(values, least), count_portable(values, least)),
+    |values, least| by_cpu!(avx2::count(values, least), count_portable(values, least)),
+];
 const PICKS: [Pick; 2] = [
-    |stretches, least, (found, at)| at_least(stretches.iter().copied(), least, found, at),
-    |stretches, least, (found, at)| {
-        let stretches = stretches.iter().copied();
-        by_cpu!(avx2::at_least(stretches, least, found, at), at_least_portable(stretches, least, found, at));
+    |maxima, values, least, (found, at)| {
+        at_least(maxima, |index| block(values, index), least, &mut vec![7], found, at);
     },
+    |maxima, values, least, (found, at)| {
+        let block = |index: usize| block(values, index);
+        by_cpu!(
+            avx2::at_least(maxima, block, least, &mut vec![7], found, at),
+            at_least_portable(maxima, block, least, found, at)
+        );
+    },
+];
+const EXTENTS: [fn(&[f32]) -> Extent; 3] = [
+    extent_body::<LANES>,
+    |values| by_cpu!(avx2::extent(values), extent_body::<LANES>(values)),
+    |values| by_avx512!(avx512::extent(values), extent_body::<LANES>(values)),
 ];
 const SEARCHES: [Search; 2] = [search, |values, range, n, spare| {
     by_cpu!(avx2::search(values, range, n, spare), search_portable(values, range, n, spare))
@@ -33,26 +51,17 @@ const KEEPS: [Keep; 2] = [
 
 #[test]
 fn the_twins_agree() {
-    for len in [0, 7, 15, 16, 64, 64 * 5 + 13] {
+    for len in [0, 7, 15, 16, 64, 64 * 5 + 13, 64 * 6 + 8, 64 * 3 - 1] {
         let values = waves(len);
-        // The last of a row alone may end with a short run.
-        let maxima: Vec<Vec<f32>> = values
-            .chunks(2 * RUN)
-            .map(|values| {
-                let mut maxima = vec![0.0; values.len().div_ceil(RUN) * LANES];
-                softmax::clamp_maxima(&mut values.to_vec(), &mut maxima);
-                maxima
-            })
-            .collect();
-        let stretches = values.chunks(2 * RUN).zip(&maxima);
-        let stretches: Vec<_> = stretches.map(|(values, maxima)| Stretch { values, maxima }).collect();
+        let mut maxima = vec![0.0; len.div_ceil(RUN) * LANES];
+        clamp_maxima(&mut values.clone(), &mut maxima);
         for least in [f32::MIN, 0.9, 0.0, -0.4] {
             COUNTS.iter().for_each(|count| assert_eq!(count(&values, least), count_portable(&values, least)));
             let mut plain = (vec![7.0], vec![1]);
-            at_least_portable(stretches.iter().copied(), least, &mut plain.0, &mut plain.1);
+            at_least_portable(&maxima, |index| block(&values, index), least, &mut plain.0, &mut plain.1);
             for pick in PICKS {
                 let mut fast = (vec![7.0], vec![1]);
-                pick(&stretches, least, &mut fast);
+                pick(&maxima, &values, least, &mut fast);
                 assert_eq!(fast, plain);
             }
             assert_eq!(plain.0.len(), 1 + count_portable(&values, least));
@@ -109,7 +118,12 @@ fn the_search_begins_below_the_cut() {
     let values = waves(203);
     let lowest = values.iter().copied().fold(f32::MAX, f32::min);
     assert_eq!(range(&values, 203).0, lowest);
-    assert_eq!([lowest_body::<LANES>(&values), lowest_body::<16>(&values)], [lowest; 2]);
+    let highest = values.iter().copied().fold(f32::MIN, f32::max);
+    for path in EXTENTS {
+        assert_eq!(path(&values), Extent { low: lowest, high: highest, above: 203 });
+        assert_eq!(path(&[f32::MIN; 19]), Extent { low: f32::MAX, high: f32::MIN, above: 0 });
+        assert_eq!(path(&[f32::MIN, 2.0, -3.0]), Extent { low: -3.0, high: 2.0, above: 2 });
+    }
 }
 
 #[test]

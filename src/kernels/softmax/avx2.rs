@@ -50,20 +50,35 @@ pub(super) fn clamp_maxima(scores: &mut [f32], maxima: &mut [f32]) {
         if run.len() < RUN {
             return clamp_maxima_portable(run, maxima);
         }
-        let mut lanes = lowest;
-        for chunk in run.chunks_exact_mut(LANES) {
+        let mut blocks = [lowest; RUN / LANES];
+        for (chunk, block) in run.chunks_exact_mut(LANES).zip(&mut blocks) {
             // SAFETY: a chunk is eight floats.
             unsafe {
                 // The second operand is what remains where the first is not a number.
                 let score = _mm256_max_ps(_mm256_loadu_ps(chunk.as_ptr()), lowest);
-                let score = _mm256_min_ps(score, highest);
-                lanes = _mm256_max_ps(score, lanes);
-                _mm256_storeu_ps(chunk.as_mut_ptr(), score);
+                *block = _mm256_min_ps(score, highest);
+                _mm256_storeu_ps(chunk.as_mut_ptr(), *block);
             }
         }
         // SAFETY: the maxima of a run are eight floats.
-        unsafe { _mm256_storeu_ps(maxima.as_mut_ptr(), lanes) };
+        unsafe { _mm256_storeu_ps(maxima.as_mut_ptr(), maxima_of(blocks)) };
     }
+}
+
+/// The largest of each vector, in their order.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn maxima_of([a, b, c, d, e, f, g, h]: [__m256; LANES]) -> __m256 {
+    // Of two vectors, in each half: the maxima of lanes 0 and 2, then of 1 and 3, of both side by side.
+    let two = |a, b| _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    // Of four: that of each half.
+    let four = |a, b| {
+        let [a, b] = [_mm256_castps_pd(a), _mm256_castps_pd(b)];
+        let [low, high] = [_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b)];
+        _mm256_max_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high))
+    };
+    let [a, e] = [four(two(a, b), two(c, d)), four(two(e, f), two(g, h))];
+    _mm256_max_ps(_mm256_permute2f128_ps::<0x20>(a, e), _mm256_permute2f128_ps::<0x31>(a, e))
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]

@@ -101,11 +101,11 @@ pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES], running: &mut R
             store(scores, lanes[at], values[at]);
         }
     }
-    let [a, b, c, d] = values;
-    let most = _mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d));
-    // Positions equal modulo eight: the halves of a vector.
-    let upper = _mm512_shuffle_f32x4::<0b11_10_11_10>(most, most);
-    let eight = _mm512_castps512_ps256(_mm512_max_ps(most, upper));
+    let most = fours(values);
+    // The halves of a block of eight lie in neighbouring quarters.
+    let most = _mm512_max_ps(most, _mm512_shuffle_f32x4::<0b10_11_00_01>(most, most));
+    let order = _mm512_setr_epi32(0, 8, 1, 9, 2, 10, 3, 11, 0, 0, 0, 0, 0, 0, 0, 0);
+    let eight = _mm512_castps512_ps256(_mm512_permutexvar_ps(order, most));
     // SAFETY: eight floats.
     unsafe { _mm256_storeu_ps(maxima.as_mut_ptr(), eight) };
     // Hardly ever, so nothing waits for it.
@@ -123,4 +123,15 @@ pub(super) fn run(scores: &mut [f32], maxima: &mut [f32; LANES], running: &mut R
     let sums = running.sums.as_mut_ptr();
     // SAFETY: sixteen floats.
     unsafe { _mm512_storeu_ps(sums, _mm512_add_ps(_mm512_loadu_ps(sums), weights)) };
+}
+
+/// The largest of every four neighbours: in quarter `i` that of the `i`-th four of each vector.
+#[inline]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
+fn fours([a, b, c, d]: [__m512; 4]) -> __m512 {
+    // Of two vectors, in each quarter: the maxima of lanes 0 and 2, then of 1 and 3, of both side by side.
+    let two = |a, b| _mm512_castps_pd(_mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)));
+    let (a, c) = (two(a, b), two(c, d));
+    let [low, high] = [_mm512_unpacklo_pd(a, c), _mm512_unpackhi_pd(a, c)];
+    _mm512_max_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high))
 }
