@@ -19,10 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{
-    passes::{Passes, Shares},
-    turns::Turns,
-};
+pub(super) use self::passes::Spent;
+use self::{passes::Passes, turns::Turns};
 use super::{
     HeadShape, Hits, Rows,
     head::{self, HeadState, Workspace},
@@ -79,7 +77,7 @@ pub struct DecodeScratch {
     results: Vec<f32>,
     /// Heads that choose together, or come to the same buffer, of each row.
     together: Vec<usize>,
-    /// What is left of the second pass after the first: heads among those of all rows.
+    /// Heads among those of all rows: whose queries a task rounds, then what is left of the second pass after the first.
     ranges: Vec<Range<usize>>,
     states: Vec<HeadState>,
     kept: Vec<f32>,
@@ -185,13 +183,21 @@ impl DecodeScratch {
         self.locals.grow(pool.threads());
         self.queries.resize(rows.len() * shape.width(), 0);
         self.query_scales.resize(rows.len() * shape.heads, 0.0);
-        let queries = self.queries.chunks_exact_mut(head_dim).zip(&mut self.query_scales);
-        let heads = rows.iter().flat_map(|row| row.q.chunks_exact(head_dim).map(|q| (q, row.k[0].format())));
-        for ((q, format), (to, scale)) in heads.zip(queries) {
-            if format == Format::Q8 {
-                *scale = shape.scale * q8::quantise_query(q, to);
+        // Rows that a task rounds: as long as it takes to have another thread do it.
+        const ROUNDED: usize = 8;
+        let whole = (0..rows.len()).step_by(ROUNDED).map(|row| row..rows.len().min(row + ROUNDED));
+        self.ranges.clear();
+        self.ranges.extend(whole.map(|rows| rows.start * shape.heads..rows.end * shape.heads));
+        let (ranges, queries) = (&self.ranges, (&mut self.queries[..], head_dim));
+        pool.run_ranges(&mut self.query_scales, queries, ranges, |task, scales, queries| {
+            let rows = &rows[ranges[task].start / shape.heads..];
+            let heads = rows.iter().flat_map(|row| row.q.chunks_exact(head_dim).map(|q| (q, row.k[0].format())));
+            for ((q, format), (to, scale)) in heads.zip(queries.chunks_exact_mut(head_dim).zip(scales)) {
+                if format == Format::Q8 {
+                    *scale = shape.scale * q8::quantise_query(q, to);
+                }
             }
-        }
+        });
     }
 
     /// Makes room for `rows` rows of up to `longest` positions.
@@ -224,28 +230,27 @@ pub fn decode(
     let started = Instant::now();
     scratch.plan(pool, shape, rows);
     let DecodeScratch { layout, pieces, firsts, left, results, together, ranges, states, kept, .. } = scratch;
-    let passes = Passes {
+    let mut passes = Passes {
         shape,
         rows,
         layout: *layout,
         whole: &scratch.whole,
         narrow: (&scratch.queries, &scratch.query_scales),
         locals: &scratch.locals,
-        shares: Shares::default(),
+        since: started,
     };
     let states = &mut states[..rows.len() * shape.heads];
     states.iter_mut().step_by(shape.heads).for_each(|state| state.done = false);
-    let turns = Turns::new(pool.threads(), pieces.len());
+    let turns = Turns::new(pool.threads());
     pool.run_chunks_then(
         (results, passes.layout.len()),
         (firsts, left),
         (states, out),
         |task, result| {
-            turns.begin();
             passes.first(pieces[task].row, pieces[task].start, result);
         },
-        |row, results, states, out| {
-            states[0].done = turns.second_pass(|| {
+        |row, left, results, states, out| {
+            states[0].done = turns.second_pass(left, || {
                 let group = shape.group();
                 let kv_heads = states.chunks_exact_mut(group).zip(out.chunks_exact_mut(group * shape.head_dim));
                 for ((states, out), first) in kv_heads.zip((0..).step_by(group)) {
@@ -261,6 +266,7 @@ pub fn decode(
             ranges.push(heads..heads + together[row]);
         }
     }
+    passes.since = Instant::now();
     pool.run_ranges(states, (out, shape.head_dim), ranges, |task, states, out| {
         let (row, first) = (ranges[task].start / shape.heads, ranges[task].start % shape.heads);
         let results = &results[firsts[row] * passes.layout.len()..firsts[row + 1] * passes.layout.len()];
@@ -269,7 +275,8 @@ pub fn decode(
     kept.clear();
     kept.extend(states.iter().map(|state| state.kept));
 
-    let [scores, select, gather] = passes.shares.of(started.elapsed());
+    let spent = scratch.locals.each().map(|work| std::mem::take(&mut work.spent));
+    let [scores, select, gather] = Spent::share(spent, started.elapsed());
     times.scores += scores;
     times.select += select;
     times.gather += gather;

@@ -3,6 +3,7 @@
 
 use super::{
     Count, DecodeRow, HeadShape, Hits, Rows,
+    decode::Spent,
     gather::{Found, Gathered},
     piece::{HeadPiece, Layout, piece_len},
     reuse::Reused,
@@ -46,6 +47,8 @@ pub(super) struct Workspace {
     pub weights: Vec<f32>,
     /// Sums of exponentials of a piece, one for every head.
     pub sums: Vec<Running>,
+    /// Since the call began.
+    pub spent: Spent,
     selector: Selector,
     shared: Vec<f32>,
     shared_maxima: Vec<f32>,
@@ -227,7 +230,7 @@ impl HeadState {
 impl Workspace {
     /// Bytes of its buffers.
     pub fn bytes(&self) -> u64 {
-        let Self { gathered, reused, weights, sums, selector, shared, shared_maxima, order } = self;
+        let Self { gathered, reused, weights, sums, spent: _, selector, shared, shared_maxima, order } = self;
         let floats = weights.capacity() + shared.capacity() + shared_maxima.capacity();
         let own = size_of::<f32>() * floats
             + size_of::<Running>() * sums.capacity()

@@ -105,13 +105,16 @@ impl Layout {
         let (maxima, found) = rest.split_at_mut(heads * MAXIMA);
         let group = shape.group();
         sums.resize(heads, Running::default());
+        let mut keys = row.keys(positions.start, 0);
         for (page, at) in positions.clone().step_by(PAGE_TOKENS).zip((0..).step_by(PAGE_TOKENS)) {
-            let keys = PAGE_TOKENS.min(positions.end - page);
+            let count = PAGE_TOKENS.min(positions.end - page);
             for kv_head in 0..shape.kv_heads {
                 let first = kv_head * group;
-                row.scores(shape, page, kv_head, &mut values[first * width + at..], width);
+                let next = row.keys_after(shape, page, kv_head);
+                row.scores(shape, kv_head, [keys, next], count, &mut values[first * width + at..], width);
+                keys = next;
                 for head in first..first + group {
-                    let scores = &mut values[head * width + at..][..keys];
+                    let scores = &mut values[head * width + at..][..count];
                     let maxima = &mut maxima.as_chunks_mut::<LANES>().0[head * (MAXIMA / LANES) + at / RUN];
                     if at == 0 {
                         sums[head] = Running::new(scores[0]);
@@ -139,9 +142,14 @@ impl Layout {
         let Self { heads, head_dim, width } = *self;
         weights.resize(heads * PIECE, 0.0);
         let len = positions.len();
+        let mut keys = row.keys(positions.start, 0);
         for (page, at) in positions.clone().step_by(PAGE_TOKENS).zip((0..).step_by(PAGE_TOKENS)) {
+            let count = PAGE_TOKENS.min(positions.end - page);
             for kv_head in 0..shape.kv_heads {
-                row.scores(shape, page, kv_head, &mut weights[kv_head * shape.group() * PIECE + at..], PIECE);
+                let next = row.keys_after(shape, page, kv_head);
+                let weights = &mut weights[kv_head * shape.group() * PIECE + at..];
+                row.scores(shape, kv_head, [keys, next], count, weights, PIECE);
+                keys = next;
             }
         }
         let found = &mut piece[heads * (width + MAXIMA)..];
@@ -175,25 +183,43 @@ pub(super) struct Scoring<'a> {
     pub narrow: (&'a [i16], &'a [f32]),
 }
 
-impl Scoring<'_> {
-    /// Scores of the page that begins at position `start` for the queries of a KV head, `[group][stride]`.
-    fn scores(&self, shape: &HeadShape, start: usize, kv_head: usize, out: &mut [f32], stride: usize) {
+impl<'a> Scoring<'a> {
+    /// The keys of a KV head in the page that begins at position `start`.
+    fn keys(&self, start: usize, kv_head: usize) -> CachedKeys<'a> {
+        self.row.k[start / PAGE_TOKENS].keys(kv_head)
+    }
+
+    /// What is wanted after those, by this piece or by the thread's next; the last page's first where nothing is.
+    fn keys_after(&self, shape: &HeadShape, start: usize, kv_head: usize) -> CachedKeys<'a> {
+        let (pages, page) = (&self.row.k, start / PAGE_TOKENS);
+        if kv_head + 1 < shape.kv_heads {
+            pages[page].keys(kv_head + 1)
+        } else {
+            pages.get(page + 1).unwrap_or(&pages[page]).keys(0)
+        }
+    }
+
+    /// Scores of the first `count` keys of a page for the queries of a KV head, `[group][stride]`; `next` are asked for.
+    fn scores(
+        &self,
+        shape: &HeadShape,
+        kv_head: usize,
+        [keys, next]: [CachedKeys<'_>; 2],
+        count: usize,
+        out: &mut [f32],
+        stride: usize,
+    ) {
         let (group, head_dim) = (shape.group(), shape.head_dim);
-        let keys = PAGE_TOKENS.min(self.row.len - start);
-        let page = &self.row.k[start / PAGE_TOKENS];
-        // What is wanted after these keys, by this piece or by the thread's next.
-        let after = self.row.k.get(start / PAGE_TOKENS + 1).unwrap_or(page);
-        let next = if kv_head + 1 < shape.kv_heads { page.keys(kv_head + 1) } else { after.keys(0) };
         let first = kv_head * group;
-        match (page.keys(kv_head), next) {
+        match (keys, next) {
             (CachedKeys::F16(k), CachedKeys::F16(next)) => {
                 let q = &self.row.q[first * head_dim..][..group * head_dim];
-                scores(q, k, next, keys, shape.scale, out, stride);
+                scores(q, k, next, count, shape.scale, out, stride);
             }
             (CachedKeys::Q8(k), CachedKeys::Q8(next)) => {
                 let (q, scales) = self.narrow;
                 let (q, scales) = (&q[first * head_dim..][..group * head_dim], &scales[first..][..group]);
-                q8_scores::scores(q, scales, k, next, keys, out, stride);
+                q8_scores::scores(q, scales, k, next, count, out, stride);
             }
             _ => unreachable!("the keys of a sequence are stored in one format"),
         }

@@ -85,9 +85,9 @@ impl Pool {
     }
 
     /// [`Pool::run_chunks`], where neighbouring chunks make up groups, chunks `bounds[g]..bounds[g + 1]` group `g`: whoever
-    /// has done the last chunk of a group calls `then(g, items of the group, states of the group, rows of the group)`
-    /// at once, while others go on with other chunks. Each group has as many of the states and rows as any other.
-    /// Chunks beyond the last bound belong to no group.
+    /// has done the last chunk of a group calls `then(g, chunks left, items of the group, states of the group, rows of the
+    /// group)` at once, while others go on with other chunks; those left are of all groups. Each group has as many of the
+    /// states and rows as any other. Chunks beyond the last bound belong to no group.
     ///
     /// # Panics
     /// When `chunk` is 0 although there are items, `bounds` does not start at 0 and rise to at most the number of chunks, or
@@ -98,7 +98,7 @@ impl Pool {
         (bounds, left): (&[usize], &mut Countdown),
         (states, rows): (&mut [S], &mut [U]),
         task: impl Fn(usize, &mut [T]) + Sync,
-        then: impl Fn(usize, &[T], &mut [S], &mut [U]) + Sync,
+        then: impl Fn(usize, usize, &[T], &mut [S], &mut [U]) + Sync,
     ) {
         let groups = bounds.len().saturating_sub(1);
         if groups == 0 {
@@ -126,13 +126,14 @@ impl Pool {
             if left[group].fetch_sub(1, Ordering::AcqRel) > 1 {
                 return;
             }
+            let elsewhere = left.iter().map(|left| left.load(Ordering::Relaxed)).sum();
             let (start, end) = (bounds[group] * chunk, len.min(bounds[group + 1] * chunk));
             // SAFETY: every chunk of the group was done, once, so nobody has a part of it any more, and one thread alone
             // saw the count reach 0. The parts of states and rows are disjoint, inside, and only this group's.
             unsafe {
                 let items = &*base.part(start, end - start);
                 let states = states.part(group * states_each, states_each);
-                then(group, items, states, rows.part(group * rows_each, rows_each));
+                then(group, elsewhere, items, states, rows.part(group * rows_each, rows_each));
             }
         });
     }
@@ -225,7 +226,8 @@ mod tests {
                 let groups = bounds.len().saturating_sub(1);
                 let (mut items, mut sums, mut rows) = (vec![0u32; 53], vec![0u32; groups], vec![0u32; 2 * groups]);
                 let task = |index: usize, chunk: &mut [u32]| chunk.fill(index as u32 + 1);
-                let then = |group: usize, items: &[u32], sums: &mut [u32], rows: &mut [u32]| {
+                let then = |group: usize, left: usize, items: &[u32], sums: &mut [u32], rows: &mut [u32]| {
+                    assert!(left <= 11 - items.len().div_ceil(5));
                     sums[0] += items.iter().sum::<u32>();
                     rows.iter_mut().for_each(|row| *row += group as u32 + 7);
                 };
@@ -246,7 +248,7 @@ mod tests {
     fn groups_beyond_the_chunks_are_refused() {
         let (bounds, mut left) = ([0, 3], Countdown::default());
         let parts = (&mut [0u8; 1][..], &mut [0u8; 1][..]);
-        Pool::new(1).run_chunks_then((&mut [0u8; 4], 2), (&bounds, &mut left), parts, |_, _| {}, |_, _, _, _| {});
+        Pool::new(1).run_chunks_then((&mut [0u8; 4], 2), (&bounds, &mut left), parts, |_, _| {}, |_, _, _, _, _| {});
     }
 
     #[test]

@@ -1,9 +1,6 @@
 //! What the tasks of decoding do: a piece of a row's positions in the first pass, some of its heads in the second.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     super::{
@@ -27,13 +24,14 @@ pub(super) struct Passes<'a> {
     /// Queries as integers, `[rows][heads·head_dim]`, and what an integer stands for, `[rows][heads]`.
     pub narrow: (&'a [i16], &'a [f32]),
     pub locals: &'a Locals<Workspace>,
-    /// Time in scores, in the choice, and in sums.
-    pub shares: Shares<3>,
+    /// When the tasks began.
+    pub since: Instant,
 }
 
 const SCORES: usize = 0;
 const SELECT: usize = 1;
 const GATHER: usize = 2;
+const STAGES: usize = 3;
 
 impl Passes<'_> {
     /// The piece of `row` that begins at position `start`; `result` is `[layout.len()]`.
@@ -43,17 +41,15 @@ impl Passes<'_> {
         let (queries, scales) = self.narrow;
         let narrow = (&queries[row * shape.width()..][..shape.width()], &scales[row * shape.heads..][..shape.heads]);
         let scoring = Scoring { row: input, narrow };
-        let began = Instant::now();
         self.locals.with(|work| {
-            if !self.whole[row] {
+            if self.whole[row] {
+                let scored = || work.spent.lap(SCORES, self.since);
+                self.layout.attend(shape, &scoring, positions, &mut work.weights, result, scored);
+                work.spent.lap(GATHER, self.since);
+            } else {
                 self.layout.score(shape, &scoring, positions, &mut work.sums, result);
-                self.shares.add(SCORES, began);
-                return;
+                work.spent.lap(SCORES, self.since);
             }
-            let mut scored = began;
-            let note = || scored = self.shares.add(SCORES, began);
-            self.layout.attend(shape, &scoring, positions, &mut work.weights, result, note);
-            self.shares.add(GATHER, scored);
         });
     }
 
@@ -64,13 +60,12 @@ impl Passes<'_> {
         let (group, head_dim) = (shape.group(), shape.head_dim);
         let mut pieces = Pieces::new(self.layout, results, input.len);
         let rule = input.rows.over(input.len);
-        let mut began = Instant::now();
         self.locals.with(|work| {
             let Rows::Top { n, tail, select, lean } = rule else {
                 for (out, head) in out.chunks_exact_mut(head_dim).zip(first..) {
                     head::merge(&mut pieces, head, work, out);
                 }
-                self.shares.add(GATHER, began);
+                work.spent.lap(GATHER, self.since);
                 return;
             };
             let together = head::together(rule, group);
@@ -90,16 +85,16 @@ impl Passes<'_> {
                 if input.buffers.is_empty() {
                     next.ask(input.v, first / group, &states[0].selected);
                 }
-                let chosen = self.shares.add(SELECT, began);
+                work.spent.lap(SELECT, self.since);
                 if let Some(before) = asked.replace((states, out, first)) {
                     attend(before, &found, work);
                 }
                 std::mem::swap(&mut found, &mut next);
-                began = self.shares.add(GATHER, chosen);
+                work.spent.lap(GATHER, self.since);
             }
             if let Some(last) = asked {
                 attend(last, &found, work);
-                self.shares.add(GATHER, began);
+                work.spent.lap(GATHER, self.since);
             }
         });
     }
@@ -108,27 +103,28 @@ impl Passes<'_> {
 /// Heads that have chosen together, their part of the output, and the first of them.
 type Chosen<'a> = (&'a mut [HeadState], &'a mut [f32], usize);
 
-/// How the threads' time was divided between `N` stages.
-pub(super) struct Shares<const N: usize>([AtomicU64; N]);
-
-impl<const N: usize> Default for Shares<N> {
-    fn default() -> Self {
-        Self([const { AtomicU64::new(0) }; N])
-    }
+/// What a thread's time went into. One look at the clock ends a stage and begins the next: it costs as much as the scores of
+/// a few keys.
+#[derive(Debug, Clone, Copy, Default)]
+pub(in super::super) struct Spent {
+    stages: [Duration; STAGES],
+    until: Option<Instant>,
 }
 
-impl<const N: usize> Shares<N> {
-    /// Counts the time since `began` for a stage; returns now.
-    fn add(&self, stage: usize, began: Instant) -> Instant {
+impl Spent {
+    /// Counts the time since the last lap for a stage, of which none began before `since`.
+    fn lap(&mut self, stage: usize, since: Instant) {
         let now = Instant::now();
-        self.0[stage].fetch_add((now - began).as_nanos() as u64, Ordering::Relaxed);
-        now
+        self.stages[stage] += now - self.until.replace(now).map_or(since, |until| until.max(since));
     }
 
-    /// Divides `wall` in the same way.
-    pub fn of(&self, wall: Duration) -> [Duration; N] {
-        let nanos = self.0.each_ref().map(|nanos| nanos.load(Ordering::Relaxed) as f64);
-        let sum = nanos.iter().sum::<f64>().max(1.0);
-        nanos.map(|nanos| wall.mul_f64(nanos / sum))
+    /// Divides `wall` as the threads' time was divided.
+    pub(super) fn share(threads: impl Iterator<Item = Self>, wall: Duration) -> [Duration; STAGES] {
+        let mut sums = [0.0; STAGES];
+        for Self { stages, .. } in threads {
+            sums.iter_mut().zip(stages).for_each(|(sum, time)| *sum += time.as_secs_f64());
+        }
+        let all = sums.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+        sums.map(|sum| wall.mul_f64(sum / all))
     }
 }

@@ -15,31 +15,26 @@ pub(super) struct Turns {
     computing: AtomicUsize,
     /// How often one may still be put off.
     delays: AtomicUsize,
-    /// Pieces that nobody has begun.
-    pieces: AtomicUsize,
+    threads: usize,
 }
 
 impl Turns {
-    /// For so many threads and pieces of the first pass.
-    pub fn new(threads: usize, pieces: usize) -> Self {
+    /// For so many threads.
+    pub fn new(threads: usize) -> Self {
         Self {
             enough: threads.div_ceil(2),
             computing: AtomicUsize::new(0),
             delays: AtomicUsize::new(threads / 2),
-            pieces: AtomicUsize::new(pieces),
+            threads,
         }
     }
 
-    /// A piece is begun.
-    pub fn begin(&self) {
-        self.pieces.fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// Runs the second pass of a sequence whose first one is over, or says that it has to be done later: where there is
-    /// nothing left to read meanwhile, all threads will share it.
-    pub fn second_pass(&self, pass: impl FnOnce()) -> bool {
+    /// hardly anything left to read meanwhile, all threads will share it. `left` are the pieces of all sequences that are
+    /// not done, those included that other threads have begun.
+    pub fn second_pass(&self, left: usize, pass: impl FnOnce()) -> bool {
         let one_less = |delays: usize| delays.checked_sub(1);
-        let late = self.pieces.load(Ordering::Relaxed) == 0
+        let late = left < self.threads
             || self.computing.load(Ordering::Relaxed) >= self.enough
                 && self.delays.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok();
         if late {
@@ -58,19 +53,18 @@ mod tests {
 
     #[test]
     fn it_is_put_off_once_while_others_compute() {
-        let turns = Turns::new(2, 4);
-        (0..2).for_each(|_| turns.begin());
-        assert!(turns.second_pass(|| {
-            assert!(!turns.second_pass(|| unreachable!("one thread computes, the other reads on")));
-            assert!(turns.second_pass(|| {}), "once only");
+        let turns = Turns::new(2);
+        assert!(turns.second_pass(2, || {
+            assert!(!turns.second_pass(2, || unreachable!("one thread computes, the other reads on")));
+            assert!(turns.second_pass(2, || {}), "once only");
         }));
-        assert!(turns.second_pass(|| {}));
+        assert!(turns.second_pass(2, || {}));
     }
 
     #[test]
     fn what_comes_last_is_left_for_all() {
-        let turns = Turns::new(3, 1);
-        turns.begin();
-        assert!(!turns.second_pass(|| unreachable!("nothing is left to read")));
+        let turns = Turns::new(3);
+        assert!(!turns.second_pass(2, || unreachable!("what is left is being read")));
+        assert!(turns.second_pass(3, || {}));
     }
 }
