@@ -1,7 +1,8 @@
 //! Buffers that a task uses while it runs: one set per thread, kept between calls.
 //!
-//! A thread comes back to the set that it had last. Sets lie on cache lines of their own, so in the long run no thread waits
-//! for a line that another has written: a task of decoding takes microseconds, and such a line a tenth of one.
+//! A thread comes back to the set that it had last, and sets lie on cache lines of their own: so in the long run no thread
+//! waits for a line that another has written. Tasks of decoding take microseconds; an empty parallel region, which is two
+//! such lines, takes 0.2 to 0.5 of one (`kcache bench machine`).
 
 use std::{
     cell::Cell,
