@@ -183,14 +183,22 @@ impl DecodeScratch {
         self.locals.grow(pool.threads());
         self.queries.resize(rows.len() * shape.width(), 0);
         self.query_scales.resize(rows.len() * shape.heads, 0.0);
+        if rows.iter().any(|row| row.k[0].format() == Format::Q8) {
+            self.round_queries(pool, shape, rows);
+        }
+    }
+
+    /// Rounds the queries of rows with 8-bit keys.
+    fn round_queries(&mut self, pool: &Pool, shape: &HeadShape, rows: &[DecodeRow<'_>]) {
         // Rows that a task rounds: as long as it takes to have another thread do it.
         const ROUNDED: usize = 8;
+        let (heads, head_dim) = (shape.heads, shape.head_dim);
         let whole = (0..rows.len()).step_by(ROUNDED).map(|row| row..rows.len().min(row + ROUNDED));
         self.ranges.clear();
-        self.ranges.extend(whole.map(|rows| rows.start * shape.heads..rows.end * shape.heads));
+        self.ranges.extend(whole.map(|rows| rows.start * heads..rows.end * heads));
         let (ranges, queries) = (&self.ranges, (&mut self.queries[..], head_dim));
         pool.run_ranges(&mut self.query_scales, queries, ranges, |task, scales, queries| {
-            let rows = &rows[ranges[task].start / shape.heads..];
+            let rows = &rows[ranges[task].start / heads..];
             let heads = rows.iter().flat_map(|row| row.q.chunks_exact(head_dim).map(|q| (q, row.k[0].format())));
             for ((q, format), (to, scale)) in heads.zip(queries.chunks_exact_mut(head_dim).zip(scales)) {
                 if format == Format::Q8 {
