@@ -59,3 +59,26 @@ impl<T: Default> Locals<T> {
         unreachable!("more tasks at once than threads")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_at_once_have_sets_of_their_own() {
+        let mut locals = Locals::<u64>::default();
+        locals.grow(2);
+        locals.with(|first| {
+            *first += 1;
+            locals.with(|second| *second += 10);
+        });
+        let mut sets: Vec<u64> = locals.each().map(|set| *set).collect();
+        sets.sort_unstable();
+        assert_eq!((sets, locals.sum(|&set| set)), (vec![1, 10], 11));
+        // This thread had the second of two last; here there is one.
+        let mut one = Locals::<u64>::default();
+        one.grow(1);
+        one.with(|set| *set += 1);
+        assert_eq!(one.sum(|&set| set), 1);
+    }
+}
