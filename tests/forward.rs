@@ -116,6 +116,32 @@ fn the_default_model_agrees_with_candle() {
 }
 
 #[test]
+fn a_context_no_longer_than_n_is_read_whole_whatever_the_profile_says() {
+    let path = source::ensure_default(&mut |_| {}, &Default::default()).expect("the default model can be fetched");
+    let model = LanguageModel::open(&path, Some(1024)).unwrap();
+    let default: Policy = "kcache".parse().unwrap();
+    let default = default.on(model.id()).unwrap();
+    let n = default.knobs().unwrap().n;
+    assert!(default.knobs().unwrap().split(0).is_some(), "the default spreads rows by a profile");
+    let tokens = model.tokenizer.encode(include_str!("../assets/demo/meetings.md"));
+    for policy in [default, "kcache:p=0.5".parse().unwrap()] {
+        let [mut bench, mut plain] = [policy, Policy::Kv].map(|policy| Bench::new(&model, policy));
+        let [mut cache, mut plain_cache] = [bench.open(), plain.open()];
+        for (bench, cache) in [(&mut bench, &mut cache), (&mut plain, &mut plain_cache)] {
+            bench.feed(vec![(cache, &tokens[..36])], Reading::Exact);
+        }
+        for at in 36..n + 2 {
+            let reading = bench.policy();
+            let found = bench.feed(vec![(&mut cache, &tokens[at..=at])], reading);
+            let expected = plain.feed(vec![(&mut plain_cache, &tokens[at..=at])], Reading::Policy(Policy::Kv));
+            let whole = at < n;
+            assert_eq!(bench.forward.kept_mass(0).is_none(), whole, "{policy}: token {}", at + 1);
+            assert_eq!(found == expected, whole, "{policy}: token {}", at + 1);
+        }
+    }
+}
+
+#[test]
 fn tiny_models_of_many_shapes_agree_with_candle() {
     // MHA, GQA and MQA; the head sizes in use; tied and untied heads; exact and quantised weights.
     for (index, &(heads, kv_heads, head_dim, tied, dtype)) in [

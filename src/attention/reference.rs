@@ -35,7 +35,12 @@ pub fn decode(shape: &HeadShape, row: &DecodeRow<'_>) -> Result<Decoded> {
         scores.push(products.flatten_all()?.to_vec1::<f32>()?);
     }
     let everything = Rows::Top { n: Count::Same(row.len), tail: Tail::None, select: Select::Head, lean: &[] };
-    let Rows::Top { n, tail, select, lean } = (if row.rows == Rows::All { everything } else { row.rows }) else {
+    // A context of no more than the policy's number of rows is read whole.
+    let all = match row.rows {
+        Rows::All => true,
+        Rows::Top { n: Count::Same(n) | Count::Each { mean: n, .. } | Count::Mass { most: n, .. }, .. } => n >= row.len,
+    };
+    let Rows::Top { n, tail, select, lean } = (if all { everything } else { row.rows }) else {
         unreachable!("all rows are the top of all");
     };
     let mut selected = Vec::new();
@@ -52,7 +57,7 @@ pub fn decode(shape: &HeadShape, row: &DecodeRow<'_>) -> Result<Decoded> {
         };
         let most = match n {
             Count::Same(n) => n,
-            Count::Each(counts) => counts[together.clone()].iter().copied().max().unwrap_or(0) as usize,
+            Count::Each { rows, .. } => rows[together.clone()].iter().copied().max().unwrap_or(0) as usize,
             Count::Mass { most, .. } => most,
         };
         let most = most.clamp(1, row.len);

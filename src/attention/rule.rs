@@ -26,8 +26,13 @@ pub enum Rows<'a> {
 pub enum Count<'a> {
     /// The same number for every head.
     Same(usize),
-    /// A number for each query head of the layer, `[heads]`. Heads that choose together read the largest of theirs.
-    Each(&'a [u32]),
+    /// A number for each query head of the layer. Heads that choose together read the largest of theirs.
+    Each {
+        /// The numbers, `[heads]`.
+        rows: &'a [u32],
+        /// The policy's number, their mean over all heads of the model.
+        mean: usize,
+    },
     /// As few as hold this share of the softmax, and no more than `most`. Heads that choose together read as few as
     /// hold it on average.
     Mass {
@@ -46,7 +51,7 @@ impl Rows<'static> {
             return Self::All;
         }
         let (n, lean) = match (knobs.split(layer), knobs.p) {
-            (Some(split), _) => (Count::Each(split.rows), split.lean),
+            (Some(split), _) => (Count::Each { rows: split.rows, mean: knobs.n }, split.lean),
             (None, Some(p)) => (Count::Mass { share: p.get(), most: knobs.n }, &[][..]),
             (None, None) => (Count::Same(knobs.n), &[][..]),
         };
@@ -55,13 +60,13 @@ impl Rows<'static> {
 }
 
 impl Rows<'_> {
-    /// The rule as it acts on `len` positions: reading at least `len` rows is reading all.
+    /// The rule as it acts on `len` positions. While they are no more than the policy's number of rows every head reads
+    /// all of them, so that a short context loses nothing, whatever a profile gives each head and whatever share would do.
     pub(super) fn over(self, len: usize) -> Self {
         let all = match self {
             Self::All => true,
-            Self::Top { n: Count::Same(n), .. } => n >= len,
-            Self::Top { n: Count::Each(counts), .. } => counts.iter().all(|&n| n as usize >= len),
-            Self::Top { n: Count::Mass { share, most }, .. } => share >= 1.0 && most >= len,
+            Self::Top { n: Count::Same(n), .. } | Self::Top { n: Count::Mass { most: n, .. }, .. } => n >= len,
+            Self::Top { n: Count::Each { rows, mean }, .. } => mean >= len || rows.iter().all(|&n| n as usize >= len),
         };
         if all { Self::All } else { self }
     }
@@ -72,7 +77,7 @@ impl Count<'_> {
     pub(super) fn most(self, first: usize, heads: usize) -> usize {
         let most = match self {
             Self::Same(n) => n,
-            Self::Each(counts) => counts[first..first + heads].iter().copied().max().unwrap_or(1) as usize,
+            Self::Each { rows, .. } => rows[first..first + heads].iter().copied().max().unwrap_or(1) as usize,
             Self::Mass { most, .. } => most,
         };
         most.max(1)

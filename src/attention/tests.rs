@@ -112,7 +112,7 @@ fn rules() -> impl Strategy<Value = Rows<'static>> {
     let tails = prop_oneof![Just(Tail::None), Just(Tail::Renorm), Just(Tail::Mean)];
     let counts = prop_oneof![
         prop_oneof![1usize..40, 1usize..400].prop_map(Count::Same),
-        (0usize..3).prop_map(|which| Count::Each(&COUNTS[which])),
+        (0usize..3, 1usize..400).prop_map(|(which, mean)| Count::Each { rows: &COUNTS[which], mean }),
         (0.1f32..1.1, 1usize..400).prop_map(|(share, most)| Count::Mass { share, most }),
     ];
     let leans = prop_oneof![Just(&[][..]), Just(&LEANS[..])];
@@ -162,9 +162,8 @@ proptest! {
         let plain = reference::decode(&shape, &row).unwrap();
         let all = match rows {
             Rows::All => true,
-            Rows::Top { n: Count::Same(n), .. } => n >= len,
-            Rows::Top { n: Count::Each(counts), .. } => counts.iter().all(|&n| n as usize >= len),
-            Rows::Top { n: Count::Mass { share, most }, .. } => share >= 1.0 && most >= len,
+            Rows::Top { n: Count::Same(n) | Count::Mass { most: n, .. }, .. } => n >= len,
+            Rows::Top { n: Count::Each { rows, mean }, .. } => mean >= len || rows.iter().all(|&n| n as usize >= len),
         };
         prop_assert_eq!(scratch.kept_mass(0).is_none(), all);
         let mut same_rows = true;
@@ -261,9 +260,14 @@ proptest! {
         let sequence = Sequence::new(&shape, formats, len, seed, false);
         let pool = Pool::new(2);
         let (all, _) = decoded(&pool, &shape, &[sequence.row(&shape, Rows::All)]);
-        let top = Rows::Top { n: Count::Same(len + more), tail: Tail::Mean, select, lean: &[] };
-        let (out, _) = decoded(&pool, &shape, &[sequence.row(&shape, top)]);
-        prop_assert_eq!(bits(&out), bits(&all));
+        let n = len + more;
+        // A profile that gives every head one row, and a share that one row holds.
+        for n in [Count::Same(n), Count::Each { rows: &[1; 16], mean: n }, Count::Mass { share: 1e-6, most: n }] {
+            let top = Rows::Top { n, tail: Tail::Mean, select, lean: &[] };
+            let (out, scratch) = decoded(&pool, &shape, &[sequence.row(&shape, top)]);
+            prop_assert_eq!(bits(&out), bits(&all));
+            prop_assert_eq!(scratch.kept_mass(0), None);
+        }
     }
 
     #[test]

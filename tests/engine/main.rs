@@ -357,6 +357,40 @@ fn what_is_typed_goes_before_what_the_program_asked() {
 }
 
 #[test]
+fn the_default_policy_says_what_full_attention_says_while_the_context_is_no_longer_than_n() {
+    let path = source::ensure_default(&mut |_| {}, &Default::default()).expect("the default model can be fetched");
+    let model = Arc::new(LanguageModel::open(&path, Some(1024)).unwrap());
+    let (engine, events) = start(&model, vec![lane(Lane::KCache, "kcache", None), lane(Lane::Kv, "kv", None)]);
+    let mut steps = 0;
+    for (session, text) in [(1, "How many days are in a week?"), (2, "Write a poem about the sea.")] {
+        engine.ops().send(open(session)).unwrap();
+        // The prompt has some forty tokens: with the answer there are more than n.
+        engine.ops().send(say(session, text, 120)).unwrap();
+        let read = until_finished(&events, 2);
+        let prompt = read.iter().find_map(|event| match &event.kind {
+            EventKind::Finished(finished) => Some(finished.usage.prompt_tokens),
+            _ => None,
+        });
+        // The last of these tokens was chosen with n positions in the cache, itself not among them.
+        let same = 128 - prompt.unwrap() + 1;
+        let answers = answers(&read);
+        let [ours, theirs] = Lane::ALL.map(|lane| &answers[&(SessionId(session), lane)]);
+        assert_eq!(ours[..same], theirs[..same], "{text}");
+        for event in &read {
+            if let EventKind::Step(step) = &event.kind
+                && step.lane == Some(Lane::KCache)
+                && step.decode_rows > 0
+            {
+                steps += 1;
+                assert_eq!(step.rows_chosen == 0, step.context <= 128, "{step:?}");
+            }
+        }
+    }
+    assert!(steps > 150, "{steps} steps were looked at");
+    stop(engine, &events);
+}
+
+#[test]
 fn the_default_model_knows_the_days_of_a_week_in_both_lanes() {
     let path = source::ensure_default(&mut |_| {}, &Default::default()).expect("the default model can be fetched");
     let model = Arc::new(LanguageModel::open(&path, Some(1024)).unwrap());
