@@ -332,6 +332,44 @@ fn a_good_policy_is_left_alone_and_a_warning_changes_nothing() {
 }
 
 #[test]
+fn an_answer_shorter_than_a_window_is_judged_and_what_is_known_outlasts_it() {
+    let model = tiny();
+    let guard = GuardOptions { mode: GuardMode::Warn, probe_every: 16, kept_mass: 0.99, ..GuardOptions::OFF };
+    let prompt: Vec<u32> = (10..110).collect();
+    let (engine, events) = start(&model, POOR, guard, None);
+    // As a load asks: one answer, as long as the window, then the session is closed. The first token of an answer comes
+    // from its prompt.
+    open(&engine, 1);
+    let turn = Turn { max_tokens: guard.window, ignore_eos: true, ..Turn::default() };
+    let (session, tokens) = (SessionId(1), prompt.clone());
+    engine.ops().send(Op::Feed { session, prefilled: None, tokens, turn, once: true }).unwrap();
+    let read = until_finished(&events, 1);
+    let [warned] = guards(&read)[..] else { panic!("{:?}", guards(&read)) };
+    assert_eq!(warned.state, GuardState::Warned);
+    assert!(warned.reason.ends_with("over 16 tokens"), "{}", warned.reason);
+    // Two answers of one session, none as long as a quarter of a window.
+    open(&engine, 2);
+    feed(&engine, 2, &prompt, 10);
+    assert_eq!(guards(&until_finished(&events, 1)), Vec::<&Guarded>::new());
+    feed(&engine, 2, &[7], 10);
+    assert_eq!(guards(&until_finished(&events, 1)).len(), 1);
+    feed(&engine, 2, &[7], 10);
+    assert_eq!(guards(&until_finished(&events, 1)), Vec::<&Guarded>::new(), "it is warned of already");
+    stop(engine, &events);
+
+    let guard =
+        GuardOptions { mode: GuardMode::Rollback, probe_every: 1, kl: 1e-9, kept_mass: 0.0, window: 4, back: 0 };
+    let (engine, events) = start(&model, POOR, guard, None);
+    open(&engine, 1);
+    feed(&engine, 1, &prompt, 8);
+    assert_eq!(guards(&until_finished(&events, 1))[0].state, GuardState::Full);
+    feed(&engine, 1, &[7], 8);
+    let read = until_finished(&events, 1);
+    assert_eq!((guards(&read).len(), probes(&read).iter().all(|probe| probe.full)), (0, true));
+    stop(engine, &events);
+}
+
+#[test]
 fn knobs_have_the_guard_begin_anew() {
     let model = tiny();
     let guard =

@@ -3,7 +3,10 @@
 //! A state machine without I/O. Every decoded token tells what mass the chosen rows held and, where it was probed, how
 //! far the policy was from exact attention. Over a window of tokens both are averaged. A figure is past its bound when
 //! its mean is and most of its values are: one odd token is no reason. Then the guard warns, or has the session read
-//! every row. The way back asks for clearly better figures than the way there, so that it does not swing.
+//! every row. It judges from a quarter of a window on, so that a short answer is judged too. The way back takes a whole
+//! window and asks for clearly better figures than the way there, so that it does not swing.
+//!
+//! A guard lives as long as its session: what it knows outlasts the end of an answer, and the next one begins with it.
 
 use std::{collections::VecDeque, fmt};
 
@@ -121,9 +124,6 @@ impl Guard {
         self.tokens += 1;
         self.kl.take(self.tokens, observed.kl, options.window);
         self.kept.take(self.tokens, observed.kept_mass, options.window);
-        if self.tokens < options.window {
-            return None;
-        }
         let next = self.next(options);
         (next != self.state).then(|| self.turn(options, next))
     }
@@ -136,18 +136,22 @@ impl Guard {
     }
 
     fn next(&self, options: &GuardOptions) -> GuardState {
-        let past =
-            (options.kl > 0.0 && self.kl.past(|kl| kl > options.kl)) || self.kept.past(|kept| kept < options.kept_mass);
+        let whole = self.tokens >= options.window;
+        // Of less than a window a single value is no mean.
+        let enough = |values: &Values| whole || (self.tokens >= options.window.div_ceil(4) && values.len() > 1);
+        let kl_past = || enough(&self.kl) && self.kl.past(|kl| kl > options.kl);
+        let kept_past = || enough(&self.kept) && self.kept.past(|kept| kept < options.kept_mass);
+        let past = (options.kl > 0.0 && kl_past()) || kept_past();
         match (self.state, options.mode) {
             (_, GuardMode::Off) => GuardState::TopN,
             (GuardState::Full, GuardMode::Warn) => GuardState::TopN,
             (GuardState::Full, GuardMode::Rollback) => {
-                let may = options.back > 0 && self.tokens >= options.back;
+                let may = whole && options.back > 0 && self.tokens >= options.back;
                 if may && self.recovered(options) { GuardState::TopN } else { GuardState::Full }
             }
             (_, GuardMode::Rollback) if past => GuardState::Full,
             (GuardState::TopN, GuardMode::Warn) if past => GuardState::Warned,
-            (GuardState::Warned, _) if self.recovered(options) => GuardState::TopN,
+            (GuardState::Warned, _) if whole && self.recovered(options) => GuardState::TopN,
             (state, _) => state,
         }
     }
@@ -173,7 +177,9 @@ impl Guard {
         let reason = match (options.mode, figures.is_empty()) {
             (GuardMode::Off, _) => "the guard was turned off".to_owned(),
             (_, true) => "nothing measured".to_owned(),
-            (_, false) => format!("{} over {}", figures.join(", "), count(options.window, "token")),
+            (_, false) => {
+                format!("{} over {}", figures.join(", "), count(self.tokens.min(options.window), "token"))
+            }
         };
         *self = Self { state, ..Self::default() };
         Verdict { state, reason, kl, kept_mass }
@@ -240,13 +246,20 @@ mod tests {
         let warn = GuardOptions { mode: GuardMode::Warn, ..OPTIONS };
         let off = GuardOptions { mode: GuardMode::Off, ..OPTIONS };
         let stays = GuardOptions { back: 0, ..OPTIONS };
+        let long = GuardOptions { window: 16, ..OPTIONS };
         let (no_kl, no_mass) = (GuardOptions { kl: 0.0, ..OPTIONS }, GuardOptions { kept_mass: 0.0, ..OPTIONS });
         for (name, options, tokens, expected) in [
             ("good figures", OPTIONS, vec![good; 20], TopN),
             ("one odd token", OPTIONS, [vec![good; 9], vec![(50.0, 0.9); 1], vec![good; 9]].concat(), TopN),
-            ("not yet a window", OPTIONS, vec![bad; 3], TopN),
-            ("a window", OPTIONS, vec![bad; 4], Full),
-            ("too little mass", OPTIONS, vec![thin; 4], Full),
+            ("one probe", OPTIONS, vec![bad; 3], TopN),
+            ("two probes", OPTIONS, vec![bad; 4], Full),
+            ("not yet a quarter of a window", long, vec![thin; 3], TopN),
+            ("a quarter of a window with too little mass", long, vec![thin; 4], Full),
+            ("a quarter of a window with one probe", long, vec![bad; 3], TopN),
+            ("a quarter of a window with two probes", long, vec![bad; 4], Full),
+            ("one token with too little mass", OPTIONS, vec![thin; 1], TopN),
+            ("too little mass", OPTIONS, vec![thin; 2], Full),
+            ("a window of one token", GuardOptions { window: 1, ..OPTIONS }, vec![thin; 1], Full),
             ("it may return", OPTIONS, [vec![bad; 4], vec![good; 6]].concat(), TopN),
             ("not too early", OPTIONS, [vec![bad; 4], vec![good; 5]].concat(), Full),
             ("better, but not clearly", OPTIONS, [vec![bad; 4], vec![(0.4, 0.9); 20]].concat(), Full),
@@ -316,8 +329,10 @@ mod tests {
                 let never = if rollback { GuardState::Warned } else { GuardState::Full };
                 prop_assert_ne!(next, never);
                 if next != state {
-                    // A whole window of one state is seen before the next, and the way back takes its time.
-                    prop_assert!(at + 1 - began >= window);
+                    // A quarter of a window is seen before something is wrong, a whole one before it is well again, and
+                    // the way back takes its time.
+                    let least = if next == GuardState::TopN { window } else { window.div_ceil(4) };
+                    prop_assert!(at + 1 - began >= least);
                     prop_assert!(state != GuardState::Full || (back > 0 && at + 1 - began >= back));
                     (state, began) = (next, at + 1);
                 }
@@ -332,7 +347,9 @@ mod tests {
         ) {
             let options = GuardOptions { window, ..OPTIONS };
             let caught = states(&options, &vec![(past, kept); window]).0;
-            prop_assert_eq!(caught.iter().position(|&state| state == GuardState::Full), Some(window - 1));
+            // Every second token is probed, and two probes are needed where the window is longer than they take.
+            let first = window.min(window.div_ceil(4).max(4)) - 1;
+            prop_assert_eq!(caught.iter().position(|&state| state == GuardState::Full), Some(first));
             let left = states(&options, &vec![(within, kept); 3 * window]).0;
             prop_assert!(left.iter().all(|&state| state == GuardState::TopN));
         }
