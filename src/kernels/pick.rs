@@ -94,7 +94,8 @@ pub fn floor(values: &[f32], n: usize) -> (f32, f32) {
 
 /// Appends every value `≥ threshold` of a row to `found`, and its position to `positions`. `maxima` are those of the row's
 /// blocks, and `block(b)` are the values of block `b`: [`BLOCK`] of them, fewer at the end, or none beyond it. Blocks whose
-/// maxima say that they have none are not looked at; `blocks` is a buffer.
+/// maxima say that they have none are not looked at; `blocks` is a buffer. Any threshold will do: −∞ lets through everything
+/// that is there, NaN nothing.
 pub fn at_least<'a>(
     maxima: &[f32],
     block: impl Fn(usize) -> &'a [f32],

@@ -144,8 +144,8 @@ pub(super) fn at_least<'a>(
         let values: &[f32; BLOCK] = match values.first_chunk() {
             Some(values) => values,
             None => {
-                // No threshold lets through what is not there.
-                room = [f32::NEG_INFINITY; BLOCK];
+                // NaN reaches no threshold, so what is not there is let through by none, not even by −∞.
+                room = [f32::NAN; BLOCK];
                 room[..values.len()].copy_from_slice(values);
                 &room
             }

@@ -55,7 +55,7 @@ fn the_twins_agree() {
         let values = waves(len);
         let mut maxima = vec![0.0; len.div_ceil(RUN) * LANES];
         clamp_maxima(&mut values.clone(), &mut maxima);
-        for least in [f32::MIN, 0.9, 0.0, -0.4] {
+        for least in [f32::MIN, 0.9, 0.0, -0.4, f32::NEG_INFINITY, f32::INFINITY, f32::NAN] {
             COUNTS.iter().for_each(|count| assert_eq!(count(&values, least), count_portable(&values, least)));
             let mut plain = (vec![7.0], vec![1]);
             at_least_portable(&maxima, |index| block(&values, index), least, &mut plain.0, &mut plain.1);
@@ -66,6 +66,7 @@ fn the_twins_agree() {
             }
             assert_eq!(plain.0.len(), 1 + count_portable(&values, least));
             assert!(plain.0.iter().zip(&plain.1).skip(1).all(|(found, &at)| *found == values[at as usize]));
+            assert!(least != f32::NEG_INFINITY || plain.0.len() == 1 + len, "all of them, and nothing else");
         }
     }
 }
