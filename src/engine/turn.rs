@@ -193,11 +193,17 @@ impl Worker {
     /// Ends the answer of a session in a lane, if there is one.
     pub(super) fn finish(&mut self, id: SessionId, lane: Lane, reason: FinishReason) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        let once = session.once;
         if let Some(sequence) = session.sequence_mut(lane)
             && let Some(usage) = sequence.finish()
         {
             if let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) {
                 state.cache.trim(&mut sequence.cache);
+                // Nobody will go on from it, however long the other lane still takes. Pages that others share stay theirs.
+                if once {
+                    state.cache.vacate(&mut sequence.cache);
+                    sequence.forget();
+                }
             }
             session.unshare();
             let step = self.steps(lane);
