@@ -12,6 +12,11 @@ run *ARGS:
 test *ARGS:
     cargo test {{ ARGS }}
 
+# Run the tests under the address sanitizer: reads and writes outside of memory, above all by `unsafe` in src/kernels (arguments
+# go to cargo test). Needs a nightly toolchain, and several times as long as the tests themselves
+asan *ARGS:
+    RUSTFLAGS=-Zsanitizer=address cargo +nightly test --target x86_64-unknown-linux-gnu --target-dir target/asan {{ ARGS }}
+
 # Formatting and clippy, warnings as errors
 lint:
     cargo fmt --all --check
