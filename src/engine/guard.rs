@@ -17,19 +17,18 @@ pub(super) struct Findings {
 
 impl Findings {
     /// Takes in a token that `sequence` decoded in the running step of its lane, the `row`-th of it, with the `logits`
-    /// that came of it.
+    /// that came of it. Where it was probed, `probe` says which of the step's probes is its.
     pub fn take(
         &mut self,
         state: &mut LaneState,
         id: SessionId,
         sequence: &mut Sequence,
         (forward, row, logits): (&Forward, usize, &[f32]),
-        probed: bool,
+        probe: Option<usize>,
     ) {
         let full = sequence.guard.state() == GuardState::Full;
         let mut observed = Observed { kept_mass: forward.kept_mass(row).map(f64::from), kl: None };
-        if probed {
-            let at = self.probes.len();
+        if let Some(at) = probe {
             let other = &forward.probe_logits()[at * logits.len()..][..logits.len()];
             let (exact, policy) = if full { (logits, other) } else { (other, logits) };
             let (kl, agree) = compare_logits(exact, policy, &mut self.weights);

@@ -36,13 +36,13 @@ impl Sampler {
 
     /// The next token after `context`, from its logits, `[vocab]`. An error means that the logits are no numbers.
     pub fn choose(&mut self, logits: &[f32], context: &[u32]) -> candle_core::Result<u32> {
+        let most = max(logits);
+        let first = logits.iter().position(|&logit| logit == most).filter(|_| most.is_finite());
+        let first = first.ok_or_else(|| candle_core::Error::Msg("the largest logit is not finite".to_owned()))?;
         // The first of the largest, as candle chooses, without a copy of the logits: with dozens of sequences that is
-        // milliseconds. What is no number is left to candle.
+        // milliseconds.
         if self.greedy {
-            let most = max(logits);
-            if let Some(first) = logits.iter().position(|&logit| logit == most) {
-                return Ok(first as u32);
-            }
+            return Ok(first as u32);
         }
         let mut logits = Tensor::from_slice(logits, logits.len(), &Device::Cpu)?;
         if self.repeat_penalty != 1.0 {
@@ -65,6 +65,15 @@ mod tests {
         assert_eq!(greedy.choose(&LOGITS, &[]).unwrap(), 1);
         let mut fresh = Sampler::new(&Sampling { repeat_penalty: 1.5, ..Sampling::default() });
         assert_eq!(fresh.choose(&LOGITS, &[1]).unwrap(), 2);
+    }
+
+    #[test]
+    fn what_is_no_prediction_is_an_error() {
+        for sampling in [Sampling::default(), Sampling { temperature: 1.0, ..Sampling::default() }] {
+            for logits in [[f32::NAN; 3], [f32::NEG_INFINITY; 3], [1.0, f32::INFINITY, 2.0]] {
+                assert!(Sampler::new(&sampling).choose(&logits, &[]).is_err(), "{logits:?}");
+            }
+        }
     }
 
     #[test]

@@ -54,10 +54,13 @@ impl Worker {
         let mut outcomes = Vec::new();
         let mut failures = Vec::new();
         let (mut progress, mut context) = ((0, 0), 0);
+        let broken = self.forward.not_finite(0..take);
         for sequence in members {
             sequence.prefilled(take);
             (progress, context) = (sequence.progress(), sequence.cache.len());
-            if complete {
+            if let Some(place) = broken {
+                failures.push((id, sequence.lane, place.to_string()));
+            } else if complete {
                 match choose(&self.model, id, sequence, self.forward.logits(), None) {
                     Ok(outcome) => outcomes.extend(outcome),
                     Err(message) => failures.push((id, sequence.lane, message)),
@@ -155,11 +158,19 @@ impl Worker {
         let mut failures = Vec::new();
         let mut context = 0;
         let mut findings = Findings::default();
+        let mut probes = 0..;
         for (row, (id, sequence)) in decoding.into_iter().enumerate() {
             sequence.fed(1);
             context = context.max(sequence.cache.len());
             let Some(logits) = logits.next() else { break };
-            findings.take(state, id, sequence, (&self.forward, row, logits), probed[row]);
+            let probe = if probed[row] { probes.next() } else { None };
+            let rows = [Some(row), probe.map(|probe| decode_rows + take + probe)];
+            let broken = rows.into_iter().flatten().find_map(|row| self.forward.not_finite(row..row + 1));
+            if let Some(place) = broken {
+                failures.push((id, lane, place.to_string()));
+                continue;
+            }
+            findings.take(state, id, sequence, (&self.forward, row, logits), probe);
             match choose(&self.model, id, sequence, logits, self.forward.kept_mass(row)) {
                 Ok(outcome) => outcomes.extend(outcome),
                 Err(message) => failures.push((id, lane, message)),
@@ -170,7 +181,9 @@ impl Worker {
             sequence.prefilled(take);
             context = context.max(sequence.cache.len());
             progress = Some((id, sequence.progress()));
-            if let Some(logits) = logits.next() {
+            if let Some(place) = self.forward.not_finite(decode_rows..decode_rows + take) {
+                failures.push((id, lane, place.to_string()));
+            } else if let Some(logits) = logits.next() {
                 match choose(&self.model, id, sequence, logits, None) {
                     Ok(outcome) => outcomes.extend(outcome),
                     Err(message) => failures.push((id, lane, message)),
@@ -248,7 +261,18 @@ impl Worker {
         }
         for (session, lane, message) in failures {
             self.error(Some(lane), Some(session), message);
+            self.discard(session, lane);
             self.finish(session, lane, FinishReason::Failed);
+        }
+    }
+
+    /// Has a sequence give up what it has computed: nothing is to be built upon it, nor shared. Its next turn computes it
+    /// again.
+    fn discard(&mut self, id: SessionId, lane: Lane) {
+        let sequence = self.sessions.get_mut(&id).and_then(|session| session.sequence_mut(lane));
+        if let (Some(sequence), Some(state)) = (sequence, self.lanes.iter_mut().find(|state| state.lane == lane)) {
+            state.cache.vacate(&mut sequence.cache);
+            sequence.cache_lost();
         }
     }
 }

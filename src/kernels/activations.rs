@@ -4,7 +4,9 @@
 //! more rounding noise), plus `s = Σ d·q`, by which weights with a minimum (`w = d·q + m`) multiply that minimum. Each
 //! layer's input is quantised once, however many layers read it.
 
-use super::Pool;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Pool, finite};
 
 /// Values per block.
 pub const BLOCK: usize = 32;
@@ -37,7 +39,8 @@ impl Block {
     fn scale(&mut self, d: [f32; 2], sums: [i32; 2]) {
         self.d = d;
         self.s = d[0] * sums[0] as f32 + d[1] * sums[1] as f32;
-        self.offset = sums.map(|sum| -128 * sum);
+        // What is no number gives integers that mean nothing, and a scale of 0.
+        self.offset = sums.map(|sum| sum.wrapping_mul(-128));
     }
 }
 
@@ -49,6 +52,8 @@ pub struct Activations {
     width: usize,
     rows: usize,
     exact: bool,
+    /// Rows with a value that is no finite number.
+    broken: Vec<usize>,
 }
 
 /// Rows below which a second thread does not pay.
@@ -83,9 +88,29 @@ impl Activations {
         self.blocks.resize(blocks, Block::default());
         let chunk = ROWS_PER_TASK * width / BLOCK;
         let values = &self.values;
+        self.broken.clear();
+        let broken = Mutex::new(&mut self.broken);
+        // The magnitudes' maximum, which the scales need, tells for all rows of a task whether one has to be looked for.
+        let look = |largest: u32, values: &[f32], first: usize| {
+            if largest >= finite::INFINITE {
+                let rows = values.chunks_exact(width).zip(first..);
+                let rows = rows.filter(|(row, _)| finite::largest(row) >= finite::INFINITE).map(|(_, index)| index);
+                broken.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
+            }
+        };
+        if blocks == 0 {
+            look(finite::largest(values), values, 0);
+        }
         pool.run_chunks(&mut self.blocks, chunk.max(1), |index, blocks| {
-            quantise(&values[index * chunk * BLOCK..][..blocks.len() * BLOCK], blocks);
+            let values = &values[index * chunk * BLOCK..][..blocks.len() * BLOCK];
+            look(quantise(values, blocks), values, index * ROWS_PER_TASK);
         });
+        self.broken.sort_unstable();
+    }
+
+    /// The rows of `x` with an infinity or NaN among their values, ascending. Their 8-bit form does not show it.
+    pub fn broken_rows(&self) -> &[usize] {
+        &self.broken
     }
 
     /// Makes room for `rows` rows of up to `width` values.
@@ -129,23 +154,27 @@ impl Activations {
     }
 }
 
-/// Quantises `x` into `blocks`.
-fn quantise(x: &[f32], blocks: &mut [Block]) {
+/// Quantises `x` into `blocks`; returns the bits of the largest magnitude. A half with an infinity or NaN gets the scale 0.
+fn quantise(x: &[f32], blocks: &mut [Block]) -> u32 {
     assert_eq!(x.len(), blocks.len() * BLOCK);
-    super::cpu::by_cpu!(avx2::quantise(x, blocks), quantise_portable(x, blocks));
+    super::cpu::by_cpu!(avx2::quantise(x, blocks), quantise_portable(x, blocks))
 }
 
-/// The scale of a block and its inverse. A block too small for a normal scale is all zeros.
-fn scales(max: f32) -> (f32, f32) {
-    let d = max / 127.0;
+/// The scale of a half and its inverse, from the bits of its largest magnitude. One too small for a normal scale, or with
+/// what is no number, is all zeros.
+fn scales(max: u32) -> (f32, f32) {
+    let d = f32::from_bits(max) / 127.0;
     if d.is_normal() { (d, 1.0 / d) } else { (0.0, 0.0) }
 }
 
-fn quantise_portable(x: &[f32], blocks: &mut [Block]) {
+fn quantise_portable(x: &[f32], blocks: &mut [Block]) -> u32 {
+    let mut largest = 0;
     for (x, block) in x.chunks_exact(BLOCK).zip(blocks) {
         let (mut d, mut q) = ([0.0; 2], [0; BLOCK]);
         for (half, x) in x.chunks_exact(HALF).enumerate() {
-            let (scale, inverse) = scales(x.iter().fold(0.0, |max, x| x.abs().max(max)));
+            let max = x.iter().map(|x| x.abs().to_bits()).max().unwrap_or(0);
+            largest = largest.max(max);
+            let (scale, inverse) = scales(max);
             for (q, x) in q[half * HALF..].iter_mut().zip(x) {
                 *q = (x * inverse).round_ties_even() as i8;
             }
@@ -153,6 +182,7 @@ fn quantise_portable(x: &[f32], blocks: &mut [Block]) {
         }
         *block = Block::new(d, q);
     }
+    largest
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -162,13 +192,16 @@ mod avx2 {
     use super::{BLOCK, Block, scales};
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn quantise(x: &[f32], blocks: &mut [Block]) {
+    pub(super) fn quantise(x: &[f32], blocks: &mut [Block]) -> u32 {
         let sign = _mm256_set1_ps(-0.0);
+        let mut most = 0;
         for (x, block) in x.chunks_exact(BLOCK).zip(blocks) {
             // SAFETY: a chunk holds 32 floats, four vectors of eight.
             let x: [__m256; 4] = std::array::from_fn(|at| unsafe { _mm256_loadu_ps(x.as_ptr().add(8 * at)) });
-            let abs = x.map(|x| _mm256_andnot_ps(sign, x));
-            let halves = [0, 2].map(|at| scales(largest(_mm256_max_ps(abs[at], abs[at + 1]))));
+            let abs = x.map(|x| _mm256_castps_si256(_mm256_andnot_ps(sign, x)));
+            let maxima = [0, 2].map(|at| largest(_mm256_max_epi32(abs[at], abs[at + 1])));
+            most = most.max(maxima[0]).max(maxima[1]);
+            let halves = maxima.map(scales);
             let q: [__m256i; 4] =
                 std::array::from_fn(|at| _mm256_cvtps_epi32(_mm256_mul_ps(x[at], _mm256_set1_ps(halves[at / 2].1))));
             let sums = [0, 2].map(|at| total(_mm256_add_epi32(q[at], q[at + 1])));
@@ -179,14 +212,15 @@ mod avx2 {
             unsafe { _mm256_storeu_si256(block.q.as_mut_ptr().cast(), packed) };
             block.scale(halves.map(|(d, _)| d), sums);
         }
+        most
     }
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
-    fn largest(values: __m256) -> f32 {
-        let max4 = _mm_max_ps(_mm256_castps256_ps128(values), _mm256_extractf128_ps::<1>(values));
-        let max2 = _mm_max_ps(max4, _mm_movehl_ps(max4, max4));
-        _mm_cvtss_f32(_mm_max_ss(max2, _mm_movehdup_ps(max2)))
+    fn largest(values: __m256i) -> u32 {
+        let max4 = _mm_max_epi32(_mm256_castsi256_si128(values), _mm256_extracti128_si256::<1>(values));
+        let max2 = _mm_max_epi32(max4, _mm_shuffle_epi32::<0b01_00_11_10>(max4));
+        _mm_cvtsi128_si32(_mm_max_epi32(max2, _mm_shuffle_epi32::<0b10_11_00_01>(max2))).cast_unsigned()
     }
 
     #[inline]
@@ -213,14 +247,40 @@ mod tests {
         x[BLOCK..2 * BLOCK].fill(1e-41);
         x[2 * BLOCK] = -1e30;
         let (mut fast, mut plain) = (vec![Block::default(); 9], vec![Block::default(); 9]);
-        quantise(&x, &mut fast);
-        quantise_portable(&x, &mut plain);
+        assert_eq!(quantise(&x, &mut fast), quantise_portable(&x, &mut plain));
         assert_eq!(fast, plain);
         for (x, block) in x.chunks_exact(BLOCK).zip(&plain) {
             for (at, (x, &q)) in x.iter().zip(&block.q).enumerate() {
                 let d = block.d[at / HALF];
                 let back = d * f32::from(q);
                 assert!((x - back).abs() <= d * 0.5001 + 1e-38, "{x} came back as {back}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_with_what_is_no_number_are_named_in_every_form() {
+        let pool = Pool::new(2);
+        for (exact, width) in [(false, 64), (true, 64), (false, 33)] {
+            for value in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut activations = Activations::new();
+                activations.set_exact(exact);
+                let mut x = wave(20 * width);
+                x[3 * width] = f32::MAX;
+                activations.fill(&pool, &x, width);
+                assert_eq!(activations.broken_rows(), [0; 0]);
+                for row in [19, 7, 2] {
+                    x[row * width + row] = value;
+                }
+                activations.fill(&pool, &x, width);
+                assert_eq!(activations.broken_rows(), [2, 7, 19], "{exact} {width} {value}");
+                let (mut fast, mut plain) = (vec![Block::default(); 2], vec![Block::default(); 2]);
+                if width == 64 {
+                    let x = &x[7 * width..][..width];
+                    assert_eq!(quantise(x, &mut fast), quantise_portable(x, &mut plain));
+                    assert_eq!(fast[0].d[0], 0.0);
+                    assert_eq!((fast[0].d, fast[0].s, fast[1]), (plain[0].d, plain[0].s, plain[1]));
+                }
             }
         }
     }

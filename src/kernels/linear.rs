@@ -10,7 +10,7 @@ use thiserror::Error;
 use super::{
     Activations, Pool,
     activations::{BLOCK, Block},
-    fallback,
+    fallback, finite,
     packed::{Packed, ROWS, WIDE},
     q4_1, q8_0,
     split::Base,
@@ -51,6 +51,9 @@ pub enum LinearError {
         /// Bytes that were given.
         bytes: usize,
     },
+    /// Numbers that are none.
+    #[error("an infinity or NaN is among its weights: the file is damaged, fetch it again")]
+    NotFinite,
     /// What candle said.
     #[error("candle cannot use these weights")]
     Candle(#[from] candle_core::Error),
@@ -74,7 +77,8 @@ impl Linear {
     /// A layer from the bytes of a GGUF tensor.
     ///
     /// # Errors
-    /// A type that neither we nor candle multiply, a row that is not whole blocks, or the wrong number of bytes.
+    /// A type that neither we nor candle multiply, a row that is not whole blocks, the wrong number of bytes, or an infinity
+    /// or NaN among the weights.
     pub fn from_gguf(
         dtype: GgmlDType,
         bytes: &[u8],
@@ -94,6 +98,10 @@ impl Linear {
         if bytes.len() != expected || out_features == 0 {
             let bytes = bytes.len();
             return Err(LinearError::Length { dtype, out_features, in_features, expected, bytes });
+        }
+        // Packing reads the same bytes next, and finds them in the cache.
+        if finite::is_broken(dtype, bytes) {
+            return Err(LinearError::NotFinite);
         }
         let (weights, bytes) = match dtype {
             Q4_1 | Q8_0 => {

@@ -6,6 +6,7 @@
 //! | [`linear`] | linear layers on quantised weights: Q4_1 and Q8_0 by kernels of our own, every other type by candle |
 //! | `packed`, `q4_1`, `q8_0` | how weights are interleaved for those kernels, and the kernels |
 //! | [`activations`] | the input of linear layers, as floats and as 8-bit blocks |
+//! | `finite` | infinities and NaN among weights and activations |
 //! | [`rows`], [`mod@rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
 //! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |
 //! | `aligned`, `heap` | memory that begins with a cache line, for pages; giving memory back |
@@ -28,6 +29,7 @@ mod bytes;
 pub(crate) mod cpu;
 pub mod exp;
 mod fallback;
+mod finite;
 pub mod gemm;
 pub(crate) mod heap;
 pub mod keys;

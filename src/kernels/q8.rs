@@ -11,6 +11,8 @@ use super::cpu::by_cpu;
 pub const BLOCK: usize = 32;
 /// The largest integer.
 const MOST: f32 = 127.0;
+/// The largest value that a row can hold.
+pub const LARGEST: f32 = MOST * 65_504.0;
 /// The largest integer of a query.
 pub(super) const QUERY_MOST: f32 = 32767.0;
 

@@ -1,6 +1,8 @@
 //! Rotary positions: pairs of a head's values turned by an angle that grows with the position.
 
-use super::Pool;
+use std::sync::{Mutex, PoisonError};
+
+use super::{Pool, finite};
 
 /// Which values of a head form a pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +65,8 @@ impl RopeTable {
 /// Rows per task: fewer are not worth a second thread.
 const ROWS_PER_TASK: usize = 16;
 
-/// Turns the first `rope_dims` values of each head of `x`, `[rows, heads·head_dim]`, row `r` by `positions[r]`.
+/// Turns the first `rope_dims` values of each head of `x`, `[rows, heads·head_dim]`, row `r` by `positions[r]`. Returns the
+/// rows with a value whose magnitude is beyond `most`, or that is no number: scores would hide it.
 ///
 /// # Panics
 /// When the shapes do not fit, or a position is beyond the table.
@@ -77,12 +80,15 @@ pub fn rope(
     positions: &[usize],
     table: &RopeTable,
     style: RopeStyle,
-) {
+    most: f32,
+) -> Vec<usize> {
     let width = heads * head_dim;
     assert_eq!(x.len(), positions.len() * width, "rows of rope");
     assert!(rope_dims == 2 * table.pairs && rope_dims <= head_dim, "dimensions of rope");
-    pool.run_chunks(x, ROWS_PER_TASK * width, |index, rows| {
-        for (row, &position) in rows.chunks_exact_mut(width).zip(&positions[index * ROWS_PER_TASK..]) {
+    let broken = Mutex::new(Vec::new());
+    pool.run_chunks(x, ROWS_PER_TASK * width, |task, rows| {
+        for (index, row) in (task * ROWS_PER_TASK..).zip(rows.chunks_exact_mut(width)) {
+            let position = positions[index];
             let turns = table.turns(position);
             for head in row.chunks_exact_mut(head_dim) {
                 match style {
@@ -99,8 +105,14 @@ pub fn rope(
                     }
                 }
             }
+            if finite::largest(row) > most.to_bits() {
+                broken.lock().unwrap_or_else(PoisonError::into_inner).push(index);
+            }
         }
     });
+    let mut broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
+    broken.sort_unstable();
+    broken
 }
 
 #[inline]
@@ -122,7 +134,8 @@ mod tests {
             let row: Vec<f32> = (0..heads * head_dim).map(|at| (at as f32).sin()).collect();
             let positions: Vec<usize> = (0..40).map(|at| at * 11).collect();
             let mut x = row.repeat(40);
-            rope(&pool, &mut x, heads, head_dim, rope_dims, &positions, &table, style);
+            let beyond = rope(&pool, &mut x, heads, head_dim, rope_dims, &positions, &table, style, f32::MAX);
+            assert_eq!(beyond, [0; 0]);
             let dot = |a: usize, b: usize| -> f32 {
                 (0..head_dim).map(|at| x[a * 16 + at] * x[b * 16 + head_dim + at]).sum()
             };
@@ -139,7 +152,7 @@ mod tests {
         for (style, pairs) in [(RopeStyle::Interleaved, [[0, 1], [2, 3]]), (RopeStyle::Half, [[0, 2], [1, 3]])] {
             let mut x = [1.0, 2.0, 3.0, 4.0];
             let before = x;
-            rope(&Pool::new(1), &mut x, 1, 4, 4, &[5], &table, style);
+            rope(&Pool::new(1), &mut x, 1, 4, 4, &[5], &table, style, f32::MAX);
             for (pair, angle) in pairs.into_iter().zip([5.0f32, 5.0 / 100.0]) {
                 let [a, b] = pair.map(|at| before[at]);
                 assert!((x[pair[0]] - (a * angle.cos() - b * angle.sin())).abs() < 1e-5);
@@ -149,9 +162,23 @@ mod tests {
     }
 
     #[test]
+    fn rows_beyond_the_most_are_named() {
+        let (table, positions) = (RopeTable::new(4, 10_000.0, 64, None), Vec::from_iter(0..40));
+        for value in [8.0, f32::INFINITY, f32::NAN] {
+            let mut x = vec![1.0; 40 * 6];
+            for row in [39, 20, 1] {
+                // Also beyond the values that are turned.
+                x[row * 6 + row % 6] = value;
+            }
+            let beyond = rope(&Pool::new(2), &mut x, 1, 6, 4, &positions, &table, RopeStyle::Interleaved, 5.0);
+            assert_eq!(beyond, [1, 20, 39], "{value}");
+        }
+    }
+
+    #[test]
     #[should_panic(expected = "beyond a context of 8")]
     fn a_position_beyond_the_context_is_refused() {
         let table = RopeTable::new(4, 10_000.0, 8, None);
-        rope(&Pool::new(1), &mut [0.0; 4], 1, 4, 4, &[8], &table, RopeStyle::Half);
+        rope(&Pool::new(1), &mut [0.0; 4], 1, 4, 4, &[8], &table, RopeStyle::Half, f32::MAX);
     }
 }

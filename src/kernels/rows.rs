@@ -48,7 +48,9 @@ fn rms_norm_body(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
             *square += x * x;
         }
     }
-    let factor = 1.0 / (squares.iter().sum::<f32>() / x.len() as f32 + eps).sqrt();
+    let mean = squares.iter().sum::<f32>() / x.len() as f32 + eps;
+    // Of values too large to be squared the norm would be zeros, and hide them.
+    let factor = if mean.is_finite() { 1.0 / mean.sqrt() } else { f32::NAN };
     for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
         *out = x * factor * weight;
     }
@@ -113,6 +115,12 @@ mod tests {
             }
         }
         rms_norm(&pool, &[0.0; 8], &[1.0; 8], 1e-5, &mut [1.0; 8]);
+        for value in [1e30, f32::INFINITY, f32::NAN] {
+            let (mut x, mut out) = ([1.0; 13], [0.0; 13]);
+            x[2] = value;
+            rms_norm(&pool, &x, &[1.0; 13], 1e-5, &mut out);
+            assert!(out.iter().all(|out| out.is_nan()), "{value}: {out:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! it takes the place of the first one's row in the cache, so it finds what it would have found alone; then that one's
 //! row is put back.
 
+mod broken;
 mod probes;
 mod rows;
 mod size;
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 pub use self::size::StepSize;
 use self::{rows::policy_reads, traffic::count_v_reads};
-use super::{LanguageModel, LogitRows, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
+use super::{LanguageModel, LogitRows, NotFinite, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
 use crate::{
     attention::{DecodeScratch, HitCounts, PrefillScratch, PrefillSpan, Reads, decode, prefill},
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
@@ -47,6 +48,8 @@ pub struct Forward {
     policy_rows: usize,
     /// Values of the logits that are wanted; those of probes come after them.
     wanted: usize,
+    /// Rows of which something is no finite number, and where that was found first.
+    broken: Vec<(usize, NotFinite)>,
 }
 
 impl Default for Forward {
@@ -79,6 +82,7 @@ impl Forward {
             kept: Vec::new(),
             policy_rows: 0,
             wanted: 0,
+            broken: Vec::new(),
         }
     }
 
@@ -164,6 +168,7 @@ impl Forward {
 
         self.times = PassTimes::default();
         self.traffic = Traffic::default();
+        self.broken.clear();
         self.kept.clear();
         self.kept.resize(policy_rows + probes, (0.0, 0));
         self.policy_rows = policy_rows;
@@ -188,7 +193,7 @@ impl Forward {
 
         for (index, layer) in model.weights.layers.iter().enumerate() {
             self.attention(model, pool, index, layer, spans, hits);
-            self.feed_forward(model, pool, layer);
+            self.feed_forward(model, pool, index, layer);
         }
         for span in spans.iter_mut() {
             let tokens = span.tokens.len();
@@ -213,15 +218,20 @@ impl Forward {
         rms_norm(pool, &self.x, &layer.attention_norm, shape.norm_eps, &mut self.normed);
         let started = Instant::now();
         self.input.fill(pool, &self.normed, shape.hidden);
+        self.note_input(index, shape.hidden);
         forward_many(
             pool,
             &self.input,
             &mut [(&layer.q, &mut self.q), (&layer.k, &mut self.k), (&layer.v, &mut self.v)],
         );
         self.times.linear += started.elapsed();
-        for (values, heads) in [(&mut self.q, shape.heads), (&mut self.k, shape.kv_heads)] {
-            let style = RopeStyle::Interleaved;
-            rope(pool, values, heads, shape.head_dim, shape.rope_dims, &self.positions, &model.rope, style);
+        for (values, heads, most) in
+            [(&mut self.q, shape.heads, f32::MAX), (&mut self.k, shape.kv_heads, broken::largest_key(spans))]
+        {
+            let (positions, style) = (&self.positions, RopeStyle::Interleaved);
+            let beyond =
+                rope(pool, values, heads, shape.head_dim, shape.rope_dims, positions, &model.rope, style, most);
+            broken::note(&mut self.broken, &beyond, |_| NotFinite::Layer(index));
         }
         self.write_rows(pool, index, spans, kv_width);
         self.attend_probes(model, pool, index, spans);
@@ -270,20 +280,23 @@ impl Forward {
         }
         let started = Instant::now();
         self.input.fill(pool, &self.attended, q_width);
+        self.note_inside(index);
         layer.o.forward_add(pool, &self.input, &mut self.x);
         self.times.linear += started.elapsed();
     }
 
-    fn feed_forward(&mut self, model: &LanguageModel, pool: &Pool, layer: &LayerWeights) {
+    fn feed_forward(&mut self, model: &LanguageModel, pool: &Pool, index: usize, layer: &LayerWeights) {
         let shape = &model.shape;
         rms_norm(pool, &self.x, &layer.ffn_norm, shape.norm_eps, &mut self.normed);
         let started = Instant::now();
         self.input.fill(pool, &self.normed, shape.hidden);
+        self.note_inside(index);
         forward_many(pool, &self.input, &mut [(&layer.gate, &mut self.gate), (&layer.up, &mut self.up)]);
         self.times.linear += started.elapsed();
         silu_mul(pool, &mut self.gate, &self.up);
         let started = Instant::now();
         self.input.fill(pool, &self.gate, shape.ffn);
+        self.note_inside(index);
         layer.down.forward_add(pool, &self.input, &mut self.x);
         self.times.linear += started.elapsed();
     }
@@ -324,6 +337,7 @@ impl Forward {
         let normed = &mut self.normed[..values];
         rms_norm(pool, &self.x[..values], &model.weights.output_norm, shape.norm_eps, normed);
         self.input.fill(pool, normed, shape.hidden);
+        self.note_output(shape.hidden, shape.layers, spans);
         let head: &Linear = model.weights.head();
         head.forward(pool, &self.input, &mut self.logits);
         self.times.head = started.elapsed();

@@ -43,6 +43,11 @@ impl LanguageModel {
         Ok(Self { shape, weights, tokenizer, chat, rope, context, id })
     }
 
+    /// The name of the output head's tensor.
+    pub fn head_tensor(&self) -> &'static str {
+        if self.shape.tied_output { "token_embd.weight" } else { "output.weight" }
+    }
+
     /// The longest context, in tokens.
     pub fn context(&self) -> usize {
         self.context

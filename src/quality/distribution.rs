@@ -26,6 +26,11 @@ impl Distribution {
         self.top
     }
 
+    /// Whether all tokens are as likely as each other, but for rounding.
+    pub fn is_uniform(&self) -> bool {
+        f64::from(self.log_p[self.top]) + (self.log_p.len() as f64).ln() < 1e-4
+    }
+
     /// The logarithm of a token's probability.
     pub fn log_p(&self, token: usize) -> f32 {
         self.log_p[token]
@@ -85,6 +90,15 @@ mod tests {
         assert_eq!(distribution.top(), 1);
         let total: f64 = distribution.log_p.iter().map(|&p| f64::from(p).exp()).sum();
         assert!((total - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn only_equal_logits_are_uniform() {
+        for (value, uniform) in [(0.0, true), (1e-6, true), (0.1, false), (-0.1, false)] {
+            let mut logits = vec![-3.0; 50_000];
+            logits[7..2000].fill(-3.0 + value);
+            assert_eq!(Distribution::from_logits(&logits).is_uniform(), uniform, "{value}");
+        }
     }
 
     #[test]

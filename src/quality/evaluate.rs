@@ -9,12 +9,12 @@ use std::ops::ControlFlow;
 
 use thiserror::Error;
 
-use super::{Distribution, Score, TokenScore, full_ppl, kl_divergence};
+use super::{Distribution, FIGURES, Score, TokenScore, full_ppl, kl_divergence};
 use crate::{
     attention::HitCounts,
     cache::{Full, LaneCache, Policy, SequenceCache},
     kernels::Pool,
-    model::{Forward, LanguageModel, LogitRows, Reading, Span},
+    model::{Forward, LanguageModel, LogitRows, NotFinite, Reading, Span},
     progress::Progress,
 };
 
@@ -66,6 +66,27 @@ pub enum EvalError {
     /// No memory for the caches.
     #[error(transparent)]
     Full(#[from] Full),
+    /// The model's arithmetic leaves the numbers.
+    #[error(transparent)]
+    NotFinite(#[from] NotFinite),
+    /// A model that knows nothing loses nothing under any policy. What comes out of the layers is normed, so it is what
+    /// comes after them.
+    #[error(
+        "all predictions are uniform: `output_norm.weight` or the output head `{head}` of the model file is damaged, fetch \
+         it again or take another"
+    )]
+    Uniform {
+        /// The tensor of the output head.
+        head: &'static str,
+    },
+    /// A figure is no number.
+    #[error("{policy}: {figure} is no finite number: the model file is damaged, fetch it again or take another")]
+    Figure {
+        /// The policy.
+        policy: String,
+        /// The figure's name.
+        figure: &'static str,
+    },
     /// It was stopped.
     #[error("stopped")]
     Cancelled,
@@ -86,6 +107,10 @@ impl Evaluation {
 }
 
 /// Evaluates on the first `context + tokens + 1` of `text`. `progress` is called after every pass and may break it off.
+///
+/// # Errors
+/// See [`EvalError`]. What a model computes has to be numbers, and to say something about the text: else figures that
+/// compare it with itself would be perfect.
 pub fn evaluate(
     model: &LanguageModel,
     pool: &Pool,
@@ -114,7 +139,7 @@ pub fn evaluate(
     full_lane.grow(&mut prompt, context + tokens)?;
     let mut unused = HitCounts::new(model.shape.layers);
     for chunk in text[..context].chunks(PREFILL_ROWS) {
-        run.pass(chunk, &mut prompt, Reading::Exact, LogitRows::None, &mut unused);
+        run.pass(chunk, &mut prompt, Reading::Exact, LogitRows::None, &mut unused)?;
         advance("prefill", chunk.len())?;
     }
 
@@ -125,11 +150,14 @@ pub fn evaluate(
     let mut cache = full_lane.fork(&prompt)?;
     full_lane.grow(&mut cache, tokens)?;
     for chunk in continuation.chunks(DECODE_ROWS) {
-        run.pass(chunk, &mut cache, Reading::Policy(Policy::Kv), LogitRows::All, &mut unused);
+        run.pass(chunk, &mut cache, Reading::Policy(Policy::Kv), LogitRows::All, &mut unused)?;
         full.extend(run.distributions());
         advance("full attention", chunk.len())?;
     }
     full_lane.close(cache);
+    if full.iter().all(Distribution::is_uniform) {
+        return Err(EvalError::Uniform { head: model.head_tensor() });
+    }
 
     let mut scores = Vec::new();
     for (spelling, policy, exact) in jobs {
@@ -144,7 +172,7 @@ pub fn evaluate(
         // What a reuse buffer holds depends on the steps before.
         let together = if policy.knobs().is_some_and(|knobs| knobs.buffer > 0) { 1 } else { DECODE_ROWS };
         for chunk in continuation.chunks(together) {
-            fetched += run.pass(chunk, &mut cache, Reading::Policy(policy), LogitRows::All, &mut hits);
+            fetched += run.pass(chunk, &mut cache, Reading::Policy(policy), LogitRows::All, &mut hits)?;
             for distribution in run.distributions() {
                 let (full, target) = (&full[found.len()], targets[found.len()] as usize);
                 found.push(TokenScore {
@@ -159,13 +187,17 @@ pub fn evaluate(
         let shape = &model.shape;
         let reads = (tokens * shape.layers * shape.heads) as f64;
         let [_, v] = policy.formats();
-        scores.push(Score {
+        let score = Score {
             policy: spelling,
             tokens: found,
             rows_mean: hits.rows_per_head().unwrap_or_default(),
             rows_fetched: fetched as f64 / v.row_bytes(shape.head_dim) as f64 / reads,
             kept_mass: hits.kept_mass_by_head(),
-        });
+        };
+        if let Some(figure) = FIGURES.iter().find(|figure| !(figure.of)(&score).is_finite()) {
+            return Err(EvalError::Figure { policy: score.policy, figure: figure.name });
+        }
+        scores.push(score);
     }
     Ok(Evaluation { scores })
 }
@@ -200,10 +232,13 @@ impl Run<'_> {
         reading: Reading,
         logits: LogitRows,
         hits: &mut HitCounts,
-    ) -> u64 {
+    ) -> Result<u64, NotFinite> {
         let span = Span { tokens, cache, copies: Vec::new(), reading, logits };
         self.forward.run(self.model, self.pool, &mut [span], hits);
-        self.forward.traffic().host
+        match self.forward.not_finite(0..tokens.len()) {
+            None => Ok(self.forward.traffic().host),
+            Some(place) => Err(place),
+        }
     }
 
     fn distributions(&self) -> impl Iterator<Item = Distribution> {

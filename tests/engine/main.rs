@@ -1,9 +1,11 @@
 //! The engine as a library user sees it: ops in, events out.
 
+mod broken;
 #[path = "../support/events.rs"]
 mod events;
 mod limits;
 mod moves;
+mod once;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -1,5 +1,7 @@
 //! `kcache eval`, and `kcache tune`, which it judges.
 
+use candle_core::quantized::GgmlDType;
+
 use super::*;
 
 #[test]
@@ -197,6 +199,68 @@ fn a_tuned_profile_loses_less_than_the_same_rows_everywhere() {
                 stderr(&output)
             );
             assert!(stderr(&output).contains(reason), "{policy}: {}", stderr(&output));
+        }
+    }
+}
+
+/// Models that compute nothing sensible, each with what has to be said about it.
+fn broken() -> Vec<(&'static str, Tiny)> {
+    let tiny = |dtype, tensor: &str, at: usize, bytes: Vec<u8>| {
+        let damage = vec![(tensor.to_owned(), at, bytes)];
+        Tiny { layers: LAYERS, context: CONTEXT, dtype, damage, ..Tiny::default() }
+    };
+    // Of 34 bytes, 32 weights; the scales of a row of 64.
+    let scale = |value: half::f16, blocks: usize| {
+        let mut bytes = [&value.to_le_bytes()[..], &[100; 32]].concat().repeat(blocks);
+        bytes.truncate(bytes.len() - 32);
+        bytes
+    };
+    let random: Vec<u8> = (0..2000u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let huge = |count: usize| 1e38f32.to_le_bytes().repeat(count);
+    vec![
+        (
+            "tensor `blk.1.ffn_up.weight`: an infinity or NaN",
+            tiny(GgmlDType::Q8_0, "blk.1.ffn_up.weight", 34 * 5, scale(half::f16::INFINITY, 1)),
+        ),
+        ("tensor `blk.0.attn_q.weight`: an infinity or NaN", tiny(GgmlDType::Q4_1, "blk.0.attn_q.weight", 0, random)),
+        (
+            "tensor `blk.1.attn_norm.weight`: an infinity or NaN",
+            tiny(GgmlDType::Q8_0, "blk.1.attn_norm.weight", 8, f32::NAN.to_le_bytes().to_vec()),
+        ),
+        // Finite, and keys of it are more than 16-bit floats can hold.
+        (
+            "layer 1 of the model computes an infinity",
+            tiny(GgmlDType::Q8_0, "blk.1.attn_k.weight", 0, scale(half::f16::MAX, 2)),
+        ),
+        ("layer 0 of the model computes an infinity", tiny(GgmlDType::F32, "blk.0.attn_q.weight", 0, huge(640))),
+        ("layer 1 of the model computes an infinity", tiny(GgmlDType::F32, "blk.1.ffn_up.weight", 0, huge(640))),
+        ("all predictions are uniform", tiny(GgmlDType::Q8_0, "output_norm.weight", 0, vec![0; 256])),
+    ]
+}
+
+#[test]
+fn a_broken_model_passes_no_gate_and_gives_no_empty_answer() {
+    for (reason, tiny) in broken() {
+        let home = Home { model: tiny.temp(), ..Home::new() };
+        home.text("text.txt", 200, 0);
+        let sizes =
+            ["eval", "--text", "text.txt", "--context", "60", "--tokens", "20", "--policy", "kcache:n=8,dense=0"];
+        for more in [&["--fail-if", "kl_mean>9"][..], &["--exact"]] {
+            let output = home.run(&[&sizes[..], more].concat());
+            assert!(matches!(output.status.code(), Some(1 | 2)), "{reason}: {output:?}");
+            assert_eq!(stdout(&output), "", "{reason}");
+            let last = stderr(&output).lines().last().unwrap_or_default().to_owned();
+            assert!(last.starts_with("kcache: ") && last.contains(reason), "{reason}: {}", stderr(&output));
+        }
+        // A model whose predictions are uniform says something, if nothing sensible.
+        if reason.contains("uniform") {
+            continue;
+        }
+        for temperature in ["0", "0.8"] {
+            let output = home.run(&["chat", "hello", "--temperature", temperature]);
+            assert!(matches!(output.status.code(), Some(1 | 2)), "{reason}: {output:?}");
+            assert_eq!(stdout(&output), "", "{reason}");
+            assert!(stderr(&output).contains(reason), "{reason}: {}", stderr(&output));
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Tiny llama models with random weights, written as GGUF files: any shape, any type, a real byte-level tokenizer and a
 //! chat template. The same settings give the same file.
 
-use std::{fs::File, io::BufWriter, path::Path};
+use std::{
+    fs::File,
+    io::{BufWriter, Seek, SeekFrom, Write},
+    path::Path,
+};
 
 use candle_core::{
     Device, Tensor,
@@ -39,6 +43,8 @@ pub struct Tiny {
     pub metadata: Vec<(String, Value)>,
     /// Metadata to leave out.
     pub without: Vec<String>,
+    /// Tensors to damage: bytes that are put over theirs, from a byte on.
+    pub damage: Vec<(String, usize, Vec<u8>)>,
 }
 
 impl Default for Tiny {
@@ -61,6 +67,7 @@ impl Default for Tiny {
             chat_template: Some(CHATML.to_owned()),
             metadata: Vec::new(),
             without: Vec::new(),
+            damage: Vec::new(),
         }
     }
 }
@@ -102,6 +109,13 @@ impl Tiny {
         let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let mut file = BufWriter::new(File::create(path).expect("the model file can be created"));
         gguf_file::write(&mut file, &metadata, &tensors).expect("the model file can be written");
+        drop(file);
+        let mut file = File::options().read(true).write(true).open(path).expect("the model file can be opened again");
+        let written = gguf_file::Content::read(&mut file).expect("what was written is read back");
+        for (tensor, at, bytes) in &self.damage {
+            let start = written.tensor_data_offset + written.tensor_infos[tensor].offset + *at as u64;
+            file.seek(SeekFrom::Start(start)).and_then(|_| file.write_all(bytes)).expect("the tensor can be damaged");
+        }
     }
 
     /// Writes the model to a temporary file, which is removed with the value returned.

@@ -172,14 +172,15 @@ impl Learning<'_> {
             let span =
                 Span { tokens, cache: past, copies: Vec::new(), reading: Reading::Exact, logits: LogitRows::None };
             forward.run(model, self.pool, &mut [span], &mut unused);
+            forward.not_finite(0..tokens.len()).map_or(Ok(()), |place| Err(EvalError::from(place)))
         };
         for chunk in text[..context].chunks(PREFILL_ROWS) {
-            pass(&mut past, chunk);
+            pass(&mut past, chunk)?;
             self.advance()?;
         }
         for chunk in text[context..context + tokens].chunks(ROWS) {
             self.rows(chunk, &past)?;
-            pass(&mut past, chunk);
+            pass(&mut past, chunk)?;
         }
         Ok(())
     }

@@ -1,0 +1,20 @@
+//! Where the arithmetic of a token left the numbers.
+
+use thiserror::Error;
+
+/// Something computed for a token is an infinity or NaN, or too large for the cache. What comes of it means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NotFinite {
+    /// Its embedding.
+    #[error("the embedding {DAMAGED}")]
+    Embedding,
+    /// A layer, the first one counted as 0.
+    #[error("layer {0} {DAMAGED}")]
+    Layer(usize),
+    /// What comes after the layers.
+    #[error("the output norm {DAMAGED}")]
+    Output,
+}
+
+const DAMAGED: &str = "of the model computes an infinity, or numbers too large to go on with: the model file is damaged, \
+                       fetch it again or take another";
