@@ -265,3 +265,60 @@ fn chat_shows_how_far_a_long_document_is_and_is_interrupted() {
     assert_eq!(ended.code, 130, "{}", ended.text);
     assert!(!ended.text.contains("reading"), "{:?}", String::from_utf8_lossy(&ended.bytes));
 }
+
+#[test]
+fn no_letter_stays_on_the_screen_after_unruly_text_has_scrolled() {
+    let _alone = alone();
+    let few = [("KCACHE_SAMPLING_MAX_TOKENS", "8")];
+    let mut terminal = Terminal::start(home(), (80, 24), &["--no-demo", "--model", "m.gguf"], &few);
+    terminal.until("the whole screen", tidy);
+    let messages = [
+        "ｶﾞｷﾞX ﾊﾟﾋﾟ ﾞ one",
+        "\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af} two",
+        "👨\u{200d}👩\u{200d}👧 👍🏽 🇯🇵 ❤\u{fe0f} three",
+        "e\u{301} \u{301}x \u{202e}turned\u{202c} a\tb no\u{200b}width four",
+    ];
+    for (message, last) in messages.iter().zip(["one", "two", "three", "four"]) {
+        terminal.press(&format!("\x1b[200~{message}\x1b[201~"));
+        terminal.until_shown(last);
+        if last == "three" {
+            terminal.until_shown("JP");
+        }
+        terminal.press("\r");
+        terminal.until("both ends", |terminal| {
+            LANES.iter().all(|lane| {
+                let pane = terminal.pane(lane);
+                pane.rsplit_once(last).is_some_and(|(_, below)| below.contains("8 tokens"))
+            })
+        });
+    }
+    terminal.press("\t\t");
+    for _ in 0..30 {
+        terminal.press("\x1b[A");
+        thread::sleep(Duration::from_millis(30));
+    }
+    terminal.until_shown("ガギX");
+    thread::sleep(Duration::from_millis(300));
+    let scrolled = LANES.map(|lane| terminal.pane(lane));
+    // Another size and back again: everything is drawn anew.
+    terminal.resize(90, 24);
+    terminal.until("a whole screen", |terminal| terminal.pane(LANES[0]).lines().count() > 2);
+    thread::sleep(Duration::from_millis(300));
+    terminal.resize(80, 24);
+    thread::sleep(Duration::from_millis(300));
+    terminal.until("the same screen drawn anew", |terminal| LANES.map(|lane| terminal.pane(lane)) == scrolled);
+    terminal.press("\x11");
+    terminal.end().restored(0);
+}
+
+#[test]
+fn a_locale_that_is_not_utf8_gets_a_screen_in_ascii() {
+    let _alone = alone();
+    let locale = [("LC_ALL", "ja_JP.EUC-JP")];
+    let mut terminal = Terminal::start(home(), (80, 24), &["--no-demo", "--model", "m.gguf"], &locale);
+    terminal.until_shown("+- * KCache ");
+    terminal.until_shown("enter send");
+    assert!(terminal.text().is_ascii(), "{}", terminal.text());
+    terminal.press("\x11");
+    terminal.end().restored(0);
+}

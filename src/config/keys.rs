@@ -34,7 +34,7 @@ const MIN_BUDGET: u64 = 1 << 20;
 const BUDGET: &str = "`none` or a size of at least 1MiB, such as `512MiB` or `1.5GiB`";
 
 /// Every key but those of `[keys]`, whose names are the dashboard's actions. In the order of `config.toml`.
-pub const KEYS: [Key; 33] = [
+pub const KEYS: [Key; 34] = [
     Key {
         path: "model.path",
         form: Form::Path,
@@ -171,6 +171,7 @@ pub const KEYS: [Key; 33] = [
         allowed: "one of `auto`, `dark`, `light`, `mono`, `colour-blind`",
         check: |_| true,
     },
+    Key { path: "screen.borders", form: Form::Text, allowed: "one of `auto`, `unicode`, `ascii`", check: |_| true },
     Key {
         path: "screen.fps",
         form: Form::Plain,

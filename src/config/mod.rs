@@ -195,6 +195,8 @@ pub struct SamplingConfig {
 pub struct ScreenConfig {
     /// `auto`, `dark`, `light`, `mono` or `colour-blind`.
     pub theme: ThemeName,
+    /// `auto`, `unicode` or `ascii`.
+    pub borders: Borders,
     /// The most frames drawn per second.
     pub fps: u32,
     /// Whether the mouse is captured.
@@ -222,6 +224,19 @@ pub enum ThemeName {
     Mono,
     /// Colours that differ for every kind of colour vision.
     ColourBlind,
+}
+
+/// What lines, blocks and signs are drawn with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Borders {
+    /// From the terminal: `ascii` where the locale is not UTF-8 or ambiguous characters are wide, else `unicode`.
+    #[default]
+    Auto,
+    /// Box lines, blocks and braille.
+    Unicode,
+    /// ASCII alone.
+    Ascii,
 }
 
 /// `[log]`
@@ -283,7 +298,15 @@ impl Default for SamplingConfig {
 
 impl Default for ScreenConfig {
     fn default() -> Self {
-        Self { theme: ThemeName::Auto, fps: 20, mouse: false, demo: true, save_sessions: false, window_s: 120 }
+        Self {
+            theme: ThemeName::Auto,
+            borders: Borders::Auto,
+            fps: 20,
+            mouse: false,
+            demo: true,
+            save_sessions: false,
+            window_s: 120,
+        }
     }
 }
 

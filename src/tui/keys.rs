@@ -10,7 +10,9 @@ use super::{
     comparison, help, hits,
     keymap::Key,
     knobs, load,
-    navigation::{move_cursor, scroll_focused, scroll_page, show, step_chart, step_focus, step_session, zoom},
+    navigation::{
+        focus_charts, move_cursor, scroll_focused, scroll_page, show, step_chart, step_focus, step_session, zoom,
+    },
     session::Message,
     slash::{self, Slash},
     state::{Focus, Frozen, Overlay, Preset, State},
@@ -116,13 +118,16 @@ pub fn act(state: &mut State, action: Action) -> Vec<Command> {
         Action::Load => load::open(state),
         Action::Freeze => {
             let now = state.engine_ms;
-            state.frozen = match state.frozen {
-                Some(_) => None,
-                None => Some(Frozen { end_ms: now, cursor_ms: now }),
-            };
-            // The next keys that a frozen screen invites are those of the cursor.
-            if state.frozen.is_some() && state.focus != Focus::Input {
-                state.focus = Focus::Charts;
+            let was_writing = state.focus == Focus::Input;
+            match state.frozen.take() {
+                // Who was writing goes on.
+                Some(frozen) if frozen.was_writing && state.focus == Focus::Charts => state.focus = Focus::Input,
+                Some(_) => {}
+                None => {
+                    state.frozen = Some(Frozen { end_ms: now, cursor_ms: now, was_writing });
+                    // The next keys that a frozen screen invites are those of the cursor.
+                    focus_charts(state);
+                }
             }
         }
         Action::CursorLeft => move_cursor(state, -CURSOR_STEP),
@@ -185,9 +190,9 @@ fn help_key(state: &mut State, event: KeyEvent) -> Vec<Command> {
             *selected = 0;
         }
         KeyCode::Enter => {
-            let chosen = entries.get(*selected).map(|entry| entry.action);
-            state.overlay = Overlay::None;
-            if let Some(action) = chosen {
+            // A word is only explained.
+            if let Some(action) = entries.get(*selected).and_then(|entry| entry.action) {
+                state.overlay = Overlay::None;
                 return act(state, action);
             }
         }

@@ -4,6 +4,7 @@
 //! [`view::view`] draws it (and changes nothing). [`run`] joins them with the terminal and the engine.
 
 pub mod action;
+mod ascii;
 mod axes;
 pub mod command;
 pub mod comparison;
@@ -42,6 +43,8 @@ pub mod transcript;
 pub mod update;
 pub mod view;
 pub mod widgets;
+mod width;
+mod words;
 mod wrap;
 
 pub use replay::Replay;

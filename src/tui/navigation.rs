@@ -50,6 +50,13 @@ fn focusable(preset: Preset) -> &'static [Focus] {
     }
 }
 
+/// Gives the charts the focus, where the preset has them and no other pane has the whole screen.
+pub fn focus_charts(state: &mut State) {
+    if focusable(state.preset).contains(&Focus::Charts) && !state.expanded {
+        state.focus = Focus::Charts;
+    }
+}
+
 pub fn step_focus(state: &mut State, by: isize) {
     let there = focusable(state.preset);
     let at = there.iter().position(|&focus| focus == state.focus).unwrap_or(0) as isize;

@@ -11,8 +11,8 @@ use ratatui::{
     buffer::{Buffer, Cell},
     style::{Color, Modifier},
 };
-use unicode_width::UnicodeWidthStr;
 
+use super::width::of_cell;
 use shapes::{Ink, Shape};
 
 /// Width of a cell in the picture's units.
@@ -149,7 +149,7 @@ pub fn svg(buffer: &Buffer, palette: &Palette) -> String {
         let mut x = 0;
         while x < area.width {
             let Some(cell) = buffer.cell((area.x + x, area.y + y)) else { break };
-            let columns = (cell.symbol().width() as u16).clamp(1, area.width - x);
+            let columns = (of_cell(cell) as u16).clamp(1, area.width - x);
             let place = (MARGIN + f64::from(x) * CELL_WIDTH, MARGIN + f64::from(y) * CELL_HEIGHT);
             picture.cell(cell, palette, place, f64::from(columns) * CELL_WIDTH);
             x += columns;

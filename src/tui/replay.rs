@@ -6,7 +6,7 @@ use crossterm::event::KeyEvent;
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer};
 
 use crate::{
-    config::{Config, ThemeName},
+    config::{Borders, Config, ThemeName},
     demo::scripts,
     engine::{Event, EventKind},
 };
@@ -31,6 +31,7 @@ const TICK_MS: f64 = 100.0;
 pub struct Replay {
     state: State,
     ticked_ms: f64,
+    borders: Borders,
     /// What the program asks by itself. A recording does not say who asked.
     demo: BTreeSet<String>,
 }
@@ -46,7 +47,7 @@ impl Replay {
         state.recorded = true;
         update(&mut state, Message::Resized(columns, rows));
         let demo = scripts()?.into_iter().flat_map(|script| script.questions).collect();
-        Ok(Self { state, ticked_ms: f64::NEG_INFINITY, demo })
+        Ok(Self { state, ticked_ms: f64::NEG_INFINITY, borders: config.screen.borders, demo })
     }
 
     /// Takes in the next event. What it would ask of an engine is left: the recording has the answer.
@@ -81,6 +82,8 @@ impl Replay {
             ThemeName::Light => (Theme::light(ColorDepth::Rgb), Palette::LIGHT),
             name => (Theme::resolve(name, &TerminalEnv::truecolour()), Palette::DARK),
         };
+        // A picture is no terminal that would have a say.
+        let theme = theme.with_borders(self.borders, &TerminalEnv::truecolour());
         picture::svg(&self.draw(&theme), &palette)
     }
 

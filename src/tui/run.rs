@@ -24,7 +24,7 @@ use tokio::{select, sync::mpsc, time::sleep};
 
 use crate::{
     bench::LoadSpec,
-    config::{Config, ThemeName},
+    config::{Borders, Config, ThemeName},
     engine::{Event, EventKind, Op},
 };
 
@@ -154,6 +154,7 @@ struct Dashboard {
     state: State,
     screen: Screen,
     theme: (ThemeName, Theme),
+    borders: Borders,
     env: TerminalEnv,
     ops: SyncSender<Op>,
     waiting_ops: VecDeque<Op>,
@@ -170,9 +171,10 @@ struct Dashboard {
 impl Dashboard {
     fn new(options: Options, state: State, screen: Screen, ops: SyncSender<Op>) -> io::Result<Self> {
         let env = TerminalEnv::read();
-        let name = state.theme;
+        let (name, borders) = (state.theme, options.config.screen.borders);
         Ok(Self {
-            theme: (name, Theme::resolve(name, &env)),
+            theme: (name, Theme::resolve(name, &env).with_borders(borders, &env)),
+            borders,
             env,
             state,
             screen,
@@ -326,7 +328,8 @@ impl Dashboard {
 
     fn draw(&mut self) -> io::Result<()> {
         if self.theme.0 != self.state.theme {
-            self.theme = (self.state.theme, Theme::resolve(self.state.theme, &self.env));
+            let theme = Theme::resolve(self.state.theme, &self.env).with_borders(self.borders, &self.env);
+            self.theme = (self.state.theme, theme);
         }
         let began = Instant::now();
         let (state, theme) = (&self.state, &self.theme.1);

@@ -202,6 +202,8 @@ pub struct Frozen {
     pub end_ms: f64,
     /// The moment under the cursor.
     pub cursor_ms: f64,
+    /// Whether the message was being written when they were stopped.
+    pub was_writing: bool,
 }
 
 /// A notice of one line.

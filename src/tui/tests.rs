@@ -25,6 +25,7 @@ mod compare;
 mod hits;
 mod keys;
 mod load;
+mod look;
 mod saved;
 
 fn draw(state: &State, theme: &Theme) -> Buffer {

@@ -1,10 +1,12 @@
 //! What things look like: roles with names, so that no widget knows a colour.
 //!
-//! The dark and the light theme use the terminal's own 16 colours; only ramps of data (the heat map) use more where the
-//! terminal says that it has them. `mono` uses bold, dim and reverse alone. The colour-blind theme takes the palette
-//! of Okabe and Ito. In every theme two series differ by more than hue: KCache is solid with ●, the baseline is dashed
-//! with ○, and what only might have been is dotted with ◌.
+//! Every theme of colours paints its own background, so that it can be read on any terminal: a light theme on a dark
+//! terminal as well. Where the terminal has no more than 16 colours those are used, else colours of which text and
+//! background are known to differ enough. `mono` uses bold, dim and reverse alone, on the terminal's own background.
+//! The colour-blind theme takes the palette of Okabe and Ito. In every theme two series differ by more than hue: KCache
+//! is solid with ●, the baseline is dashed with ○, and what only might have been is dotted with ◌.
 
+mod contrast;
 mod heat;
 mod terminal;
 
@@ -13,8 +15,14 @@ use ratatui::{
     widgets::BorderType,
 };
 
-use crate::{config::ThemeName, engine::Lane};
+use crate::{
+    config::{Borders, ThemeName},
+    engine::Lane,
+};
 
+pub use contrast::ink;
+#[cfg(test)]
+pub use contrast::legibility;
 pub use heat::Heat;
 pub use terminal::{ColorDepth, TerminalEnv};
 
@@ -56,6 +64,12 @@ pub struct Fill {
 pub struct Theme {
     /// How many colours it may use.
     pub depth: ColorDepth,
+    /// What letters without a colour of their own are drawn in.
+    pub foreground: Color,
+    /// What is behind everything; `Reset` is the terminal's own.
+    pub background: Color,
+    /// Whether lines, blocks and signs are drawn in ASCII.
+    pub ascii: bool,
     /// Ordinary text.
     pub text: Style,
     /// What is there but not to be read first: axes, units, hints.
@@ -115,6 +129,16 @@ impl Theme {
         }
     }
 
+    /// The same theme with lines and signs as they are asked for; `auto` looks at what the terminal says.
+    pub fn with_borders(self, borders: Borders, env: &TerminalEnv) -> Self {
+        let ascii = match borders {
+            Borders::Auto => env.wants_ascii(),
+            Borders::Unicode => false,
+            Borders::Ascii => true,
+        };
+        Self { ascii, ..self }
+    }
+
     /// How a lane's series look.
     pub fn lane(&self, lane: Lane) -> SeriesLook {
         match lane {
@@ -123,50 +147,65 @@ impl Theme {
         }
     }
 
-    /// For dark backgrounds.
+    /// Light on dark.
     pub fn dark(depth: ColorDepth) -> Self {
         use Color::{
-            Blue, Cyan, DarkGray, Gray, Green, LightBlue, LightGreen, LightMagenta, LightRed, LightYellow, Magenta,
-            White, Yellow,
+            Black, Blue, Cyan, DarkGray, Gray, Green, LightBlue, LightGreen, LightMagenta, LightRed, LightYellow,
+            Magenta, White, Yellow,
         };
         let ramp = [0x1b2b3c, 0x1d4e6b, 0x1c7488, 0x2a9c86, 0x6cbf6a, 0xc2d457, 0xf7d64a, 0xfff0a8];
         let ansi = [DarkGray, Blue, Cyan, Green, LightGreen, Yellow, LightYellow, White];
+        let grey = (0xb4bdc8, Gray);
+        let [blue, cyan, yellow, green] = [(0x4f86c6, Blue), (0x4fb3bf, Cyan), (0xe0b05c, Yellow), (0x7fb96b, Green)];
+        let [magenta, sky, pink] = [(0xb07fc4, Magenta), (0x7faee8, LightBlue), (0xd39ce0, LightMagenta)];
         Self {
-            stages: [Blue, Cyan, Yellow, Green, Magenta, LightBlue, LightMagenta, Gray].map(|c| on(c, Color::Black)),
-            owners: [Gray, LightBlue, Green, Yellow, Magenta].map(|c| on(c, Color::Black)),
+            stages: [blue, cyan, yellow, green, magenta, sky, pink, grey].map(|pair| on(depth.of(pair))),
+            owners: [grey, sky, green, yellow, magenta].map(|pair| on(depth.of(pair))),
             ..Self::coloured(
                 depth,
                 Heat::ramp(depth, &ramp, &ansi),
-                [Cyan, LightMagenta, LightGreen, Yellow, LightRed, LightBlue],
+                [(0xd8dee6, White), (0x11151c, Black), (0x8a94a0, Gray)],
+                // The bright blue of 16 colours can hardly be read on black.
+                [cyan, pink, (0x9cd684, LightGreen), yellow, (0xf07f7a, LightRed), (0x7faee8, White)],
             )
         }
     }
 
-    /// For light backgrounds.
+    /// Dark on light.
     pub fn light(depth: ColorDepth) -> Self {
-        use Color::{Black, Blue, Cyan, DarkGray, Gray, Green, LightBlue, LightCyan, LightRed, Magenta, Red, Yellow};
+        use Color::{
+            Black, Blue, Cyan, DarkGray, Gray, Green, LightBlue, LightCyan, LightRed, Magenta, Red, White, Yellow,
+        };
         let ramp = [0xe3edf5, 0xc3dbec, 0x97c1dc, 0x66a3c9, 0x3f83b0, 0x286292, 0x184371, 0x0b264a];
         let ansi = [Gray, LightCyan, Cyan, LightBlue, Blue, Magenta, DarkGray, Black];
+        let grey = (0x76808c, DarkGray);
+        let [blue, cyan, yellow, green] = [(0x2363b0, Blue), (0x1a808c, Cyan), (0xb57f10, Yellow), (0x3c8134, Green)];
+        let [magenta, sky, red] = [(0x8e3fa0, Magenta), (0x5b93d8, LightBlue), (0xe06c55, LightRed)];
         Self {
-            stages: [Blue, Cyan, Yellow, Green, Magenta, LightBlue, LightRed, DarkGray].map(|c| on(c, Color::White)),
-            owners: [DarkGray, Blue, Green, Yellow, Magenta].map(|c| on(c, Color::White)),
-            bad: Style::new().fg(Red).add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED)),
-            ..Self::coloured(depth, Heat::ramp(depth, &ramp, &ansi), [Blue, Magenta, Green, Red, Red, Cyan])
+            stages: [blue, cyan, yellow, green, magenta, sky, red, grey].map(|pair| on(depth.of(pair))),
+            owners: [grey, blue, green, yellow, magenta].map(|pair| on(depth.of(pair))),
+            bad: Style::new().fg(depth.of((0xb42318, Red))).add_modifier(Modifier::BOLD.union(Modifier::UNDERLINED)),
+            ..Self::coloured(
+                depth,
+                Heat::ramp(depth, &ramp, &ansi),
+                [(0x242a33, Black), (0xfbfbf9, White), (0x5c6672, Black)],
+                // Green, yellow and cyan of 16 colours cannot be read on white.
+                [blue, magenta, (0x2f7028, Black), (0x8a5a00, Black), (0xb42318, Red), (0x0f6b76, Black)],
+            )
         }
     }
 
-    /// Colours that differ for every kind of colour vision: the palette of Okabe and Ito.
+    /// Colours that differ for every kind of colour vision: the palette of Okabe and Ito; on a light background those
+    /// of its colours that text is written in are darker.
     pub fn colour_blind(depth: ColorDepth, light: bool) -> Self {
-        let ink = if light { Color::White } else { Color::Black };
-        let pick = |rgb, ansi| if depth >= ColorDepth::Indexed256 { depth.colour(rgb) } else { ansi };
-        let orange = pick(0xe69f00, Color::Yellow);
-        let sky = pick(0x56b4e9, Color::LightCyan);
-        let green = pick(0x009e73, Color::Green);
-        let yellow = pick(0xf0e442, Color::LightYellow);
-        let blue = pick(0x0072b2, Color::Blue);
-        let vermilion = pick(0xd55e00, Color::LightRed);
-        let purple = pick(0xcc79a7, Color::Magenta);
-        let grey = pick(0x999999, Color::Gray);
+        let orange = (0xe69f00, Color::Yellow);
+        let sky = (0x56b4e9, Color::LightCyan);
+        let green = (0x009e73, Color::Green);
+        let yellow = (0xf0e442, Color::LightYellow);
+        let blue = (0x0072b2, Color::Blue);
+        let vermilion = (0xd55e00, Color::LightRed);
+        let purple = (0xcc79a7, Color::Magenta);
+        let grey = (0x999999, Color::Gray);
         // The steps of cividis, which grow evenly in lightness; from light to dark on a light background.
         let ramp = [0x0f2f5b, 0x34456b, 0x555b6c, 0x737475, 0x918d78, 0xb2a774, 0xd5c164, 0xfde737];
         let mut back = ramp;
@@ -192,15 +231,21 @@ impl Theme {
             Color::Black,
         ];
         let heat = if light { Heat::ramp(depth, &back, &ansi_light) } else { Heat::ramp(depth, &ramp, &ansi) };
-        let roles = if light {
-            [blue, vermilion, green, orange, vermilion, purple]
+        let ground = if light {
+            [(0x242a33, Color::Black), (0xfbfbf9, Color::White), (0x5c6672, Color::Black)]
         } else {
-            [sky, orange, green, yellow, vermilion, purple]
+            [(0xd8dee6, Color::White), (0x11151c, Color::Black), (0x8a94a0, Color::Gray)]
+        };
+        let roles = if light {
+            let (red, ink) = ((0xa94700, Color::Red), Color::Black);
+            [(0x0068a3, Color::Blue), red, (0x00704f, ink), (0x835800, ink), red, (0x93446c, Color::Magenta)]
+        } else {
+            [sky, orange, green, yellow, (0xe0701a, Color::LightRed), (purple.0, Color::White)]
         };
         Self {
-            stages: [blue, sky, yellow, green, purple, orange, vermilion, grey].map(|c| on(c, ink)),
-            owners: [grey, sky, green, yellow, purple].map(|c| on(c, ink)),
-            ..Self::coloured(depth, heat, roles)
+            stages: [blue, sky, yellow, green, purple, orange, vermilion, grey].map(|pair| on(depth.of(pair))),
+            owners: [grey, sky, green, yellow, purple].map(|pair| on(depth.of(pair))),
+            ..Self::coloured(depth, heat, ground, roles)
         }
     }
 
@@ -213,6 +258,9 @@ impl Theme {
         let part = |glyph| Fill { colour: Color::Reset, ink: Color::Reset, glyph };
         Self {
             depth: ColorDepth::Mono,
+            foreground: Color::Reset,
+            background: Color::Reset,
+            ascii: false,
             text: plain,
             dim,
             frame: dim,
@@ -237,132 +285,51 @@ impl Theme {
         }
     }
 
-    /// What the coloured themes have in common. `roles`: KCache, baseline, good, warn, bad, mark.
-    fn coloured(depth: ColorDepth, heat: Heat, roles: [Color; 6]) -> Self {
-        let [kcache, kv, good, warn, bad, mark] = roles;
+    /// What the coloured themes have in common. `ground`: text, background, dimmed text; `roles`: KCache, baseline,
+    /// good, warn, bad, mark; each as it is where there are many colours, and where there are 16.
+    fn coloured(depth: ColorDepth, heat: Heat, ground: [(u32, Color); 3], roles: [(u32, Color); 6]) -> Self {
+        let [foreground, background, dimmed] = ground.map(|pair| depth.of(pair));
+        let [kcache, kv, good, warn, bad, mark] = roles.map(|pair| depth.of(pair));
         let plain = Style::new();
         let bold = plain.add_modifier(Modifier::BOLD);
-        // Dimmed default text is readable in every palette; bright black is the background in some.
-        let dim = plain.add_modifier(Modifier::DIM);
+        // Of 16 colours none is sure to be a readable grey: bright black is the background in some palettes.
+        let faint = if depth == ColorDepth::Ansi16 { Modifier::DIM } else { Modifier::empty() };
+        let dim = plain.fg(dimmed).add_modifier(faint);
+        // What has no colour of its own stands out by weight.
+        let coloured = |colour| if colour == foreground { bold.fg(colour) } else { plain.fg(colour) };
+        let mono = Self::mono();
         Self {
+            foreground,
+            background,
             text: plain,
             dim,
             frame: dim,
             focus: plain.fg(kcache),
             focus_border: BorderType::Rounded,
             title: bold,
-            kcache: SeriesLook { style: plain.fg(kcache), ..Self::mono().kcache },
-            kv: SeriesLook { style: plain.fg(kv), ..Self::mono().kv },
-            good: plain.fg(good),
-            warn: plain.fg(warn),
+            kcache: SeriesLook { style: plain.fg(kcache), ..mono.kcache },
+            kv: SeriesLook { style: plain.fg(kv), ..mono.kv },
+            ghost: SeriesLook { style: dim, ..mono.ghost },
+            good: coloured(good),
+            warn: coloured(warn),
             bad: bold.fg(bad),
-            mark: plain.fg(mark),
-            budget: plain.fg(warn),
+            mark: coloured(mark),
+            budget: coloured(warn),
             cursor: plain.add_modifier(Modifier::REVERSED),
             selection: plain.add_modifier(Modifier::REVERSED),
             knob: bold.fg(mark),
             key: bold,
             depth,
             heat,
-            ..Self::mono()
+            ..mono
         }
     }
 }
 
 /// A part of a bar in that colour.
-fn on(colour: Color, ink: Color) -> Fill {
-    Fill { colour, ink, glyph: "█" }
+fn on(colour: Color) -> Fill {
+    Fill { colour, ink: ink(colour), glyph: "█" }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn env(no_color: &str, colorterm: &str, term: &str, colorfgbg: &str) -> TerminalEnv {
-        let some = |text: &str| Some(text.to_owned());
-        TerminalEnv {
-            no_color: some(no_color),
-            colorterm: some(colorterm),
-            term: some(term),
-            colorfgbg: some(colorfgbg),
-        }
-    }
-
-    fn all() -> Vec<Theme> {
-        [ColorDepth::Ansi16, ColorDepth::Indexed256, ColorDepth::Rgb]
-            .into_iter()
-            .flat_map(|depth| {
-                [
-                    Theme::dark(depth),
-                    Theme::light(depth),
-                    Theme::colour_blind(depth, false),
-                    Theme::colour_blind(depth, true),
-                ]
-            })
-            .chain([Theme::mono()])
-            .collect()
-    }
-
-    #[test]
-    fn the_terminal_decides() {
-        let dark = Theme::resolve(ThemeName::Auto, &TerminalEnv::default());
-        assert_eq!(dark, Theme::dark(ColorDepth::Ansi16));
-        let auto = |env| Theme::resolve(ThemeName::Auto, &env);
-        assert_eq!(auto(env("1", "truecolor", "xterm", "")), Theme::mono());
-        assert_eq!(auto(env("", "", "dumb", "")), Theme::mono());
-        assert_eq!(auto(env("", "truecolor", "xterm", "0;15")), Theme::light(ColorDepth::Rgb));
-        assert_eq!(auto(env("", "24bit", "xterm", "15;0")), Theme::dark(ColorDepth::Rgb));
-        assert_eq!(auto(env("", "", "tmux-256color", "")), Theme::dark(ColorDepth::Indexed256));
-        let named = Theme::resolve(ThemeName::Dark, &env("1", "", "xterm", ""));
-        assert_eq!(named, Theme::dark(ColorDepth::Ansi16), "a theme asked for by name goes before NO_COLOR");
-    }
-
-    #[test]
-    fn series_never_differ_by_hue_alone() {
-        for theme in all() {
-            assert_eq!((theme.kcache.pattern, theme.kcache.symbol), (Pattern::Solid, "●"));
-            assert_eq!((theme.kv.pattern, theme.kv.symbol), (Pattern::Dashed, "○"));
-            assert_eq!((theme.ghost.pattern, theme.ghost.symbol), (Pattern::Dotted, "◌"));
-        }
-    }
-
-    #[test]
-    fn sixteen_colours_unless_the_terminal_has_more() {
-        let is_ansi = |colour: Color| !matches!(colour, Color::Rgb(..) | Color::Indexed(_));
-        for theme in all() {
-            let fills = theme.stages.iter().chain(&theme.owners).map(|fill| fill.colour);
-            let roles = [theme.kcache.style, theme.kv.style, theme.good, theme.warn, theme.bad, theme.mark];
-            let mut colours: Vec<_> = roles.iter().filter_map(|style| style.fg).chain(fills).collect();
-            if let (Heat::Colours(ramp), ColorDepth::Ansi16) = (&theme.heat, theme.depth) {
-                colours.extend(ramp);
-            }
-            let okabe_ito = theme.depth > ColorDepth::Ansi16 && theme.kcache.style.fg.is_some_and(|c| !is_ansi(c));
-            assert!(okabe_ito || colours.iter().all(|&colour| is_ansi(colour)), "{theme:?}");
-        }
-    }
-
-    #[test]
-    fn mono_has_no_colour_and_parts_differ() {
-        let theme = Theme::mono();
-        let Theme {
-            text, dim, frame, focus, title, good, warn, bad, mark, budget, cursor, selection, knob, key, ..
-        } = theme;
-        let series = [theme.kcache.style, theme.kv.style, theme.ghost.style];
-        let roles = [text, dim, frame, focus, title, good, warn, bad, mark, budget, cursor, selection, knob, key];
-        assert!(roles.iter().chain(&series).all(|style| style.fg.is_none() && style.bg.is_none()));
-        for fills in [&theme.stages[..], &theme.owners[..]] {
-            assert!(fills.iter().all(|fill| fill.colour == Color::Reset && fill.ink == Color::Reset));
-            let glyphs: std::collections::HashSet<_> = fills.iter().map(|fill| fill.glyph).collect();
-            assert_eq!(glyphs.len(), fills.len());
-        }
-    }
-
-    #[test]
-    fn heat_has_steps_and_tells_little_from_nothing() {
-        for theme in all() {
-            assert!(theme.heat.steps() >= if theme.depth == ColorDepth::Mono { 5 } else { 8 });
-            let top = theme.heat.steps() - 1;
-            assert_eq!([-1.0, 0.0, f64::NAN, 1e-9, 1.0, 9.0].map(|i| theme.heat.step(i)), [0, 0, 0, 1, top, top]);
-        }
-    }
-}
+mod tests;

@@ -4,8 +4,8 @@ use ratatui::{
     style::Style,
     text::{Line, Span},
 };
-use unicode_segmentation::UnicodeSegmentation;
-use unicode_width::UnicodeWidthStr;
+
+use super::width::{Glyph, glyphs};
 
 /// A piece of text in one style.
 #[derive(Debug, Clone, Copy)]
@@ -17,12 +17,17 @@ pub struct Piece<'a> {
 }
 
 /// Wraps `pieces`, read as one text, to lines of at most `width` cells. A word that is longer than a line is broken.
-/// Control characters are left out (a model's text must not command the terminal), a tab is four spaces.
+/// The text is written as [`width`](super::width) says: a model's text must not command the terminal.
 pub fn wrap(pieces: &[Piece<'_>], width: usize) -> Vec<Line<'static>> {
     let mut wrapper = Wrapper::new(width.max(1));
     for piece in pieces {
-        for grapheme in piece.text.graphemes(true) {
-            wrapper.grapheme(grapheme, piece.style);
+        for (at, line) in piece.text.split('\n').enumerate() {
+            if at > 0 {
+                wrapper.end_word();
+                wrapper.end_line();
+            }
+            let line = line.strip_suffix('\r').unwrap_or(line);
+            glyphs(line).for_each(|glyph| wrapper.glyph(&glyph, piece.style));
         }
     }
     wrapper.finish()
@@ -31,26 +36,6 @@ pub fn wrap(pieces: &[Piece<'_>], width: usize) -> Vec<Line<'static>> {
 /// Wraps one text in one style.
 pub fn wrap_text(text: &str, style: Style, width: usize) -> Vec<Line<'static>> {
     wrap(&[Piece { text, style }], width)
-}
-
-/// Shortens `text` to `width` cells, the last of them `…` where something was cut.
-pub fn clip(text: &str, width: usize) -> String {
-    if text.width() <= width {
-        return text.to_owned();
-    }
-    let mut out = String::new();
-    let mut used = 0;
-    for grapheme in text.graphemes(true) {
-        used += grapheme.width();
-        if used > width.saturating_sub(1) {
-            break;
-        }
-        out.push_str(grapheme);
-    }
-    if width > 0 {
-        out.push('…');
-    }
-    out
 }
 
 struct Wrapper {
@@ -67,28 +52,19 @@ impl Wrapper {
         Self { width, lines: Vec::new(), line: Vec::new(), line_width: 0, word: Vec::new(), word_width: 0 }
     }
 
-    fn grapheme(&mut self, grapheme: &str, style: Style) {
-        match grapheme {
-            "\n" | "\r\n" => {
-                self.end_word();
-                self.end_line();
-            }
-            " " => self.space(style),
-            "\t" => (0..4).for_each(|_| self.space(style)),
-            _ if grapheme.chars().any(char::is_control) => {}
-            _ => {
-                let cells = grapheme.width();
-                if cells > self.width {
-                    return;
-                }
-                if self.word_width + cells > self.width {
-                    self.end_word();
-                    self.end_line();
-                }
-                push(&mut self.word, grapheme, style);
-                self.word_width += cells;
-            }
+    fn glyph(&mut self, glyph: &Glyph<'_>, style: Style) {
+        if glyph.symbol == " " {
+            return self.space(style);
         }
+        if glyph.cells > self.width {
+            return;
+        }
+        if self.word_width + glyph.cells > self.width {
+            self.end_word();
+            self.end_line();
+        }
+        push(&mut self.word, &glyph.symbol, style);
+        self.word_width += glyph.cells;
     }
 
     fn space(&mut self, style: Style) {
@@ -159,19 +135,11 @@ mod tests {
         assert_eq!(lines("a\u{1b}[31mb\u{7}", 20), ["a[31mb"]);
     }
 
-    #[test]
-    fn clipped_text_says_so() {
-        assert_eq!(clip("minutes.md", 20), "minutes.md");
-        assert_eq!(clip("minutes.md", 6), "minut…");
-        assert_eq!(clip("你好世界", 4), "你…");
-        assert_eq!(clip("abc", 0), "");
-    }
-
     proptest! {
         #[test]
         fn no_line_is_too_wide_and_no_word_is_lost(text in "[a-zé你🙂 \n]{0,120}", width in 2usize..30) {
             let wrapped = lines(&text, width);
-            prop_assert!(wrapped.iter().all(|line| line.width() <= width));
+            prop_assert!(wrapped.iter().all(|line| super::super::width::width(line) <= width));
             let squeeze = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
             prop_assert_eq!(squeeze(&wrapped.concat()), squeeze(&text));
         }

@@ -70,6 +70,7 @@ impl Terminal {
             command.env_remove(name);
         }
         command.env("TERM", "xterm-256color");
+        command.env("LC_ALL", "C.UTF-8");
         command.env("HOME", home.path());
         for (name, value) in environment {
             command.env(name, value);

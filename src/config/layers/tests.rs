@@ -81,7 +81,7 @@ fn mistakes_are_named_with_line_and_remedy() {
         ("\n[screen]\nfpss = 3", "c.toml:3: unknown key `screen.fpss`; did you mean `screen.fps`?"),
         (
             "[screen]\ncolour = 3",
-            "c.toml:2: unknown key `screen.colour`; [screen] has theme, fps, mouse, demo, save_sessions, window_s",
+            "c.toml:2: unknown key `screen.colour`; [screen] has theme, borders, fps, mouse, demo, save_sessions, window_s",
         ),
         (
             "[server]",

@@ -55,8 +55,8 @@ fn what_was_read_stands_out() {
     state.hits.top = Some(0);
     let Heat::Colours(ramp) = dark().heat else { panic!("dark has colours") };
     let (sink, far) = screen(&state, &dark());
-    assert_eq!((sink.1, far.1), (*ramp.last().unwrap(), Color::Reset));
-    assert_eq!(sink.0, Color::Black, "it can be read");
+    assert_eq!((sink.1, far.1), (*ramp.last().unwrap(), dark().background));
+    assert_eq!(sink.0, Color::Rgb(0, 0, 0), "it can be read");
     let (sink, far) = screen(&state, &Theme::mono());
     assert!(sink.2.contains(Modifier::REVERSED | Modifier::BOLD) && !far.2.contains(Modifier::REVERSED));
     assert_eq!((sink.0, sink.1), (Color::Reset, Color::Reset));

@@ -146,3 +146,23 @@ fn the_demo_opens_its_sessions_and_yields_to_the_user() {
     assert!(matches!(ops(&commands)[..], [Op::Stop { .. }]), "{commands:?}");
     assert!(!state.sessions[0].demo && state.sessions[1].demo);
 }
+
+#[test]
+fn freezing_gives_the_charts_the_cursor_keys_and_going_on_gives_the_message_back() {
+    let mut state = fixture::state(120, 40);
+    typed(&mut state, "half a mess");
+    assert_eq!(state.focus, Focus::Input);
+    press(&mut state, &["alt-f"]);
+    let before = state.cursor_ms().unwrap();
+    press(&mut state, &["left"]);
+    assert!(state.cursor_ms().unwrap() < before, "the arrow moves the cursor of the charts at once");
+    press(&mut state, &["alt-f"]);
+    assert_eq!((state.focus, state.frozen), (Focus::Input, None));
+    typed(&mut state, "age");
+    assert_eq!(state.input().text(), "half a message");
+    // Without charts on the screen there is nothing to move along.
+    press(&mut state, &["esc", "1"]);
+    let focus = state.focus;
+    press(&mut state, &["space"]);
+    assert_eq!(state.focus, focus);
+}

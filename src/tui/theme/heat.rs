@@ -33,11 +33,7 @@ impl Heat {
 
     /// The ramp in what the terminal has; nothing at all is its own background.
     pub(super) fn ramp(depth: ColorDepth, ramp: &[u32; 8], ansi: &[Color; 8]) -> Self {
-        let steps = ramp.iter().zip(ansi).map(
-            |(&rgb, &ansi)| {
-                if depth >= ColorDepth::Indexed256 { depth.colour(rgb) } else { ansi }
-            },
-        );
+        let steps = ramp.iter().zip(ansi).map(|(&rgb, &ansi)| depth.of((rgb, ansi)));
         Self::Colours(std::iter::once(Color::Reset).chain(steps).collect())
     }
 }

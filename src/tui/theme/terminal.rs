@@ -26,13 +26,27 @@ pub struct TerminalEnv {
     pub term: Option<String>,
     /// `COLORFGBG`: `15;0`, the last number being the background.
     pub colorfgbg: Option<String>,
+    /// The locale of letters: the first of `LC_ALL`, `LC_CTYPE` and `LANG` that is not empty.
+    pub locale: Option<String>,
+    /// Whether characters of ambiguous width are said to be two cells wide: `VTE_CJK_WIDTH=wide` or
+    /// `RUNEWIDTH_EASTASIAN=1`.
+    pub ambiguous_is_wide: bool,
 }
 
 impl TerminalEnv {
     /// What the process was started with.
     pub fn read() -> Self {
         let get = |name| std::env::var(name).ok();
-        Self { no_color: get("NO_COLOR"), colorterm: get("COLORTERM"), term: get("TERM"), colorfgbg: get("COLORFGBG") }
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(|name| get(name).filter(|it| !it.is_empty()));
+        let says = |name, word: &str| get(name).is_some_and(|value| value == word);
+        Self {
+            no_color: get("NO_COLOR"),
+            colorterm: get("COLORTERM"),
+            term: get("TERM"),
+            colorfgbg: get("COLORFGBG"),
+            locale,
+            ambiguous_is_wide: says("VTE_CJK_WIDTH", "wide") || says("RUNEWIDTH_EASTASIAN", "1"),
+        }
     }
 
     /// A terminal that can show every colour.
@@ -51,6 +65,14 @@ impl TerminalEnv {
         matches!(background, Some("7" | "15"))
     }
 
+    /// Whether lines and blocks would not be shown, or would be two cells wide: the locale is named and is not UTF-8, or
+    /// characters of ambiguous width are wide.
+    pub(super) fn wants_ascii(&self) -> bool {
+        let locale = self.locale.as_deref().unwrap_or("UTF-8").to_ascii_lowercase();
+        let utf8 = locale.contains("utf-8") || locale.contains("utf8");
+        !utf8 || self.ambiguous_is_wide || locale.ends_with("@cjkwide")
+    }
+
     /// How many colours there are.
     pub(super) fn depth(&self) -> ColorDepth {
         let holds = |value: &Option<String>, words: &[&str]| {
@@ -67,6 +89,11 @@ impl TerminalEnv {
 }
 
 impl ColorDepth {
+    /// The first of a pair where there are more than 16 colours, else the second.
+    pub(super) fn of(self, (rgb, ansi): (u32, Color)) -> Color {
+        if self >= Self::Indexed256 { self.colour(rgb) } else { ansi }
+    }
+
     /// A colour as the terminal can show it: exactly, or the nearest of the 6×6×6 cube of the 256.
     pub(super) fn colour(self, rgb: u32) -> Color {
         const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];

@@ -13,6 +13,7 @@ use crate::{
         state::{Chart, Focus, State},
         theme::{SeriesLook, Theme},
         widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit, units::millis},
+        width::width,
     },
 };
 
@@ -226,7 +227,7 @@ impl<'a> Drawing<'a> {
             format!(" mean {mean}  p99 {p99}  agree {agreed} "),
             format!(" {mean}, agree {agreed} "),
         ];
-        let fits = |text: &String| text.chars().count() + 4 <= usize::from(self.area.width);
+        let fits = |text: &String| width(text) + 4 <= usize::from(self.area.width);
         let fitting = notes.into_iter().find(fits);
         self.note(buf, fitting.map(|text| self.dim(text)).into_iter().collect());
     }

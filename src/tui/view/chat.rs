@@ -19,6 +19,7 @@ use crate::{
         theme::{SeriesLook, Theme},
         transcript::{Answer, Turn},
         widgets::{LegendEntry, Panel, Progress, Unit, units::duration},
+        width::{self, put_line},
         wrap::{Piece, wrap, wrap_text},
     },
 };
@@ -53,9 +54,11 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
     let inner = panel.render(area, buf, &legend);
     // The title carries the lane's colour, as its lines on the charts do.
     let framed = inner.x > area.x;
-    let at =
-        Rect { x: area.x + if framed { 3 } else { 0 }, width: area.width.min(title.len() as u16), height: 1, ..area };
-    buf.set_style(Rect { width: (1 + 1 + name.len() as u16).min(at.width), ..at }.intersection(area), look.style);
+    let at = Rect { x: area.x + if framed { 3 } else { 0 }, width: area.width, height: 1, ..area };
+    buf.set_style(
+        Rect { width: (1 + 1 + width::width(&name) as u16).min(at.width), ..at }.intersection(area),
+        look.style,
+    );
     let Some(session) = state.session() else {
         welcome(state, theme, lane, inner, buf);
         return;
@@ -70,11 +73,11 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
     let last = lines.len().saturating_sub(usize::from(body.height));
     let top = session.top[lane as usize].map_or(last, |top| top.min(last));
     for (line, row) in lines.iter().skip(top).zip(body.rows()) {
-        buf.set_line(row.x, row.y, line, row.width);
+        put_line(buf, row.x, row.y, line, row.width);
     }
     if top < last {
         let below = format!(" ↓ {} more ", last - top);
-        let width = below.chars().count() as u16;
+        let width = width::width(&below) as u16;
         if width < inner.width {
             let at = Rect { x: area.right() - 1 - width, y: area.bottom() - 1, width, height: 1 };
             text(buf, at, &below, theme.warn);
@@ -122,10 +125,10 @@ fn welcome(state: &State, theme: &Theme, lane: Lane, inner: Rect, buf: &mut Buff
             Some(first) => format!("This session begins by itself when {first} has been read."),
             None => "This session begins by itself.".to_owned(),
         };
-        lines.extend(wrap_text(&begins, theme.warn, width));
+        lines.extend(wrap_text(&begins, theme.text, width));
     }
     for (line, row) in lines.iter().zip(inner.rows()) {
-        buf.set_line(row.x + 1, row.y, line, row.width.saturating_sub(1));
+        put_line(buf, row.x + 1, row.y, line, row.width.saturating_sub(1));
     }
 }
 
@@ -238,7 +241,7 @@ fn lines(session: &Session, lane: Lane, waits: &str, width: usize, styles: &Styl
 fn question(turn: &Turn, width: usize, styles: &Styles, lines: &mut Vec<Line<'static>>) {
     if let Some(document) = &turn.document {
         let size = turn.prompt_tokens.map_or(String::new(), |tokens| format!(" · {} tokens", thousands(tokens)));
-        let folded = super::super::wrap::clip(&format!("▸ {document}{size}"), width);
+        let folded = width::clip(&format!("▸ {document}{size}"), width);
         lines.push(Line::styled(folded, styles.dim));
     }
     let wrapped = wrap_text(&turn.text, styles.user, width.saturating_sub(2));

@@ -4,15 +4,14 @@ use ratatui::{
     buffer::Buffer,
     layout::{Position, Rect},
 };
-use unicode_segmentation::UnicodeSegmentation;
-use unicode_width::UnicodeWidthStr;
 
-use super::text;
+use super::{paragraph, text};
 use crate::tui::{
     action::Action,
     state::{Focus, State},
     theme::Theme,
     widgets::Panel,
+    width::{glyphs, put, width},
 };
 
 /// Draws the input; returns where its cursor stands.
@@ -25,7 +24,11 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) -> Optio
     let title = session.map_or_else(|| "New session".to_owned(), |session| format!("To {}", session.name));
     let note = match (&input.document, session.and_then(|session| session.queued.as_ref())) {
         (Some(document), _) => Some(format!("▸ {} attached", document.name)),
-        (None, Some(_)) => Some("your last message waits for the answers before it".to_owned()),
+        (None, Some(_)) => {
+            let words = ["your last message waits for the answers before it", "your last message waits", "waits"];
+            let room = usize::from(area.width.saturating_sub(4));
+            words.into_iter().find(|words| width(&title) + width(words) + 5 <= room).map(str::to_owned)
+        }
         (None, None) => None,
     };
     let mut panel = Panel::new(theme, &title).focused(state.focus == Focus::Input);
@@ -42,28 +45,36 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) -> Optio
         return Some(Position::new(inner.x, inner.y));
     }
     let (line, character) = input.cursor();
-    let (height, width) = (usize::from(inner.height), usize::from(inner.width));
+    let (height, room) = (usize::from(inner.height), usize::from(inner.width));
     let top = (line + 1).saturating_sub(height);
     let before: String = input.lines().get(line)?.chars().take(character).collect();
     // The row of the cursor moves sideways so that the cursor stays on it.
-    let column = before.width();
-    let shift = (column + 1).saturating_sub(width);
+    let column = width(&before);
+    let shift = (column + 1).saturating_sub(room);
     for ((at, content), row) in input.lines().iter().enumerate().skip(top).zip(inner.rows()) {
-        let shown = if at == line { cut(content, shift) } else { content.clone() };
-        buf.set_stringn(row.x, row.y, shown, width, theme.text);
+        let shown = cut(content, if at == line { shift } else { 0 }, room);
+        put(buf, row.x, row.y, &shown, room, theme.text);
     }
-    Some(Position::new(inner.x + (column - shift).min(width - 1) as u16, inner.y + (line - top) as u16))
+    Some(Position::new(inner.x + (column - shift).min(room - 1) as u16, inner.y + (line - top) as u16))
 }
 
-/// The text without its first `cells` cells.
-fn cut(content: &str, cells: usize) -> String {
-    let mut left = cells;
-    let kept = content.graphemes(true).skip_while(|grapheme| {
-        let gone = left > 0;
-        left = left.saturating_sub(grapheme.width());
-        gone
+/// The part of a text from cell `from` on that fits into `room` cells.
+fn cut(content: &str, from: usize, room: usize) -> String {
+    let mut end = 0;
+    let placed = glyphs(content).map(|glyph| {
+        end += glyph.cells;
+        (end - glyph.cells, end, glyph.symbol)
     });
-    kept.collect()
+    let shown = placed.skip_while(|(start, ..)| *start < from).take_while(|(_, end, _)| *end <= from + room);
+    let mut kept = String::new();
+    for (start, _, symbol) in shown {
+        // The rest of a wide character that is half outside is a blank.
+        if kept.is_empty() && start > from {
+            kept.push(' ');
+        }
+        kept.push_str(&symbol);
+    }
+    kept
 }
 
 /// What an empty input says: on a first start what there is to see, later what can be written.
@@ -79,14 +90,12 @@ fn placeholder(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
         ]
     };
     let [long, short] = &hints;
-    let hint = if inner.height == 1 && long.width() + 1 > usize::from(inner.width) { short } else { long };
+    let hint = if inner.height == 1 && width(long) + 1 > usize::from(inner.width) { short } else { long };
     // The first cell is the cursor's.
     let at = Rect { x: inner.x + 1, width: inner.width.saturating_sub(1), height: 1, ..inner };
     if inner.height == 1 {
         text(buf, at, hint, theme.dim);
         return;
     }
-    for (line, row) in crate::tui::wrap::wrap_text(hint, theme.dim, usize::from(at.width)).iter().zip(inner.rows()) {
-        buf.set_line(at.x, row.y, line, at.width);
-    }
+    paragraph(buf, Rect { height: inner.height, ..at }, hint, theme.dim);
 }

@@ -6,14 +6,14 @@ use ratatui::{
     layout::{Constraint, Layout, Rect},
     style::Style,
 };
-use unicode_width::UnicodeWidthStr;
 
-use super::rows;
+use super::{paragraph, rows};
 use crate::tui::{
     figures::{Figures, Provenance, Room},
     state::State,
     theme::Theme,
     widgets::{Panel, Unit},
+    width::{self, put},
     wrap::wrap_text,
 };
 
@@ -56,7 +56,8 @@ fn draw_card(card: &Card, theme: &Theme, words_rows: u16, area: Rect, buf: &mut 
         return;
     }
     let words = wrap_text(&card.words, theme.dim, usize::from(inner.width));
-    let big = inner.height > TALL + 1 && large_width(&card.value) + 1 + card.unit.width() <= usize::from(inner.width);
+    let big =
+        inner.height > TALL + 1 && large_width(&card.value) + 1 + width::width(&card.unit) <= usize::from(inner.width);
     let used = if big { TALL } else { 1 };
     let top = inner.height.saturating_sub(used + 1 + words_rows.max(words.len() as u16)) / 2;
     let at = rows(inner, top, used);
@@ -68,9 +69,7 @@ fn draw_card(card: &Card, theme: &Theme, words_rows: u16, area: Rect, buf: &mut 
     } else {
         super::text(buf, at, &format!("{} {}", card.value, card.unit), card.style);
     }
-    for (line, row) in words.iter().zip(rows(inner, top + used + 1, inner.height).rows()) {
-        buf.set_line(row.x, row.y, line, row.width);
-    }
+    paragraph(buf, rows(inner, top + used + 1, inner.height), &card.words, theme.dim);
 }
 
 fn cards(state: &State, theme: &Theme) -> Vec<Card> {
@@ -202,7 +201,7 @@ fn glyph(c: char) -> [&'static str; TALL as usize] {
 }
 
 fn large_width(text: &str) -> usize {
-    text.chars().map(|c| glyph(c)[0].width() + 1).sum::<usize>().saturating_sub(1)
+    text.chars().map(|c| width::width(glyph(c)[0]) + 1).sum::<usize>().saturating_sub(1)
 }
 
 fn large(text: &str, style: Style, area: Rect, buf: &mut Buffer) {
@@ -211,10 +210,10 @@ fn large(text: &str, style: Style, area: Rect, buf: &mut Buffer) {
         let shape = glyph(c);
         for (row, part) in area.rows().zip(shape) {
             if x < area.right() {
-                buf.set_stringn(x, row.y, part, usize::from(area.right() - x), style);
+                put(buf, x, row.y, part, usize::from(area.right() - x), style);
             }
         }
-        x = x.saturating_add(shape[0].width() as u16 + 1);
+        x = x.saturating_add(width::width(shape[0]) as u16 + 1);
     }
 }
 
@@ -225,7 +224,7 @@ mod tests {
     #[test]
     fn every_row_of_a_glyph_is_as_wide_as_the_others() {
         for c in "0123456789.-kMna/∞ ".chars() {
-            let widths = glyph(c).map(UnicodeWidthStr::width);
+            let widths = glyph(c).map(width::width);
             assert!(widths.iter().all(|&width| width == widths[0]), "{c}");
         }
     }

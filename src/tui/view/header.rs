@@ -5,7 +5,7 @@ use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 use super::{right_spans, spans};
 use crate::{
     cache::{Format, Policy, Spread},
-    tui::{action::Action, state::State, theme::Theme, widgets::Unit},
+    tui::{action::Action, state::State, theme::Theme, widgets::Unit, width::of_spans},
 };
 
 /// Model, policy and machine at the left; what the screen itself does at the right.
@@ -20,15 +20,15 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
         return;
     }
     let policy = policy(state, theme);
-    let first = 8 + policy.iter().map(Span::width).sum::<usize>();
+    let first = 8 + of_spans(&policy);
     let all = status(state, theme, true);
     // What the screen costs gives way to the policy.
-    let cost = first + 11 + all.iter().map(Span::width).sum::<usize>() < usize::from(area.width);
+    let cost = first + 11 + of_spans(&all) < usize::from(area.width);
     let taken = right_spans(buf, area, if cost { all } else { status(state, theme, false) });
     let room = usize::from(area.width.saturating_sub(taken + 1));
     // The most important first; knob by knob, N first. The word that must not be missed has its room before them.
     let simulated = state.simulated().then(|| Span::styled("  simulated", theme.mark));
-    let mut used = 8 + simulated.as_ref().map_or(0, Span::width);
+    let mut used = 8 + of_spans(simulated.as_slice());
     let knobs = policy.chunks(2).map(<[Span]>::to_vec);
     let (mut left, full) = fitting(knobs, &mut used, room);
     left.insert(0, Span::styled(" kcache ", theme.title));
@@ -47,7 +47,7 @@ fn fitting(
 ) -> (Vec<Span<'static>>, bool) {
     let mut fit = Vec::new();
     for part in parts {
-        *used += part.iter().map(Span::width).sum::<usize>();
+        *used += of_spans(&part);
         if *used > room {
             return (fit, true);
         }
@@ -58,7 +58,7 @@ fn fitting(
 
 /// What runs, part by part.
 fn machine(state: &State, theme: &Theme) -> Vec<Vec<Span<'static>>> {
-    let Some(started) = &state.started else { return vec![vec![Span::styled("  loading the model…", theme.warn)]] };
+    let Some(started) = &state.started else { return vec![vec![Span::styled("  loading the model…", theme.text)]] };
     let weights = Unit::Bytes.text(Some(started.weight_bytes as f64));
     let dim = |text: String| vec![Span::styled(text, theme.dim)];
     vec![

@@ -3,7 +3,7 @@
 use ratatui::{
     buffer::Buffer,
     layout::{Constraint, Layout, Rect},
-    style::{Color, Modifier, Style},
+    style::{Modifier, Style},
     text::Line,
     widgets::Widget,
 };
@@ -11,8 +11,9 @@ use ratatui::{
 use super::{charts, layout, rows, text};
 use crate::tui::{
     state::{Chart, State},
-    theme::{Heat, Pattern, SeriesLook, Theme},
+    theme::{Heat, Pattern, SeriesLook, Theme, ink},
     widgets::{CoverageCurve, HeadMap, HeatMap, LegendEntry, Panel, Unit},
+    width::put_line,
     wrap::{Piece, wrap},
 };
 
@@ -163,21 +164,6 @@ pub(super) fn heated(theme: &Theme, share: f64) -> Style {
     }
 }
 
-/// Black or white, whichever can be read on a colour.
-fn ink(colour: Color) -> Color {
-    let dark = match colour {
-        Color::Rgb(r, g, b) => 3 * u32::from(r) + 6 * u32::from(g) + u32::from(b) < 1_280,
-        Color::Indexed(index @ 16..=231) => {
-            let [r, g, b] = [(index - 16) / 36, (index - 16) / 6 % 6, (index - 16) % 6].map(u32::from);
-            3 * r + 6 * g + b < 25
-        }
-        Color::Indexed(index) => index < 244,
-        Color::Black | Color::DarkGray | Color::Blue | Color::Magenta | Color::Red | Color::LightBlue => true,
-        _ => false,
-    };
-    if dark { Color::White } else { Color::Black }
-}
-
 /// First line on show, rows, and lines in all of the text.
 pub fn extent(state: &State) -> (usize, usize, usize) {
     let body = body(panes(state, layout::of(state).hits).text);
@@ -233,7 +219,7 @@ fn source(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let (lines, now) = lines(state, theme, usize::from(body.width).max(1));
     let top = top(state, now, usize::from(body.height), lines.len());
     for (line, row) in lines.iter().skip(top).zip(body.rows()) {
-        buf.set_line(row.x, row.y, line, row.width);
+        put_line(buf, row.x, row.y, line, row.width);
     }
     strip(state, theme, rows(inner, body.height, 1), buf);
 }

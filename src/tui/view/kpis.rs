@@ -4,7 +4,6 @@
 //! ones first.
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
-use unicode_width::UnicodeWidthStr;
 
 use super::{rows, spans};
 use crate::{
@@ -14,6 +13,7 @@ use crate::{
         state::State,
         theme::Theme,
         widgets::{Unit, units::millis},
+        width::{self, of_spans},
     },
 };
 
@@ -28,10 +28,6 @@ struct Figure {
     short: (&'static str, Vec<Span<'static>>),
 }
 
-fn width(value: &[Span<'_>]) -> usize {
-    value.iter().map(Span::width).sum()
-}
-
 /// The figures: one row, or two rows with the names above.
 pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
@@ -39,7 +35,8 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     }
     let tall = area.height >= 2;
     let cell = |label: &str, value: &[Span<'_>]| {
-        if tall { width(value).max(label.width()) } else { label.width() + 1 + width(value) }
+        let label = width::width(label);
+        if tall { of_spans(value).max(label) } else { label + 1 + of_spans(value) }
     };
     let figures = figures(state, theme);
     let room = usize::from(area.width);

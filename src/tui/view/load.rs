@@ -7,7 +7,7 @@ use ratatui::{
     text::Span,
 };
 
-use super::{rows, spans, text};
+use super::{paragraph, rows, spans, text};
 use crate::{
     engine::Lane,
     tui::{
@@ -15,7 +15,6 @@ use crate::{
         load::{Field, fit},
         state::State,
         theme::Theme,
-        wrap::wrap_text,
     },
 };
 
@@ -110,21 +109,14 @@ pub fn draw(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Opti
             (format!("the budget{simulated} holds at once: {fits}; the others wait"), theme.dim)
         }
     };
-    for (line, row) in wrap_text(&words, style, usize::from(below.width)).iter().zip(below.rows()) {
-        buf.set_line(row.x, row.y, line, row.width);
-    }
+    paragraph(buf, below, &words, style);
     cursor
 }
 
 fn table(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
     let load = &state.loads.load;
     let written = load.spec().map_or(String::new(), ToString::to_string);
-    for (line, row) in wrap_text(&written.replace(',', ", "), theme.dim, usize::from(inner.width))
-        .iter()
-        .zip(rows(inner, 0, WRITTEN).rows())
-    {
-        buf.set_line(row.x, row.y, line, row.width);
-    }
+    paragraph(buf, rows(inner, 0, WRITTEN), &written.replace(',', ", "), theme.dim);
     let all = load.spec().map_or(String::new(), |spec| format!(" of {}", spec.sessions));
     let stopped = if load.is_coming() { "" } else { "; no more come" };
     text(buf, rows(inner, WRITTEN, 1), &format!("{} sessions came{all}{stopped}", load.arrived()), theme.text);
@@ -146,8 +138,6 @@ fn table(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
     if let Some(why) = load.why() {
         let left = (NAMES + 16).min(usize::from(inner.width)) as u16;
         let beside = rows(Rect { x: inner.x + left, width: inner.width - left, ..inner }, COUNTS, inner.height);
-        for (line, row) in wrap_text(why, theme.bad, usize::from(beside.width)).iter().zip(beside.rows()) {
-            buf.set_line(row.x, row.y, line, row.width);
-        }
+        paragraph(buf, beside, why, theme.bad);
     }
 }

@@ -3,19 +3,18 @@
 use ratatui::{
     buffer::Buffer,
     layout::{Position, Rect},
-    text::Span,
+    text::{Line, Span},
     widgets::{Clear, Widget},
 };
-use unicode_width::UnicodeWidthStr;
 
 use super::{load, rows, spans, text};
 use crate::tui::{
-    action::Group,
     help,
     state::{Overlay, State},
     theme::Theme,
     widgets::Panel,
-    wrap::clip,
+    width,
+    wrap::wrap_text,
 };
 
 /// Draws what lies over the panes; returns where its cursor stands.
@@ -26,7 +25,7 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) -> Optio
         Overlay::Rename(name) => {
             let inner = popup(theme, "Rename · enter keeps it, esc does not", 50, 3, area, buf);
             text(buf, rows(inner, 0, 1), name, theme.text);
-            let column = (name.width() as u16).min(inner.width.saturating_sub(1));
+            let column = (width::width(name) as u16).min(inner.width.saturating_sub(1));
             (!inner.is_empty()).then(|| Position::new(inner.x + column, inner.y))
         }
         Overlay::Load => {
@@ -51,9 +50,11 @@ fn popup(theme: &Theme, title: &str, width: u16, height: u16, area: Rect, buf: &
     Panel::new(theme, title).focused(true).render(at, buf, &[])
 }
 
-enum Row<'a> {
-    Heading(Group),
-    Entry(usize, &'a help::Entry),
+/// A row of the help.
+enum Row {
+    Heading(String),
+    /// A line of the entry of that number, and which of its lines it is: its keys or word, and what it says.
+    Line(usize, usize, String, Line<'static>),
 }
 
 fn draw_help(
@@ -72,40 +73,43 @@ fn draw_help(
     let prompt = " search: ";
     spans(buf, rows(inner, 0, 1), vec![Span::styled(prompt, theme.dim), Span::styled(query.to_owned(), theme.text)]);
     let entries = help::entries(&state.keymap, query);
+    // Left of the sentences, and right of the keys, stand blanks.
+    let keys_width = if inner.width < 70 { 14 } else { 22 };
+    let room = usize::from(inner.width).saturating_sub(3 + keys_width + 2 + 1);
     let mut table = Vec::new();
-    let mut group = None;
+    let mut group = "";
     for (at, entry) in entries.iter().enumerate() {
-        if group != Some(entry.action.group()) {
-            group = Some(entry.action.group());
-            table.push(Row::Heading(entry.action.group()));
+        if group != entry.group {
+            group = &entry.group;
+            table.push(Row::Heading(entry.group.clone()));
         }
-        table.push(Row::Entry(at, entry));
+        let names = wrap_text(&entry.name, theme.key, keys_width);
+        let texts = wrap_text(entry.text, theme.text, room);
+        for line in 0..names.len().max(texts.len()) {
+            let name = names.get(line).map_or(String::new(), ToString::to_string);
+            table.push(Row::Line(at, line, name, texts.get(line).cloned().unwrap_or_default()));
+        }
     }
     let list = rows(inner, 1, inner.height);
     if table.is_empty() {
         text(buf, list, " nothing of that name", theme.dim);
     }
-    let chosen = table.iter().position(|row| matches!(row, Row::Entry(at, _) if *at == selected)).unwrap_or(0);
+    // All lines of what is chosen are on show.
+    let chosen = table.iter().rposition(|row| matches!(row, Row::Line(at, ..) if *at == selected)).unwrap_or(0);
     let first = (chosen + 1).saturating_sub(usize::from(list.height));
-    let keys_width = 22;
     for (row, at) in table.iter().skip(first).zip(list.rows()) {
         match row {
             Row::Heading(group) => text(buf, at, &format!(" {group}"), theme.title),
-            Row::Entry(index, entry) => {
-                let keys = format!("   {:<keys_width$}", entry.keys);
-                let room = usize::from(at.width).saturating_sub(keys.width());
-                spans(
-                    buf,
-                    at,
-                    vec![
-                        Span::styled(keys, theme.key),
-                        Span::styled(clip(&format!("  {}", entry.action.help()), room), theme.text),
-                    ],
-                );
-                let name = format!(" {} ", entry.action.name());
-                let used = 3 + keys_width.max(entry.keys.width()) + 2 + entry.action.help().width();
-                if used + name.width() < usize::from(at.width) {
-                    super::right_spans(buf, at, vec![Span::styled(name, theme.dim)]);
+            Row::Line(index, line, name, sentence) => {
+                let blanks = " ".repeat(keys_width.saturating_sub(width::width(name)) + 2);
+                let mut pieces = vec![Span::styled(format!("   {name}{blanks}"), theme.key)];
+                pieces.extend(sentence.spans.iter().cloned());
+                let used = width::of_spans(&pieces);
+                spans(buf, at, pieces);
+                let action = entries[*index].action.filter(|_| *line == 0);
+                let action = action.map_or(String::new(), |action| format!(" {action} "));
+                if used + width::width(&action) < usize::from(at.width) {
+                    super::right_spans(buf, at, vec![Span::styled(action, theme.dim)]);
                 }
                 if *index == selected {
                     buf.set_style(at, theme.selection);
@@ -113,6 +117,6 @@ fn draw_help(
             }
         }
     }
-    let column = ((prompt.width() + query.width()) as u16).min(inner.width - 1);
+    let column = ((width::width(prompt) + width::width(query)) as u16).min(inner.width - 1);
     Some(Position::new(inner.x + column, inner.y))
 }

@@ -10,6 +10,7 @@ use crate::{
         state::State,
         theme::Theme,
         widgets::{Panel, Unit},
+        width::width,
     },
 };
 
@@ -84,7 +85,7 @@ pub fn table(state: &State, theme: &Theme, panel: Panel<'_>, area: Rect, buf: &m
     spans(buf, rows(inner, 0, 1), head);
     let queues = Lane::ALL.map(|lane| at(state, lane));
     for (row, figure) in figures(queues).into_iter().enumerate() {
-        let name = if figure.long.chars().count() <= label { &figure.long } else { figure.short };
+        let name = if width(&figure.long) <= label { &figure.long } else { figure.short };
         let mut pieces = vec![Span::styled(format!("{name:<label$}"), theme.dim)];
         for (lane, value) in Lane::ALL.into_iter().zip(figure.values) {
             let style = if figure.warns && value != "0" { theme.warn } else { theme.lane(lane).style };

@@ -1,7 +1,6 @@
 //! The list of sessions: name, state and progress of each, per lane.
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
-use unicode_width::UnicodeWidthStr;
 
 use super::{layout, queue, rows, spans, text};
 use crate::{
@@ -11,7 +10,7 @@ use crate::{
         state::{Focus, State},
         theme::{SeriesLook, Theme},
         widgets::{LegendEntry, Panel, units::duration},
-        wrap::clip,
+        width::{self, clip, of_spans},
     },
 };
 
@@ -70,19 +69,21 @@ fn entry(state: &State, theme: &Theme, session: &Session, selected: bool, cell: 
 }
 
 /// What each lane is doing; said once where both do the same.
-fn status(state: &State, theme: &Theme, session: &Session, width: usize) -> Vec<Span<'static>> {
+fn status(state: &State, theme: &Theme, session: &Session, room: usize) -> Vec<Span<'static>> {
     let [ours, theirs] = session.phases;
     let one_lane = session.lanes.len() == 1;
     if session.queued.is_some() {
-        return vec![Span::styled("your message waits", theme.warn)];
+        let words = ["your message waits", "message waits", "waits"];
+        let fits = words.into_iter().find(|words| width::width(words) <= room);
+        return vec![Span::styled(fits.unwrap_or("…"), theme.warn)];
     }
     if let (Phase::Prefill(progress), true) = (ours, same_kind(ours, theirs) || one_lane) {
         let left = progress.seconds_left().map_or(String::new(), |s| format!(", {}", duration(Some(s))));
         let long = format!("prefill {:.0} %{left}", progress.share() * 100.0);
         let mid = format!("{:.0} %{left} left", progress.share() * 100.0);
         let short = format!("prefill {:.0} %", progress.share() * 100.0);
-        let fits = [long, mid].into_iter().find(|text| text.width() <= width && !left.is_empty());
-        return vec![Span::styled(fits.unwrap_or(short), theme.warn)];
+        let fits = [long, mid].into_iter().find(|text| width::width(text) <= room && !left.is_empty());
+        return vec![Span::styled(fits.unwrap_or(short), theme.text)];
     }
     let places = Lane::ALL.map(|lane| state.metrics.lanes[lane as usize].place(session.id));
     let same_word = match (ours, theirs) {
@@ -99,7 +100,7 @@ fn status(state: &State, theme: &Theme, session: &Session, width: usize) -> Vec<
     }
     // `● 37 tok  ○ 41 tok`: what runs is in the lane's colour, what has ended is dim and says why. Where that is too
     // long for both lanes the numbers have to do.
-    let long = session.lanes.len() * 10 <= width + 1;
+    let long = session.lanes.len() * 10 <= room + 1;
     let mut pieces = Vec::new();
     let mut used = 0;
     for &lane in &session.lanes {
@@ -120,7 +121,7 @@ fn status(state: &State, theme: &Theme, session: &Session, width: usize) -> Vec<
             // Where its pages are, or what they will cost.
             Phase::SetBack { kept } if long => (if kept { "in host" } else { "to redo" }.to_owned(), theme.warn),
             Phase::SetBack { kept } => (if kept { "host" } else { "redo" }.to_owned(), theme.warn),
-            Phase::Prefill(progress) => (format!("{:.0} %", progress.share() * 100.0), theme.warn),
+            Phase::Prefill(progress) => (format!("{:.0} %", progress.share() * 100.0), look.style),
             Phase::Answering if long => (format!("{tokens} tok"), look.style),
             Phase::Answering => (tokens.to_string(), look.style),
             Phase::Ended(FinishReason::Stop) if long => (format!("{tokens} done"), theme.dim),
@@ -128,10 +129,10 @@ fn status(state: &State, theme: &Theme, session: &Session, width: usize) -> Vec<
             Phase::Ended(reason) => (reason.to_string(), theme.dim),
         };
         let word = if long { format!("{word:<8}") } else { format!("{word:<5}") };
-        if used + 2 + word.trim_end().width() > width {
+        if used + 2 + width::width(word.trim_end()) > room {
             break;
         }
-        used += 2 + word.width();
+        used += 2 + width::width(&word);
         pieces.push(Span::styled(format!("{} ", look.symbol), look.style));
         pieces.push(Span::styled(word, style));
     }
@@ -156,7 +157,7 @@ pub fn row(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let style = if state.focus == Focus::Sessions { theme.selection } else { theme.title };
     pieces.push(Span::styled(clip(&session.name, usize::from(area.width / 2)), style));
     pieces.push(Span::raw("  "));
-    let used: usize = pieces.iter().map(Span::width).sum();
+    let used = of_spans(&pieces);
     pieces.extend(status(state, theme, session, usize::from(area.width).saturating_sub(used)));
     spans(buf, area, pieces);
 }

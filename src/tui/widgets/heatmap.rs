@@ -127,10 +127,10 @@ impl<'a> HeatMap<'a> {
     fn draw(&self, map: Rect, buf: &mut Buffer) {
         let theme = self.panel.theme();
         let layers = self.hits.len();
-        // Two layers in one row of cells take two colours, which shading characters do not have.
+        // Two layers in one row of cells take two colours and a half block, which shades and ASCII do not have.
         let halves = match theme.heat {
-            Heat::Colours(_) => 2,
-            Heat::Shades(_) => 1,
+            Heat::Colours(_) if !theme.ascii => 2,
+            _ => 1,
         };
         // Lanes are (half) rows: each shows the layers that fall to it, at least one.
         let lanes = usize::from(map.height) * halves;

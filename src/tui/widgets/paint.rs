@@ -1,8 +1,12 @@
 //! Writing into a buffer without ever leaving the area.
 
-use ratatui::{buffer::Buffer, layout::Rect, style::Style};
-use unicode_segmentation::UnicodeSegmentation;
-use unicode_width::UnicodeWidthStr;
+use ratatui::{
+    buffer::{Buffer, CellDiffOption},
+    layout::Rect,
+    style::Style,
+};
+
+use crate::tui::width;
 
 /// Eighths of a column, from the left.
 pub(super) const LEFT_EIGHTHS: [&str; 9] = [" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];
@@ -12,27 +16,12 @@ pub(super) const LOWER_EIGHTHS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "�
 
 /// Columns a text takes.
 pub(super) fn width(text: &str) -> u16 {
-    u16::try_from(text.width()).unwrap_or(u16::MAX)
+    u16::try_from(width::width(text)).unwrap_or(u16::MAX)
 }
 
 /// The text cut to `width` columns, with `…` where something was cut.
 pub(super) fn clip(text: &str, width: u16) -> String {
-    if self::width(text) <= width {
-        return text.to_owned();
-    }
-    let mut cut = String::new();
-    let mut room = usize::from(width).saturating_sub(1);
-    for grapheme in text.graphemes(true) {
-        match room.checked_sub(grapheme.width()) {
-            Some(left) => room = left,
-            None => break,
-        }
-        cut.push_str(grapheme);
-    }
-    if width > 0 {
-        cut.push('…');
-    }
-    cut
+    width::clip_words(text, usize::from(width))
 }
 
 /// Writes at (x, y), clipped to `area`; returns the column after the text.
@@ -41,7 +30,7 @@ pub(super) fn text(buf: &mut Buffer, area: Rect, x: u16, y: u16, text: &str, sty
     if y < area.top() || y >= area.bottom() || x < area.left() || x >= area.right() {
         return x;
     }
-    buf.set_stringn(x, y, text, usize::from(area.right() - x), over(style)).0
+    width::put(buf, x, y, text, usize::from(area.right() - x), over(style))
 }
 
 /// Writes so that the text ends before column `end`; its beginning is cut where it does not fit.
@@ -56,7 +45,7 @@ pub(super) fn cell(buf: &mut Buffer, area: Rect, x: u16, y: u16, symbol: &str, s
     if area.contains((x, y).into())
         && let Some(cell) = buf.cell_mut((x, y))
     {
-        cell.set_symbol(symbol).set_style(over(style));
+        cell.set_symbol(symbol).set_style(over(style)).set_diff_option(CellDiffOption::None);
     }
 }
 
