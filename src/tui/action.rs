@@ -222,7 +222,7 @@ actions! {
     Dump = "dump", "picture", Screen, Always, ["f12", "P", "alt-p"];
     /// Every key, searchable; enter does what is chosen
     Help = "help", "help", Screen, Always, ["?", "f1", "alt-h"];
-    /// Stops the answers of this session; once more, or with nothing to stop, quits
+    /// Stops the answers of this session, or asks while others are under way; once more, or with nothing under way, quits
     Interrupt = "interrupt", "stop, quit", Screen, Always, ["ctrl-c"];
     /// Suspends the program, as a shell's job; fg brings it back
     Suspend = "suspend", "suspend", Screen, Always, ["ctrl-z"];

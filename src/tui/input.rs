@@ -1,7 +1,8 @@
 //! The message being written: a multi-line editor with a history and an attached document.
 
-use crossterm::event::KeyEvent;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use ratatui_textarea::{CursorMove, TextArea};
+use unicode_segmentation::UnicodeSegmentation;
 
 use crate::engine::Document;
 
@@ -40,11 +41,66 @@ impl Input {
         self.area.is_empty()
     }
 
-    /// Takes a key that no binding wanted.
+    /// Takes a key that no binding wanted. What a reader takes for one character is one here as well, of however many
+    /// code points it is made.
     pub fn key(&mut self, event: KeyEvent) {
-        if self.area.input(event) {
+        let control = event.modifiers == KeyModifiers::CONTROL;
+        let plain = event.modifiers.is_empty();
+        let changed = match event.code {
+            KeyCode::Char('u') if control => self.area.delete_line_by_head(),
+            // Where ctrl-u is the shell's, this is too: ctrl-_ reaches a program as ctrl-7.
+            KeyCode::Char('_' | '7') if control => self.area.undo(),
+            KeyCode::Backspace if plain => self.delete_before(),
+            KeyCode::Char('h') if control => self.delete_before(),
+            KeyCode::Delete if plain => self.delete_after(),
+            KeyCode::Char('d') if control => self.delete_after(),
+            KeyCode::Left if plain => self.step(CursorMove::Back, self.before()),
+            KeyCode::Char('b') if control => self.step(CursorMove::Back, self.before()),
+            KeyCode::Right if plain => self.step(CursorMove::Forward, self.after()),
+            KeyCode::Char('f') if control => self.step(CursorMove::Forward, self.after()),
+            _ => self.area.input(event),
+        };
+        if changed {
             self.browsing = None;
         }
+    }
+
+    /// Code points of the character before the cursor; 1 at the beginning of a line, for the line break.
+    fn before(&self) -> usize {
+        let (line, column) = self.cursor();
+        let before: String = self.area.lines()[line].chars().take(column).collect();
+        before.graphemes(true).next_back().map_or(1, |cluster| cluster.chars().count())
+    }
+
+    /// Code points of the character after the cursor; 1 at the end of a line, for the line break.
+    fn after(&self) -> usize {
+        let (line, column) = self.cursor();
+        let after: String = self.area.lines()[line].chars().skip(column).collect();
+        after.graphemes(true).next().map_or(1, |cluster| cluster.chars().count())
+    }
+
+    fn delete_before(&mut self) -> bool {
+        match self.before() {
+            1 => self.area.delete_char(),
+            points => {
+                self.step(CursorMove::Back, points);
+                self.area.delete_str(points)
+            }
+        }
+    }
+
+    fn delete_after(&mut self) -> bool {
+        match self.after() {
+            1 => self.area.delete_next_char(),
+            points => self.area.delete_str(points),
+        }
+    }
+
+    /// Moves the cursor; nothing that is written changes.
+    fn step(&mut self, to: CursorMove, points: usize) -> bool {
+        self.area.cancel_selection();
+        (0..points).for_each(|_| self.area.move_cursor(to));
+        false
     }
 
     /// Inserts pasted text; line breaks of every kind become `\n`, other control characters are left out.
@@ -116,10 +172,13 @@ impl Input {
     }
 }
 
+/// Takes the last character away, of however many code points it is made.
+pub fn pop(text: &mut String) {
+    text.truncate(text.grapheme_indices(true).next_back().map_or(0, |(at, _)| at));
+}
+
 #[cfg(test)]
 mod tests {
-    use crossterm::event::{KeyCode, KeyModifiers};
-
     use super::*;
 
     fn typed(input: &mut Input, text: &str) {
@@ -152,5 +211,61 @@ mod tests {
         let mut input = Input::default();
         input.paste("a\r\nb\rc\u{1b}[31m");
         assert_eq!(input.text(), "a\nb\nc[31m");
+    }
+
+    fn control(c: char) -> KeyEvent {
+        KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL)
+    }
+
+    #[test]
+    fn ctrl_u_clears_to_the_beginning_of_the_line_and_is_undone() {
+        let mut input = Input::default();
+        typed(&mut input, "one two");
+        input.newline();
+        typed(&mut input, "three four");
+        (0..4).for_each(|_| input.key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE)));
+        input.key(control('u'));
+        assert_eq!(input.text(), "one two\nfour");
+        input.key(control('7'));
+        assert_eq!(input.text(), "one two\nthree four");
+        // From an empty line on it takes the line break, and then the line before.
+        (0..3).for_each(|_| input.key(control('u')));
+        assert_eq!(input.text(), "four");
+    }
+
+    #[test]
+    fn joined_characters_are_deleted_and_stepped_over_whole() {
+        for joined in ["👨‍👩‍👧‍👦", "👍🏽", "🇯🇵", "e\u{301}", "が", "ｶﾞ", "\u{1112}\u{1161}\u{11ab}", "❤\u{fe0f}"]
+        {
+            let mut input = Input::default();
+            input.paste(&format!("a{joined}b"));
+            let press = |input: &mut Input, code| input.key(KeyEvent::new(code, KeyModifiers::NONE));
+            press(&mut input, KeyCode::Left);
+            press(&mut input, KeyCode::Left);
+            assert_eq!(input.cursor(), (0, 1), "{joined}");
+            press(&mut input, KeyCode::Right);
+            press(&mut input, KeyCode::Backspace);
+            assert_eq!(input.text(), "ab", "{joined}");
+            input.paste(joined);
+            press(&mut input, KeyCode::Left);
+            press(&mut input, KeyCode::Delete);
+            assert_eq!((input.text().as_str(), input.cursor()), ("ab", (0, 1)), "{joined}");
+            let mut name = format!("a{joined}");
+            pop(&mut name);
+            assert_eq!(name, "a", "{joined}");
+        }
+    }
+
+    #[test]
+    fn a_line_break_is_deleted_from_both_sides() {
+        let mut input = Input::default();
+        input.paste("a\nb");
+        input.key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE));
+        input.key(KeyEvent::new(KeyCode::Backspace, KeyModifiers::NONE));
+        assert_eq!(input.text(), "ab");
+        input.newline();
+        input.key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE));
+        input.key(KeyEvent::new(KeyCode::Delete, KeyModifiers::NONE));
+        assert_eq!(input.text(), "ab");
     }
 }

@@ -7,7 +7,7 @@ use crate::{cache::Policy, config::ThemeName, engine::Op};
 use super::{
     action::Action,
     command::{Command, FilePurpose},
-    comparison, help, hits,
+    comparison, help, hits, input,
     keymap::Key,
     knobs, load,
     navigation::{
@@ -38,7 +38,13 @@ pub fn key(state: &mut State, event: KeyEvent) -> Vec<Command> {
         Overlay::Load => return load::key(state, event),
     }
     match bound {
-        Some(action) => act(state, action),
+        Some(action) => {
+            // Who gives commands by plain letters is not writing: the next letter must not land in the message.
+            if key.types() {
+                state.was_writing = false;
+            }
+            act(state, action)
+        }
         None => {
             if state.focus == Focus::Input {
                 state.input_mut().key(event);
@@ -186,7 +192,11 @@ fn help_key(state: &mut State, event: KeyEvent) -> Vec<Command> {
         KeyCode::PageUp => *selected = selected.saturating_sub(10),
         KeyCode::PageDown => *selected = (*selected + 10).min(entries.len().saturating_sub(1)),
         KeyCode::Backspace => {
-            query.pop();
+            input::pop(query);
+            *selected = 0;
+        }
+        KeyCode::Char('u') if event.modifiers.contains(KeyModifiers::CONTROL) => {
+            query.clear();
             *selected = 0;
         }
         KeyCode::Enter => {
@@ -211,9 +221,7 @@ fn rename_key(state: &mut State, event: KeyEvent) -> Vec<Command> {
     let Overlay::Rename(name) = &mut state.overlay else { return Vec::new() };
     match event.code {
         KeyCode::Esc => state.overlay = Overlay::None,
-        KeyCode::Backspace => {
-            name.pop();
-        }
+        KeyCode::Backspace => input::pop(name),
         KeyCode::Char('u') if event.modifiers.contains(KeyModifiers::CONTROL) => name.clear(),
         KeyCode::Char(c) if !event.modifiers.contains(KeyModifiers::CONTROL) && !c.is_control() => name.push(c),
         KeyCode::Enter => {
@@ -252,11 +260,10 @@ fn send(state: &mut State) -> Vec<Command> {
     let input = state.input();
     let text = input.text();
     if let Some(command) = slash::parse(&text) {
+        // Also a wrong one: it would swallow what is written next. The history has it, to be mended.
+        state.input_mut().take();
         return match command {
-            Ok(command) => {
-                state.input_mut().take();
-                run(state, command)
-            }
+            Ok(command) => run(state, command),
             Err(error) => {
                 state.toast(error, true);
                 Vec::new()

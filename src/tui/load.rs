@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossterm::event::{KeyCode, KeyEvent};
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::{
     bench::{Load, LoadSpec},
@@ -160,6 +160,14 @@ impl Form {
         };
     }
 
+    /// Empties the field, where it is one to write in.
+    fn clear(&mut self) {
+        self.error = None;
+        if Field::ALL[self.selected].choices().is_empty() {
+            self.values[self.selected].clear();
+        }
+    }
+
     fn key(&mut self, code: KeyCode) {
         self.error = None;
         let fields = Field::ALL.len();
@@ -222,6 +230,7 @@ pub fn key(state: &mut State, event: KeyEvent) -> Vec<Command> {
             }
             Err(error) => state.loads.form.error = Some(error),
         },
+        KeyCode::Char('u') if event.modifiers.contains(KeyModifiers::CONTROL) => state.loads.form.clear(),
         code => state.loads.form.key(code),
     }
     Vec::new()

@@ -34,6 +34,8 @@ pub enum Message {
     },
     /// The sessions of an earlier run were read, or not; the error is one line.
     SessionsRead(Result<Vec<SavedSession>, String>),
+    /// The sessions of this run were saved, or not; the error is one line.
+    SessionsSaved(Result<(), String>),
     /// A picture was written, or not; the error is one line.
     PictureWritten(Result<PathBuf, String>),
     /// A frame was drawn.

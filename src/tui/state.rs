@@ -18,7 +18,7 @@ pub const WINDOW_MS: (f64, f64) = (5_000.0, 3_600_000.0);
 /// The time that charts show at first, in milliseconds; it grows with the run, up to the configured one.
 const FIRST_WINDOW_MS: f64 = 15_000.0;
 /// A notice stays this long, in milliseconds.
-const TOAST_MS: f64 = 6_000.0;
+pub const TOAST_MS: f64 = 6_000.0;
 /// Notices kept at most.
 const TOASTS: usize = 8;
 

@@ -26,6 +26,7 @@ mod hits;
 mod keys;
 mod load;
 mod look;
+mod random;
 mod saved;
 
 fn draw(state: &State, theme: &Theme) -> Buffer {

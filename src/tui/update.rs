@@ -10,11 +10,11 @@ use super::{
     message::Message,
     mouse, saved,
     session::{self, Session},
-    state::{Overlay, State},
+    state::{Overlay, State, TOAST_MS},
 };
 
-/// A second ctrl-c within this many milliseconds quits.
-const AGAIN_MS: f64 = 2_000.0;
+/// A second ctrl-c within this many milliseconds quits: as long as the notice that says so is on the screen.
+const AGAIN_MS: f64 = TOAST_MS;
 
 /// Takes in a message.
 pub fn update(state: &mut State, message: Message) -> Vec<Command> {
@@ -49,6 +49,12 @@ fn take_in(state: &mut State, message: Message) -> Vec<Command> {
                 Vec::new()
             }
         },
+        Message::SessionsSaved(result) => {
+            if let Err(error) = result {
+                state.toast(error, true);
+            }
+            Vec::new()
+        }
         Message::EngineGone => {
             engine_events::ended(state, Some("the engine went away without a word".into()));
             Vec::new()
@@ -219,14 +225,26 @@ pub(super) fn close(state: &mut State) -> Vec<Command> {
     vec![Command::Engine(Op::Close { session: session.id })]
 }
 
-/// Ctrl-c: stops the answers on show; a second time, or with nothing to stop, quits.
+/// Ctrl-c: stops the answers on show, or asks where only others are under way. A second time, or with nothing under
+/// way, it quits.
 pub(super) fn interrupt(state: &mut State) -> Vec<Command> {
     let again = state.interrupted_ms.is_some_and(|at| state.clock_ms - at <= AGAIN_MS);
     state.interrupted_ms = Some(state.clock_ms);
-    let commands = if again { Vec::new() } else { stop(state) };
-    if commands.is_empty() {
+    if again || state.stopped.is_some() {
         return vec![Command::Quit];
     }
-    state.toast("stopped; ctrl-c again quits", false);
-    commands
+    let commands = stop(state);
+    if !commands.is_empty() {
+        state.toast("stopped; ctrl-c again quits", false);
+        return commands;
+    }
+    let answering = state.sessions.iter().filter(|session| session.busy()).count();
+    let under_way = match answering {
+        _ if state.loads.load.is_active() => "a load is under way".to_owned(),
+        0 => return vec![Command::Quit],
+        1 => "another session still answers".to_owned(),
+        _ => format!("{answering} other sessions still answer"),
+    };
+    state.toast(format!("{under_way}; ctrl-c again quits"), false);
+    Vec::new()
 }

@@ -95,6 +95,83 @@ fn ctrl_c_stops_first_and_quits_then() {
 }
 
 #[test]
+fn ctrl_c_asks_while_others_answer_and_quits_the_second_time() {
+    let mut state = fixture::state(100, 30);
+    // The session on show has nothing to stop, another answers.
+    press(&mut state, &["alt-j", "alt-j"]);
+    assert!(!state.session().unwrap().busy() && state.sessions.iter().any(|session| session.busy()));
+    assert_eq!(press(&mut state, &["ctrl-c"]), []);
+    assert!(text(&state).contains("2 other sessions still answer; ctrl-c again quits"), "{}", text(&state));
+    assert_eq!(press(&mut state, &["ctrl-c"]), [Command::Quit]);
+
+    // As long as the notice is there, and no longer.
+    let mut state = fixture::state(100, 30);
+    press(&mut state, &["alt-j", "alt-j", "ctrl-c"]);
+    let now = state.clock_ms;
+    update(&mut state, Message::Tick(now + 7_000.0));
+    assert!(!text(&state).contains("ctrl-c again"));
+    assert_eq!(press(&mut state, &["ctrl-c"]), []);
+    update(&mut state, Message::Tick(now + 12_000.0));
+    assert!(text(&state).contains("ctrl-c again"));
+    assert_eq!(press(&mut state, &["ctrl-c"]), [Command::Quit]);
+
+    // Where the engine has ended nothing is under way.
+    let mut state = fixture::state(100, 30);
+    press(&mut state, &["alt-j", "alt-j"]);
+    let kind = EventKind::Stopped { error: Some("gone".into()) };
+    update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
+    assert_eq!(press(&mut state, &["ctrl-c"]), [Command::Quit]);
+}
+
+#[test]
+fn a_wrong_command_leaves_the_box_and_is_in_the_history() {
+    let mut state = fixture::empty(100, 30);
+    typed(&mut state, "/fly away");
+    assert!(press(&mut state, &["enter"]).is_empty());
+    assert!(text(&state).contains("/fly is not a command here"), "{}", text(&state));
+    assert!(state.input().is_empty());
+    typed(&mut state, "hello");
+    let commands = press(&mut state, &["enter"]);
+    assert!(matches!(&ops(&commands)[..], [Op::Open { .. }, Op::Say { text, .. }] if text == "hello"), "{commands:?}");
+    let mut state = fixture::empty(100, 30);
+    typed(&mut state, "/n zero");
+    press(&mut state, &["enter", "up"]);
+    assert_eq!(state.input().text(), "/n zero");
+}
+
+#[test]
+fn a_letter_that_is_a_command_never_ends_up_in_the_message() {
+    for (from, to) in [("f3", "3"), ("f5", "3"), ("f3", "1"), ("alt-5", "3")] {
+        let mut state = fixture::state(120, 40);
+        let function = |text: &str| text.strip_prefix('f').and_then(|number| number.parse().ok()).map(KeyCode::F);
+        let event = function(from).map_or_else(|| key(from), |code| KeyEvent::new(code, KeyModifiers::NONE));
+        update(&mut state, Message::Key(event));
+        press(&mut state, &[to, "i"]);
+        assert_eq!((state.focus, state.input().text().as_str()), (Focus::Input, ""), "{from} {to}");
+    }
+    // Who changes the view by a key that works while writing goes on writing.
+    let mut state = fixture::state(120, 40);
+    for function in [3, 4] {
+        update(&mut state, Message::Key(KeyEvent::new(KeyCode::F(function), KeyModifiers::NONE)));
+    }
+    typed(&mut state, "on");
+    assert_eq!(state.input().text(), "on");
+}
+
+#[test]
+fn ctrl_u_clears_every_place_to_write_in() {
+    let mut state = fixture::state(100, 30);
+    press(&mut state, &["ctrl-r", "ctrl-u"]);
+    assert_eq!(state.overlay, Overlay::Rename(String::new()));
+    press(&mut state, &["esc", "alt-h"]);
+    typed(&mut state, "free");
+    press(&mut state, &["ctrl-u"]);
+    assert!(matches!(&state.overlay, Overlay::Help { query, .. } if query.is_empty()));
+    press(&mut state, &["esc", "alt-w", "ctrl-u"]);
+    assert_eq!(state.loads.form.values[0], "");
+}
+
+#[test]
 fn closing_asks_once_where_something_was_said() {
     let mut state = fixture::state(100, 30);
     assert!(press(&mut state, &["alt-x"]).is_empty());

@@ -65,6 +65,12 @@ fn the_form_starts_a_load_that_is_one_entry_and_is_stopped_and_cancelled() {
     assert!(ops(&update(&mut state, Message::Tick(now + 500.0))).is_empty());
     let commands = update(&mut state, Message::Tick(now + 1_000.0));
     let second = take(&mut state, &commands);
+    // The session on show has nothing to stop: ctrl-c asks.
+    press(&mut state, &["alt-j", "alt-j"]);
+    assert_eq!(press(&mut state, &["ctrl-c"]), []);
+    assert!(text(&state).contains("a load is under way; ctrl-c again quits"), "{}", text(&state));
+    press(&mut state, &["alt-j"]);
+    state.toasts.clear();
     engine(&mut state, scheduled(first[0], Lane::KCache, Scheduling::Running));
     assert_eq!(state.sessions.len(), sessions, "its sessions do not flood the list");
     assert!(state.next_id < 100);
