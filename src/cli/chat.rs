@@ -31,6 +31,8 @@ const SESSION: SessionId = SessionId(1);
 
 /// The longest time until a signal is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long an engine may take to stop a reply; it is not waited for beyond.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// A prompt that takes longer than this to compute shows its progress.
 const SHOW_AFTER: Duration = Duration::from_millis(500);
 /// How long the last account of bytes is waited for.
@@ -126,14 +128,20 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
     }
 
     let mut reply = Reply::new(!json);
-    let mut stopping = false;
+    let mut stopping: Option<Instant> = None;
     let finished = loop {
         if let Some(finished) = reply.finished.take() {
             break finished;
         }
-        if !stopping && (reply.reader_gone || signal.load(Ordering::Relaxed) != 0) {
-            stopping = true;
+        let number = signal.load(Ordering::Relaxed);
+        if stopping.is_none() && (reply.reader_gone || number != 0) {
+            stopping = Some(Instant::now());
             let _ = ops.send(Op::Stop { session: SESSION, lane: None });
+        }
+        if stopping.is_some_and(|since| since.elapsed() >= STOP_WITHIN) {
+            reply.end()?;
+            running.end(Duration::ZERO);
+            return Ok(if number == 0 { ExitCode::SUCCESS } else { ExitCode::from(128 + number) });
         }
         match running.events.recv_timeout(LOOK_EVERY) {
             Some(event) => reply.take(event)?,

@@ -5,6 +5,7 @@ use std::{
     io::{self, LineWriter, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::Args;
@@ -13,6 +14,7 @@ use color_eyre::eyre::WrapErr;
 use super::{
     Failure, engine,
     headless::{self, HeadlessArgs},
+    output,
 };
 use crate::{
     bench::LoadSpec,
@@ -20,6 +22,9 @@ use crate::{
     engine::Event,
     tui,
 };
+
+/// How long the end of the engine is waited for when the dashboard has ended.
+const ENGINE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Flags of the dashboard.
 #[derive(Debug, Default, Args)]
@@ -63,6 +68,11 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     if args.headless.applies(json)? {
         return headless::run(args.headless, &args.files, demo, args.load, &config);
     }
+    if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
+        return Err(Failure::misuse(
+            "a terminal of the kind TERM=dumb shows no dashboard; use `kcache chat`, or `kcache --headless` for JSON lines",
+        ));
+    }
     for file in &args.files {
         if !file.is_file() {
             return Err(Failure::misuse(format!("there is no file {}", file.display())));
@@ -97,16 +107,11 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
         tui::RunError::Keymap(error) => Failure::misuse(error),
         error => Failure::failed(error),
     })?;
-    drop(running.engine);
-    for panic in &exit.panics {
-        eprintln!("kcache: {panic}");
+    if !running.engine.stop_within(ENGINE_WITHIN) {
+        tracing::warn!("the engine is still busy; the program ends without waiting for it");
     }
-    if let Some(error) = &exit.unsaved {
-        eprintln!("kcache: {error}");
-    }
-    if let Some(error) = &exit.engine_error {
-        eprintln!("kcache: {error}");
-    }
+    // A closed window has taken stderr with it.
+    exit.panics.iter().chain(&exit.unsaved).chain(&exit.engine_error).for_each(|line| output::note(line));
     Ok(ExitCode::from(exit.code))
 }
 

@@ -26,6 +26,15 @@ pub struct Running {
     _sampler: SamplerHandle,
 }
 
+impl Running {
+    /// Ends it, and the wait for it after `limit`: whatever the engine is busy with, the program is to end.
+    pub fn end(self, limit: Duration) {
+        if !self.engine.stop_within(limit) {
+            tracing::warn!("the engine is still busy; the program ends without waiting for it");
+        }
+    }
+}
+
 /// Opens the configured model; the default one is fetched where it is missing.
 pub fn open_model(config: &Config) -> Result<Arc<LanguageModel>, Failure> {
     let path = fetch::model_file(config)?;

@@ -31,6 +31,11 @@ use crate::{
 /// The longest time until a signal, a deadline or a full queue of ops is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
+/// How long an engine may take to end after a signal, or when nobody reads any more.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
+/// The same when the run is over by itself, and nobody is in a hurry: a step on a slow machine may take seconds.
+const END_WITHIN: Duration = Duration::from_secs(60);
+
 /// Flags of a run without a screen.
 #[derive(Debug, Default, Args)]
 pub struct HeadlessArgs {
@@ -104,39 +109,54 @@ pub fn run(
     let until_idle = args.until_idle || args.limit.is_none();
     let deadline = args.limit.map(|limit| Instant::now() + limit);
     let mut reader_gone = false;
-    let mut ending = false;
+    let mut ending: Option<Instant> = None;
+    let mut t_ms = 0.0;
     loop {
-        run.waiting.extend(if ending { Vec::new() } else { run.load.due(began.elapsed().as_secs_f64() * 1e3) });
+        run.waiting.extend(if ending.is_some() {
+            Vec::new()
+        } else {
+            run.load.due(began.elapsed().as_secs_f64() * 1e3)
+        });
         run.send(&ops);
-        let over = reader_gone
-            || signal.load(Ordering::Relaxed) != 0
-            || (until_idle && run.is_idle())
-            || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if over && !ending {
-            ending = true;
+        let asked = reader_gone || signal.load(Ordering::Relaxed) != 0;
+        let over =
+            asked || (until_idle && run.is_idle()) || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if over && ending.is_none() {
+            ending = Some(Instant::now());
             run.shut_down();
             continue;
         }
-        let left = deadline.filter(|_| !ending).map_or(LOOK_EVERY, |at| at.saturating_duration_since(Instant::now()));
+        let patience = if asked { STOP_WITHIN } else { END_WITHIN };
+        if ending.is_some_and(|since| since.elapsed() >= patience) {
+            let error = "the engine is busy with something that does not end; it is not waited for".to_owned();
+            let event = Event { t_ms, kind: EventKind::Stopped { error: Some(error) } };
+            run.note(&event.kind);
+            reader_gone = reader_gone || !write(&event)?;
+            break;
+        }
+        let left =
+            deadline.filter(|_| ending.is_none()).map_or(LOOK_EVERY, |at| at.saturating_duration_since(Instant::now()));
         let Some(event) = events.recv_timeout(left.min(LOOK_EVERY)) else {
             if events.is_finished() {
                 break;
             }
             continue;
         };
+        t_ms = event.t_ms;
         run.note(&event.kind);
         if !reader_gone {
             reader_gone = !write(&event)?;
         }
     }
-    drop(running);
+    running.end(Duration::ZERO);
     if run.load.spec().is_some() {
         output::note(&run.load.summary());
     }
-    if let Some(error) = run.engine_error {
+    let number = signal.load(Ordering::Relaxed);
+    if let Some(error) = run.engine_error.filter(|_| number == 0) {
         return Err(Failure::failed(error));
     }
-    Ok(match signal.load(Ordering::Relaxed) {
+    Ok(match number {
         _ if reader_gone => ExitCode::SUCCESS,
         0 => ExitCode::from(u8::from(run.errors > 0)),
         number => ExitCode::from(128 + number),

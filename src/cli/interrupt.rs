@@ -1,4 +1,5 @@
-//! Ctrl-C and SIGTERM for commands that have something to finish: the first asks, the second ends the program.
+//! Ctrl-C and SIGTERM for commands that have something to finish: the first asks, the second ends the program. So does the
+//! first, where what was asked does not end soon: a load, a template or a step may take as long as it likes.
 
 use std::{
     io, process,
@@ -7,7 +8,11 @@ use std::{
         atomic::{AtomicBool, AtomicU8, Ordering},
     },
     thread,
+    time::Duration,
 };
+
+/// How long whoever works may take to notice that it was asked to end, and to end.
+const END_WITHIN: Duration = Duration::from_millis(1_500);
 
 /// Watches for as long as the flag is held. It becomes true at the first signal; whoever works looks at it.
 pub fn watch() -> io::Result<Arc<AtomicBool>> {
@@ -33,17 +38,18 @@ fn listen<T: Send + Sync + 'static>(listener: &Arc<T>, tell: fn(&T, u8)) -> io::
     // Not joined: it waits for signals until the program ends.
     thread::Builder::new().name("signals".into()).spawn(move || {
         runtime.block_on(async {
-            let mut asked = false;
-            loop {
-                let number = signals.next().await;
-                // What was watched is done; whoever came after it has its own listener.
-                let Some(listener) = listener.upgrade() else { return };
-                if asked {
-                    // As shells report it.
-                    process::exit(i32::from(128 + number));
-                }
-                tell(&listener, number);
-                asked = true;
+            let mut number = signals.next().await;
+            // What was watched is done; whoever came after it has its own listener.
+            let Some(listening) = listener.upgrade() else { return };
+            tell(&listening, number);
+            drop(listening);
+            tokio::select! {
+                again = signals.next() => number = again,
+                () = tokio::time::sleep(END_WITHIN) => tracing::warn!("ended amid work that was not done in time"),
+            }
+            if listener.strong_count() > 0 {
+                // As shells report it.
+                process::exit(i32::from(128 + number));
             }
         });
     })?;

@@ -3,7 +3,11 @@
 //! Exit codes: 0 fine, 1 failed, 2 misuse (a flag, a key, a policy or a file that is not what it should be). What was
 //! asked for goes to stdout, everything else to stderr, errors as one line `kcache: …`.
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    panic,
+    process::ExitCode,
+};
 
 use clap::Parser;
 
@@ -44,14 +48,24 @@ use log::Log;
 /// The program: reads the command line, runs the command, says what went wrong.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Only panics come out this way; every error that is foreseen has its own line.
-    if let Err(error) = color_eyre::config::HookBuilder::default().display_env_section(false).install() {
-        eprintln!("kcache: panics will be shown plainly: {error}");
-    }
+    show_panics();
     match run(cli) {
         Ok(code) => code,
         Err(failure) => failure.report(&mut io::stderr().lock()),
     }
+}
+
+/// Has panics shown with where they come from; every error that is foreseen has its own line. The hook writes by itself:
+/// where stderr has gone, the hook that comes along would panic, and a panic in a panic aborts.
+fn show_panics() {
+    let (panics, errors) = color_eyre::config::HookBuilder::default().display_env_section(false).into_hooks();
+    if let Err(error) = errors.install() {
+        output::note(&format!("errors will be shown plainly: {error}"));
+    }
+    panic::set_hook(Box::new(move |info| {
+        // Nobody is left to tell where even stderr is closed.
+        let _ = writeln!(io::stderr(), "{}", panics.panic_report(info));
+    }));
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {

@@ -4,9 +4,10 @@ use std::{
     panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
@@ -82,7 +83,10 @@ pub enum EngineError {
     Thread(#[from] std::io::Error),
 }
 
-/// A running engine. Dropping it stops it.
+/// The pause between two looks at an engine that is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// A running engine. Dropping it stops it and waits for that; [`Engine::stop_within`] waits no longer than it is told.
 #[derive(Debug)]
 pub struct Engine {
     ops: SyncSender<Op>,
@@ -143,13 +147,32 @@ impl Engine {
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
     }
+
+    /// Stops it. Whether it has ended within `limit`: a step, a template or a table that takes longer is not waited for,
+    /// and its thread ends when that is done, or with the process.
+    pub fn stop_within(mut self, limit: Duration) -> bool {
+        let Some(thread) = self.thread.take() else { return true };
+        let began = Instant::now();
+        // The channel may be full.
+        while matches!(self.ops.try_send(Op::Shutdown), Err(TrySendError::Full(_))) && began.elapsed() < limit {
+            thread::sleep(LOOK_EVERY);
+        }
+        while !thread.is_finished() && began.elapsed() < limit {
+            thread::sleep(LOOK_EVERY);
+        }
+        let ended = thread.is_finished();
+        if ended {
+            let _ = thread.join();
+        }
+        ended
+    }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Both fail only where the engine has ended by itself.
-        let _ = self.ops.send(Op::Shutdown);
         if let Some(thread) = self.thread.take() {
+            // Both fail only where the engine has ended by itself.
+            let _ = self.ops.send(Op::Shutdown);
             let _ = thread.join();
         }
     }
