@@ -1,10 +1,14 @@
 //! The real program on a real pseudo-terminal, from its first frame to the shell's prompt after it.
 #![cfg(unix)]
 
+#[path = "terminal/ending.rs"]
+mod ending;
 #[path = "support/terminal.rs"]
 mod terminal;
 #[path = "support/tiny.rs"]
 mod tiny;
+#[path = "terminal/typing.rs"]
+mod typing;
 
 use std::{
     fs,
@@ -185,7 +189,7 @@ fn it_is_suspended_and_comes_back() {
 #[test]
 fn a_signal_amid_answers_restores_the_terminal() {
     let _alone = alone();
-    for (name, code) in [("TERM", 143), ("HUP", 129), ("INT", 130)] {
+    for (name, code) in [("TERM", 143), ("HUP", 129), ("INT", 130), ("QUIT", 131)] {
         let long = [("KCACHE_SAMPLING_MAX_TOKENS", "39000")];
         let mut terminal = Terminal::start(home(), (80, 24), &["--no-demo", "--model", "m.gguf"], &long);
         terminal.until("the whole screen", tidy);

@@ -17,6 +17,7 @@ mod fixture;
 pub mod help;
 pub mod hits;
 pub mod input;
+mod keyboard;
 pub mod keymap;
 mod keys;
 mod knobs;

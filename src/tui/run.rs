@@ -9,15 +9,14 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{SyncSender, TrySendError},
     },
     thread,
     time::{Duration, Instant, SystemTime},
 };
 
-use crossterm::event::{Event as TerminalEvent, EventStream};
-use futures_util::StreamExt;
+use crossterm::event::Event as TerminalEvent;
 use signal_hook::{consts::SIGTSTP, low_level::emulate_default_handler};
 use thiserror::Error;
 use tokio::{select, sync::mpsc, time::sleep};
@@ -32,12 +31,13 @@ use super::{
     command::{Command, FilePurpose},
     demo::{Demo, DemoError},
     document,
+    keyboard::Keyboard,
     keymap::{Keymap, KeymapError},
     load::Loads,
     message::Message,
     picture::{self, Palette},
     saved,
-    signals::{HANGUP, Heard, Signals},
+    signals::{self, HANGUP, Heard, Signals},
     state::State,
     store::Store,
     terminal::{self, Screen},
@@ -50,6 +50,8 @@ use super::{
 const EVENTS: usize = 1_024;
 /// Events taken in before keys are looked at again.
 const PORTION: usize = 256;
+/// Sessions are saved at most so often.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// The shortest time between two frames, also when keys come fast.
 const SHORTEST_FRAME: Duration = Duration::from_millis(8);
 
@@ -129,13 +131,17 @@ pub fn run(options: Options, ops: SyncSender<Op>, events: mpsc::Receiver<Event>)
     state.loads = Loads::new(Arc::clone(&options.text), options.load.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     terminal::install_panic_hook();
+    signals::end_in_any_case()?;
     let screen = Screen::enter(options.config.screen.mouse)?;
     let (store, earlier) = options.sessions.clone().map(Store::open).unzip();
+    let store = store.map(|store| Arc::new(Mutex::new(store)));
     let (ended, sessions) = runtime.block_on(async {
-        match Dashboard::new(options, state, screen, ops) {
+        match Dashboard::new(options, state, screen, ops, store.clone()) {
             Ok(mut dashboard) => {
                 earlier.into_iter().for_each(|earlier| dashboard.take(Message::SessionsRead(earlier)));
                 let ended = dashboard.serve(events).await;
+                // The engine may be busy or gone; it also ends when its ops have no sender left.
+                let _ = dashboard.ops.try_send(Op::Shutdown);
                 (ended, saved::sessions(&dashboard.state))
             }
             Err(error) => (Err(error), Vec::new()),
@@ -145,13 +151,37 @@ pub fn run(options: Options, ops: SyncSender<Op>, events: mpsc::Receiver<Event>)
     runtime.shutdown_background();
     terminal::restore();
     // Also where the terminal has gone away: what was said is not its fault.
-    let unsaved = store.and_then(|store| store.save(&sessions).err());
-    let (code, engine_error) = ended?;
+    let unsaved = store.and_then(|store| lock(&store).finish(&sessions).err());
+    let (code, engine_error) = match ended {
+        // Closing the window is a way to quit.
+        Err(error) if terminal::is_gone(&error) => (128 + HANGUP, None),
+        ended => ended?,
+    };
     Ok(Exit { code, engine_error, panics: terminal::take_panics(), unsaved })
+}
+
+/// The file of sessions, for this thread or one that saves meanwhile.
+fn lock(store: &Mutex<Store>) -> std::sync::MutexGuard<'_, Store> {
+    // A panic amid saving leaves the file as it was or whole.
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What has to be saved.
+#[derive(Default)]
+struct Saving {
+    store: Option<Arc<Mutex<Store>>>,
+    /// Whether something was said that is not in the file.
+    wanted: bool,
+    /// Whether a thread is saving now.
+    under_way: bool,
+    last: Option<Instant>,
+    /// What went wrong the last time; it is said once.
+    error: Option<String>,
 }
 
 struct Dashboard {
     state: State,
+    saving: Saving,
     screen: Screen,
     theme: (ThemeName, Theme),
     borders: Borders,
@@ -169,7 +199,13 @@ struct Dashboard {
 }
 
 impl Dashboard {
-    fn new(options: Options, state: State, screen: Screen, ops: SyncSender<Op>) -> io::Result<Self> {
+    fn new(
+        options: Options,
+        state: State,
+        screen: Screen,
+        ops: SyncSender<Op>,
+        store: Option<Arc<Mutex<Store>>>,
+    ) -> io::Result<Self> {
         let env = TerminalEnv::read();
         let (name, borders) = (state.theme, options.config.screen.borders);
         Ok(Self {
@@ -177,6 +213,7 @@ impl Dashboard {
             borders,
             env,
             state,
+            saving: Saving { store, ..Saving::default() },
             screen,
             ops,
             waiting_ops: VecDeque::new(),
@@ -192,7 +229,7 @@ impl Dashboard {
     }
 
     async fn serve(&mut self, mut events: mpsc::Receiver<Event>) -> io::Result<(u8, Option<String>)> {
-        let mut keys = EventStream::new();
+        let mut keys = Keyboard::listen()?;
         let mut signals = Signals::new()?;
         let size = self.screen.terminal.size()?;
         self.take(Message::Resized(size.width, size.height));
@@ -210,9 +247,9 @@ impl Dashboard {
                 biased;
                 key = keys.next() => {
                     match key {
-                        Some(Ok(event)) => self.terminal(event),
+                        Some(event) => self.terminal(event),
                         // The terminal is gone, and nobody is there to read on.
-                        Some(Err(_)) | None => {
+                        None => {
                             code = 128 + HANGUP;
                             break;
                         }
@@ -226,6 +263,11 @@ impl Dashboard {
                     }
                     Heard::Stop => self.suspend = true,
                     Heard::Continue => self.resume()?,
+                    Heard::Resized => {
+                        let size = self.screen.terminal.size()?;
+                        self.take(Message::Resized(size.width, size.height));
+                        urgent = true;
+                    }
                 },
                 event = events.recv(), if listening => match event {
                     Some(event) => {
@@ -246,6 +288,7 @@ impl Dashboard {
                 () = sleep(pause.saturating_sub(ticked.elapsed())) => {}
             }
             self.send_waiting();
+            self.save();
             if std::mem::take(&mut self.suspend) {
                 terminal::restore();
                 // All threads stop here, the engine's too, until somebody says to go on.
@@ -261,8 +304,6 @@ impl Dashboard {
                 }
             }
         }
-        // The engine may be busy or gone; it also ends when its ops have no sender left.
-        let _ = self.ops.try_send(Op::Shutdown);
         let engine_error = self.state.stopped.clone().flatten();
         let code = if code == 0 && engine_error.is_some() { 1 } else { code };
         Ok((code, engine_error))
@@ -273,8 +314,8 @@ impl Dashboard {
             TerminalEvent::Key(key) => self.take(Message::Key(key)),
             TerminalEvent::Paste(text) => self.take(Message::Paste(text)),
             TerminalEvent::Mouse(mouse) => self.take(Message::Mouse(mouse)),
-            TerminalEvent::Resize(columns, rows) => self.take(Message::Resized(columns, rows)),
-            TerminalEvent::FocusGained | TerminalEvent::FocusLost => {}
+            // A signal tells the size, and nobody asked for the focus.
+            TerminalEvent::Resize(..) | TerminalEvent::FocusGained | TerminalEvent::FocusLost => {}
         }
     }
 
@@ -288,6 +329,22 @@ impl Dashboard {
 
     fn take(&mut self, message: Message) {
         log(&message);
+        match &message {
+            Message::Engine(Event { kind: EventKind::Finished(finished), .. }) => {
+                // Those of a load and of the demo are not kept.
+                let kept = self.state.sessions.iter().any(|session| session.id == finished.session && !session.demo);
+                self.saving.wanted |= kept;
+            }
+            Message::SessionsSaved(result) => {
+                self.saving.under_way = false;
+                let error = result.clone().err();
+                // Every answer would say it again.
+                if std::mem::replace(&mut self.saving.error, error.clone()) == error {
+                    return;
+                }
+            }
+            _ => {}
+        }
         for command in update(&mut self.state, message) {
             self.carry_out(command);
         }
@@ -295,7 +352,10 @@ impl Dashboard {
 
     fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Engine(op) => self.waiting_ops.push_back(op),
+            Command::Engine(op) => {
+                self.saving.wanted |= matches!(op, Op::Close { .. } | Op::Rename { .. });
+                self.waiting_ops.push_back(op);
+            }
             Command::ReadFile { path, purpose } => {
                 let answer = self.answers.0.clone();
                 tokio::task::spawn_blocking(move || {
@@ -307,6 +367,22 @@ impl Dashboard {
             Command::Suspend => self.suspend = true,
             Command::Quit => self.quit = true,
         }
+    }
+
+    /// Saves the sessions where an answer has ended since the last time; a thread of its own waits for the disk.
+    fn save(&mut self) {
+        let saving = &mut self.saving;
+        let Some(store) = &saving.store else { return };
+        if !saving.wanted || saving.under_way || saving.last.is_some_and(|last| last.elapsed() < SAVE_EVERY) {
+            return;
+        }
+        (saving.wanted, saving.under_way, saving.last) = (false, true, Some(Instant::now()));
+        let (store, answer, sessions) = (Arc::clone(store), self.answers.0.clone(), saved::sessions(&self.state));
+        tokio::task::spawn_blocking(move || {
+            let result = lock(&store).save(&sessions);
+            // Nobody listens any more only when the dashboard has ended.
+            let _ = answer.send(Message::SessionsSaved(result));
+        });
     }
 
     /// Ops go out in order; while the engine is in a step its channel may be full, and they wait here.
@@ -357,6 +433,7 @@ fn log(message: &Message) {
         Message::EngineGone => tracing::error!("the engine's events ended without a word"),
         Message::FileRead { result: Err(error), .. }
         | Message::SessionsRead(Err(error))
+        | Message::SessionsSaved(Err(error))
         | Message::PictureWritten(Err(error)) => {
             tracing::warn!("{error}");
         }

@@ -1,17 +1,25 @@
-//! The signals that the dashboard hears: those that end it, and those that stop it and let it go on.
+//! The signals that the dashboard hears: those that end it, those that stop it and let it go on, and that of a terminal
+//! with another size.
 
-use std::io;
+use std::{io, process, thread, time::Duration};
 
 use signal_hook::consts::{SIGCONT, SIGTSTP};
 use tokio::{
     select,
     signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
 };
+
+use super::terminal;
 
 /// The number of the signal of a terminal that has gone.
 pub const HANGUP: u8 = 1;
 const INTERRUPT: u8 = 2;
+const QUIT: u8 = 3;
 const TERMINATE: u8 = 15;
+
+/// How long the dashboard may take to end after a signal; then the process ends as it is.
+const END_WITHIN: Duration = Duration::from_millis(1_700);
 
 /// What a signal asks for.
 pub enum Heard {
@@ -21,37 +29,88 @@ pub enum Heard {
     Stop,
     /// To go on.
     Continue,
+    /// To look how large the terminal is now.
+    Resized,
 }
 
 /// The signals that the dashboard hears.
 pub struct Signals {
-    hangup: Signal,
-    interrupt: Signal,
-    terminate: Signal,
+    ends: Ends,
     stop: Signal,
     go_on: Signal,
+    resized: Signal,
 }
 
 impl Signals {
     /// Hears them from now on: none of them has its own effect any more.
     pub fn new() -> io::Result<Self> {
         Ok(Self {
-            hangup: signal(SignalKind::hangup())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
+            ends: Ends::new()?,
             stop: signal(SignalKind::from_raw(SIGTSTP))?,
             go_on: signal(SignalKind::from_raw(SIGCONT))?,
+            resized: signal(SignalKind::window_change())?,
         })
     }
 
     /// What the next one asks for.
     pub async fn next(&mut self) -> Heard {
         select! {
-            _ = self.terminate.recv() => Heard::End(TERMINATE),
-            _ = self.interrupt.recv() => Heard::End(INTERRUPT),
-            _ = self.hangup.recv() => Heard::End(HANGUP),
+            number = self.ends.next() => Heard::End(number),
             _ = self.stop.recv() => Heard::Stop,
             _ = self.go_on.recv() => Heard::Continue,
+            _ = self.resized.recv() => Heard::Resized,
         }
     }
+}
+
+/// Those that ask to end.
+struct Ends {
+    hangup: Signal,
+    interrupt: Signal,
+    quit: Signal,
+    terminate: Signal,
+}
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn next(&mut self) -> u8 {
+        select! {
+            _ = self.terminate.recv() => TERMINATE,
+            _ = self.interrupt.recv() => INTERRUPT,
+            _ = self.quit.recv() => QUIT,
+            _ = self.hangup.recv() => HANGUP,
+        }
+    }
+}
+
+/// Ends the process a while after a signal asked for it, whatever its other threads are busy with: a terminal that
+/// takes nothing any more, or a disk. Where the dashboard ends by itself this is never seen.
+pub fn end_in_any_case() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut ends = {
+        let _inside = runtime.enter();
+        Ends::new()?
+    };
+    // Not joined: it waits until the process ends.
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        let number = runtime.block_on(async {
+            let first = ends.next().await;
+            select! {
+                () = sleep(END_WITHIN) => first,
+                // Somebody does not want to wait.
+                again = ends.next() => again,
+            }
+        });
+        terminal::restore_within(Duration::from_millis(100));
+        process::exit(i32::from(128 + number));
+    })?;
+    Ok(())
 }

@@ -1,8 +1,12 @@
 //! The file in which sessions wait for the next run. It is written aside and renamed, so it is whole or as it was. What
 //! this run did not read is never written over: it is kept aside under another name.
+//!
+//! It is written whenever an answer has ended, so that a process that is killed loses no more than the answer under way.
+//! Of several that run at once only one does so, the one that holds the lock; the others write to a file of their own
+//! beside it until they end, or each would move the other's sessions aside at every answer.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -18,12 +22,14 @@ pub struct Store {
     read: Option<String>,
     /// Whether it may be written: a file that can neither be read nor moved stays where it is.
     writable: bool,
+    /// What says that no other run writes the file at every answer; held until this one ends.
+    lock: Option<File>,
 }
 
 impl Store {
     /// Reads the file. What is in it, or one line about why it is not used; a damaged file is kept aside.
     pub fn open(path: PathBuf) -> (Self, Result<Vec<SavedSession>, String>) {
-        let store = |path, read, writable| Self { path, read, writable };
+        let store = |path, read, writable| Self { path, read, writable, lock: None };
         let text = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return (store(path, None, true), Ok(Vec::new())),
@@ -49,29 +55,72 @@ impl Store {
         }
     }
 
-    /// Writes the file for the next run.
+    /// Writes what was said so far, amid the run.
     ///
     /// # Errors
     ///
     /// One line: why it could not be written. What was there is there still.
-    pub fn save(self, sessions: &[SavedSession]) -> Result<(), String> {
+    pub fn save(&mut self, sessions: &[SavedSession]) -> Result<(), String> {
+        if self.writable && !self.is_first() {
+            return write(&self.own(), &saved::write(sessions)).map_err(|error| failed(&self.own(), &error));
+        }
+        self.write(sessions)
+    }
+
+    /// Writes the file for the next run, at the end of this one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::save`].
+    pub fn finish(&mut self, sessions: &[SavedSession]) -> Result<(), String> {
+        self.write(sessions)?;
+        // Where there was none, nothing has to go.
+        let _ = fs::remove_file(self.own());
+        Ok(())
+    }
+
+    fn write(&mut self, sessions: &[SavedSession]) -> Result<(), String> {
         if !self.writable || (sessions.is_empty() && self.read.is_none()) {
             return Ok(());
         }
         let text = saved::write(sessions);
-        let failed = |error: io::Error| format!("the sessions are not saved: {}: {error}", self.path.display());
         let now = match fs::read(&self.path) {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(failed(&self.path, &error)),
         };
         // Another run has saved its own meanwhile.
         if now.is_some() && now.as_deref() != self.read.as_deref().map(str::as_bytes) {
-            let aside = keep_aside(&self.path).map_err(failed)?;
+            let aside = keep_aside(&self.path).map_err(|error| failed(&self.path, &error))?;
             tracing::warn!("another run's sessions are kept as {}", aside.display());
         }
-        write(&self.path, &text).map_err(failed)
+        write(&self.path, &text).map_err(|error| failed(&self.path, &error))?;
+        self.read = Some(text);
+        Ok(())
     }
+
+    /// Whether this run is the one that writes the file at every answer.
+    fn is_first(&mut self) -> bool {
+        if self.lock.is_some() {
+            return true;
+        }
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let lock = fs::create_dir_all(folder).and_then(|()| File::create(self.path.with_extension("lock")));
+        // Where files cannot be locked there is no telling, and one run is the rule.
+        let Ok(lock) = lock else { return true };
+        let first = !matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
+        self.lock = first.then_some(lock);
+        first
+    }
+
+    /// Where this run's sessions are while another one holds the lock.
+    fn own(&self) -> PathBuf {
+        self.path.with_extension(format!("{}.json", std::process::id()))
+    }
+}
+
+fn failed(path: &Path, error: &io::Error) -> String {
+    format!("the sessions are not saved: {}: {error}", path.display())
 }
 
 /// Gives a file another name beside its own.
@@ -124,15 +173,15 @@ mod tests {
     fn what_is_saved_is_read_and_no_other_file_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state/sessions.json");
-        let (store, sessions) = Store::open(path.clone());
+        let (mut store, sessions) = Store::open(path.clone());
         assert_eq!(sessions, Ok(Vec::new()));
-        store.save(&one()).unwrap();
-        let (store, sessions) = Store::open(path.clone());
+        store.finish(&one()).unwrap();
+        let (mut store, sessions) = Store::open(path.clone());
         assert_eq!(sessions, Ok(one()));
         #[cfg(unix)]
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
         // All of them closed: nothing is left to be opened.
-        store.save(&[]).unwrap();
+        store.finish(&[]).unwrap();
         assert_eq!(Store::open(path.clone()).1, Ok(Vec::new()));
         assert_eq!(names(path.parent().unwrap()), ["sessions.json"]);
     }
@@ -140,7 +189,7 @@ mod tests {
     #[test]
     fn nothing_said_makes_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        Store::open(folder.path().join("sessions.json")).0.save(&[]).unwrap();
+        Store::open(folder.path().join("sessions.json")).0.finish(&[]).unwrap();
         assert_eq!(names(folder.path()), [""; 0]);
     }
 
@@ -151,10 +200,10 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("sessions.json");
             fs::write(&path, text).unwrap();
-            let (store, sessions) = Store::open(path.clone());
+            let (mut store, sessions) = Store::open(path.clone());
             let line = sessions.unwrap_err();
             assert!(line.contains("it is kept as") && !line.contains('\n'), "{line}");
-            store.save(&one()).unwrap();
+            store.finish(&one()).unwrap();
             let names = names(folder.path());
             assert_eq!(names.len(), 2, "{names:?}");
             assert_eq!(fs::read(folder.path().join(&names[0])).unwrap(), text);
@@ -166,13 +215,50 @@ mod tests {
     fn what_another_run_saved_meanwhile_is_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sessions.json");
-        let (first, _) = Store::open(path.clone());
-        let (second, _) = Store::open(path.clone());
-        first.save(&one()).unwrap();
+        let (mut first, _) = Store::open(path.clone());
+        let (mut second, _) = Store::open(path.clone());
+        first.finish(&one()).unwrap();
         let theirs = fs::read(&path).unwrap();
-        second.save(&[one(), one()].concat()).unwrap();
+        second.finish(&[one(), one()].concat()).unwrap();
         let names = names(folder.path());
         assert_eq!(names.len(), 2, "{names:?}");
         assert_eq!(fs::read(folder.path().join(&names[0])).unwrap(), theirs);
+    }
+
+    #[test]
+    fn what_is_saved_amid_a_run_is_there_at_once_and_goes_on_from_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.json");
+        let (mut store, _) = Store::open(path.clone());
+        store.save(&one()).unwrap();
+        assert_eq!(Store::open(path.clone()).1, Ok(one()));
+        let two = [one(), one()].concat();
+        store.save(&two).unwrap();
+        store.finish(&two).unwrap();
+        assert_eq!(Store::open(path.clone()).1, Ok(two));
+        assert_eq!(names(folder.path()), ["sessions.json", "sessions.lock"]);
+    }
+
+    #[test]
+    fn two_runs_at_once_do_not_move_each_others_sessions_at_every_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.json");
+        let (mut first, _) = Store::open(path.clone());
+        let (mut second, _) = Store::open(path.clone());
+        let two = [one(), one()].concat();
+        for _ in 0..5 {
+            first.save(&one()).unwrap();
+            second.save(&two).unwrap();
+        }
+        let own = second.own();
+        assert_eq!(names(folder.path()).len(), 3, "{:?}", names(folder.path()));
+        assert_eq!(saved::read(&fs::read_to_string(&own).unwrap()), Ok(two.clone()));
+        assert_eq!(Store::open(path.clone()).1, Ok(one()));
+        // The second ends: the first's are kept aside, its own file goes.
+        second.finish(&two).unwrap();
+        assert!(!own.exists());
+        assert_eq!(Store::open(path.clone()).1, Ok(two));
+        first.finish(&one()).unwrap();
+        assert_eq!(Store::open(path.clone()).1, Ok(one()));
     }
 }

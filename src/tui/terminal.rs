@@ -12,8 +12,10 @@ use std::{
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
+        mpsc,
     },
     thread::{self, ThreadId},
+    time::Duration,
 };
 
 use crossterm::{
@@ -23,6 +25,7 @@ use crossterm::{
     terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 use ratatui::{Terminal, backend::CrosstermBackend};
+use rustix::io::Errno;
 
 /// Whether the terminal is in our hands.
 static ENTERED: AtomicBool = AtomicBool::new(false);
@@ -101,6 +104,28 @@ fn take(mouse: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives the terminal back, from a thread that has nothing else to do, and waits no longer than this: a terminal that
+/// takes nothing any more would be waited for without end.
+pub fn restore_within(limit: Duration) {
+    if ENTERED.load(Ordering::SeqCst) {
+        // This does not go through what is written, so it can be done in any case.
+        let _ = disable_raw_mode();
+    }
+    let (done, over) = mpsc::channel();
+    let restored = thread::Builder::new().spawn(move || {
+        restore();
+        let _ = done.send(());
+    });
+    if restored.is_ok() {
+        let _ = over.recv_timeout(limit);
+    }
+}
+
+/// Whether an error says that the terminal has gone: its window was closed.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe || error.raw_os_error() == Some(Errno::IO.raw_os_error())
+}
+
 /// Gives the terminal back. Whoever comes first does it; nobody does it twice.
 pub fn restore() {
     if !ENTERED.swap(false, Ordering::SeqCst) {
@@ -140,7 +165,9 @@ fn watch() -> std::sync::MutexGuard<'static, Watch> {
     WATCH.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Standard output that counts what goes through it.
+/// Standard output that counts what goes through it. What comes when the terminal is no longer ours is dropped: a
+/// `Terminal` that is dropped shows the cursor once more, and where it cannot, it says so on a stderr that may have gone
+/// with the window, which is a panic.
 pub struct Counted {
     inner: BufWriter<Stdout>,
     bytes: Rc<Cell<u64>>,
@@ -148,12 +175,18 @@ pub struct Counted {
 
 impl Write for Counted {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if !ENTERED.load(Ordering::SeqCst) {
+            return Ok(buf.len());
+        }
         let written = self.inner.write(buf)?;
         self.bytes.set(self.bytes.get() + written as u64);
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        if !ENTERED.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         self.inner.flush()
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{Read, Write},
+    path::Path,
     process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
     thread::{self, JoinHandle},
@@ -37,6 +38,28 @@ pub fn home() -> TempDir {
     home
 }
 
+/// The program with these arguments in a home of its own.
+pub fn command(home: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> CommandBuilder {
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_kcache"));
+    command.args(arguments);
+    command.cwd(home);
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("KCACHE_") || name.to_string_lossy().starts_with("XDG_") {
+            command.env_remove(name);
+        }
+    }
+    for name in ["NO_COLOR", "COLORTERM", "RUST_BACKTRACE"] {
+        command.env_remove(name);
+    }
+    command.env("TERM", "xterm-256color");
+    command.env("LC_ALL", "C.UTF-8");
+    command.env("HOME", home);
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    command
+}
+
 /// What came out of the terminal so far.
 pub struct Seen {
     pub parser: vt100::Parser,
@@ -58,23 +81,7 @@ pub struct Terminal {
 impl Terminal {
     pub fn start(home: TempDir, (columns, rows): (u16, u16), arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let pair = native_pty_system().openpty(size(columns, rows)).unwrap();
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_kcache"));
-        command.args(arguments);
-        command.cwd(home.path());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("KCACHE_") || name.to_string_lossy().starts_with("XDG_") {
-                command.env_remove(name);
-            }
-        }
-        for name in ["NO_COLOR", "COLORTERM", "RUST_BACKTRACE"] {
-            command.env_remove(name);
-        }
-        command.env("TERM", "xterm-256color");
-        command.env("LC_ALL", "C.UTF-8");
-        command.env("HOME", home.path());
-        for (name, value) in environment {
-            command.env(name, value);
-        }
+        let command = command(home.path(), arguments, environment);
         let before = format!("{:?}", pair.master.get_termios().unwrap());
         let child = pair.slave.spawn_command(command).unwrap();
         drop(pair.slave);
