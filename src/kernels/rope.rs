@@ -1,6 +1,6 @@
 //! Rotary positions: pairs of a head's values turned by an angle that grows with the position.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::{Pool, finite};
 
@@ -13,12 +13,18 @@ pub enum RopeStyle {
     Half,
 }
 
-/// Cosines and sines for every position of a context.
+/// Positions that are computed together.
+const CHUNK: usize = 256;
+
+/// Cosines and sines for every position of a context, computed when a position near it is asked for the first time: what
+/// a model promises may be a thousand times what is ever used.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
-    /// `[context][pairs]` of (cosine, sine).
-    turns: Vec<[f32; 2]>,
-    pairs: usize,
+    /// `[CHUNK][pairs]` of (cosine, sine) each.
+    chunks: Vec<OnceLock<Box<[[f32; 2]]>>>,
+    /// Angle per position, of each pair.
+    frequencies: Vec<f64>,
+    context: usize,
 }
 
 impl RopeTable {
@@ -36,20 +42,12 @@ impl RopeTable {
                 frequency / factors.map_or(1.0, |factors| f64::from(factors[pair]))
             })
             .collect();
-        let turns = (0..context)
-            .flat_map(|position| {
-                frequencies.iter().map(move |frequency| {
-                    let (sin, cos) = (position as f64 * frequency).sin_cos();
-                    [cos as f32, sin as f32]
-                })
-            })
-            .collect();
-        Self { turns, pairs }
+        Self { chunks: vec![OnceLock::new(); context.div_ceil(CHUNK)], frequencies, context }
     }
 
     /// Positions the table reaches to.
     pub fn context(&self) -> usize {
-        self.turns.len() / self.pairs
+        self.context
     }
 
     /// (cosine, sine) of each pair at a position.
@@ -57,8 +55,21 @@ impl RopeTable {
     /// # Panics
     /// When the position is beyond the table.
     pub fn turns(&self, position: usize) -> &[[f32; 2]] {
-        assert!(position < self.context(), "position {position} is beyond a context of {}", self.context());
-        &self.turns[position * self.pairs..][..self.pairs]
+        assert!(position < self.context, "position {position} is beyond a context of {}", self.context);
+        let chunk = position / CHUNK;
+        let turns = self.chunks[chunk].get_or_init(|| self.compute(chunk * CHUNK));
+        let pairs = self.frequencies.len();
+        &turns[position % CHUNK * pairs..][..pairs]
+    }
+
+    fn compute(&self, from: usize) -> Box<[[f32; 2]]> {
+        let turn = |position: usize, frequency: f64| {
+            let (sin, cos) = (position as f64 * frequency).sin_cos();
+            [cos as f32, sin as f32]
+        };
+        (from..from + CHUNK)
+            .flat_map(|position| self.frequencies.iter().map(move |&frequency| turn(position, frequency)))
+            .collect()
     }
 }
 
@@ -84,7 +95,7 @@ pub fn rope(
 ) -> Vec<usize> {
     let width = heads * head_dim;
     assert_eq!(x.len(), positions.len() * width, "rows of rope");
-    assert!(rope_dims == 2 * table.pairs && rope_dims <= head_dim, "dimensions of rope");
+    assert!(rope_dims == 2 * table.frequencies.len() && rope_dims <= head_dim, "dimensions of rope");
     let broken = Mutex::new(Vec::new());
     pool.run_chunks(x, ROWS_PER_TASK * width, |task, rows| {
         for (index, row) in (task * ROWS_PER_TASK..).zip(rows.chunks_exact_mut(width)) {
@@ -173,6 +184,20 @@ mod tests {
             let beyond = rope(&Pool::new(2), &mut x, 1, 6, 4, &positions, &table, RopeStyle::Interleaved, 5.0);
             assert_eq!(beyond, [1, 20, 39], "{value}");
         }
+    }
+
+    #[test]
+    fn the_table_grows_with_what_is_used_and_its_values_stay() {
+        // A table of all these positions would take 256 GiB.
+        let table = RopeTable::new(64, 10_000.0, 1 << 30, None);
+        for position in [0, 255, 256, 70_000, (1 << 30) - 1] {
+            for (pair, turn) in table.turns(position).iter().enumerate() {
+                let (sin, cos) = (position as f64 * 10_000f64.powf(-2.0 * pair as f64 / 64.0)).sin_cos();
+                assert_eq!(*turn, [cos as f32, sin as f32], "{position}, {pair}");
+            }
+        }
+        assert_eq!(table.chunks.iter().filter(|chunk| chunk.get().is_some()).count(), 4);
+        assert!(std::ptr::eq(table.turns(300), table.turns(300)), "computed once");
     }
 
     #[test]

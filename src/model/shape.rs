@@ -56,6 +56,8 @@ pub enum RopeScaling {
 const ARCHITECTURE: &str = "llama";
 /// No model is near it, and products of three sizes below it cannot overflow.
 const MAX_SIZE: usize = 1 << 20;
+/// The longest context that is believed, in tokens: no model's is as long.
+const MAX_CONTEXT: usize = 1 << 24;
 
 impl ModelShape {
     /// Reads the shape, refuses what is not computed here, and checks that every tensor is there in its size.
@@ -117,6 +119,10 @@ impl ModelShape {
         let Self { layers, hidden, heads, kv_heads, head_dim, ffn, rope_dims, vocab, .. } = *self;
         if let Some(size) = [layers, hidden, heads, kv_heads, head_dim, ffn].into_iter().find(|&size| size > MAX_SIZE) {
             return Err(impossible("general.architecture", format!("a llama with a size of {size}")));
+        }
+        if self.context > MAX_CONTEXT {
+            let why = format!("{} tokens are more than any model was made for; {MAX_CONTEXT} are read", self.context);
+            return Err(impossible("llama.context_length", why));
         }
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             let why = format!("{heads} query heads cannot share {kv_heads} KV heads evenly");
@@ -307,6 +313,8 @@ mod tests {
             (with("llama.block_count", Value::U32(1)), "blk.1."),
             (with("llama.feed_forward_length", Value::U32(160)), "160×64"),
             (with("llama.vocab_size", Value::U32(321)), "vocab_size"),
+            (with("llama.context_length", Value::U32(1_000_000_000)), "1000000000 tokens"),
+            (with("llama.context_length", Value::U64(u64::MAX)), "tokens"),
             (Tiny { without: vec!["llama.context_length".into()], ..Tiny::default() }, "context_length"),
         ];
         for (tiny, word) in cases {
