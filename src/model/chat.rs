@@ -5,10 +5,10 @@
 //! before rendering; the rendering is split at the control tokens that are left, which are the template's own; and the
 //! character is taken out again from the plain parts, which are encoded as plain text.
 
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::{Value, context};
 use serde::{Deserialize, Serialize};
 
-use super::{Gguf, ModelError, Tokenizer, clock, tokenizer::Piece};
+use super::{Gguf, ModelError, Tokenizer, template::Template, tokenizer::Piece};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ impl Role {
 
 /// A model's chat template.
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    template: Template,
     bos: String,
     eos: String,
 }
@@ -64,7 +64,8 @@ const CHATML: &str = "{% for message in messages %}\
 const LINES: &str = "{% for message in messages %}\
     {{ message['role'] + ': ' + message['content'] + '\\n' }}{% endfor %}\
     {% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}";
-const NAME: &str = "chat";
+/// What a message counts for beside its text: templates do most of their work once for each.
+const MESSAGE_BYTES: usize = 2 << 10;
 
 impl ChatTemplate {
     /// The template of a model file. Without one: ChatML where the tokenizer has its tokens, else lines of
@@ -77,33 +78,14 @@ impl ChatTemplate {
             None if tokenizer.bos().is_some() => format!("{{{{ bos_token }}}}{LINES}"),
             None => LINES.to_owned(),
         };
-
-        let mut environment = Environment::new();
-        environment.set_syntax(
-            minijinja::syntax::SyntaxConfig::builder()
-                .trim_blocks(true)
-                .lstrip_blocks(true)
-                .build()
-                .map_err(template_error)?,
-        );
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |why: String| -> Result<Value, minijinja::Error> {
-            Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))
-        });
-        environment.add_function("strftime_now", |format: String| {
-            clock::strftime_now(&format).map_err(|directive| {
-                minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now does not know `{directive}`"))
-            })
-        });
-        environment.add_template_owned(NAME, source).map_err(template_error)?;
-        Ok(Self { environment, bos: tokenizer.bos_text(), eos: tokenizer.eos_text() })
+        Ok(Self { template: Template::new(source)?, bos: tokenizer.bos_text(), eos: tokenizer.eos_text() })
     }
 
     /// The whole conversation, ready for the model's next answer.
     pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
         let [inside] = unused_chars(messages)?;
         let marked: Vec<_> = messages.iter().map(|message| mark(tokenizer, message, inside)).collect();
-        Ok(encode(tokenizer, &self.render(&marked)?, inside))
+        some(encode(tokenizer, &self.render(&marked)?, inside))
     }
 
     /// What follows the text of the last assistant message: the end of that turn, the user's new message and the start
@@ -128,23 +110,22 @@ impl ChatTemplate {
         if written.trim() != said.trim() || rest.contains(after) {
             return Err(ModelError::NoContinuation);
         }
-        Ok(encode(tokenizer, rest, inside))
+        some(encode(tokenizer, rest, inside))
     }
 
     fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
+        let bytes = messages.iter().map(|message| message.content.len() + MESSAGE_BYTES).sum();
         let messages: Vec<Value> = messages
             .iter()
             .map(|message| context! { role => message.role.as_str(), content => message.content.as_str() })
             .collect();
-        let template = self.environment.get_template(NAME).map_err(template_error)?;
-        template
-            .render(context! {
-                messages => messages,
-                add_generation_prompt => true,
-                bos_token => self.bos.as_str(),
-                eos_token => self.eos.as_str(),
-            })
-            .map_err(template_error)
+        let context = context! {
+            messages => messages,
+            add_generation_prompt => true,
+            bos_token => self.bos.as_str(),
+            eos_token => self.eos.as_str(),
+        };
+        self.template.render(context, bytes)
     }
 }
 
@@ -187,13 +168,13 @@ fn encode(tokenizer: &Tokenizer, rendered: &str, inside: char) -> Vec<u32> {
     ids
 }
 
-fn template_error(error: minijinja::Error) -> ModelError {
-    // What a template raised is its own words; everything else needs to say where.
-    let why = match (error.kind(), error.detail()) {
-        (ErrorKind::InvalidOperation, Some(detail)) => detail.to_owned(),
-        _ => error.to_string(),
-    };
-    ModelError::Template { why }
+/// Tokens that the model can go on from. Without any there would be nothing to compute, and no answer ever.
+fn some(ids: Vec<u32>) -> Result<Vec<u32>, ModelError> {
+    if ids.is_empty() {
+        let why = "it makes no tokens of the conversation, so there is nothing to answer; take another model file";
+        return Err(ModelError::Template { why: why.to_owned() });
+    }
+    Ok(ids)
 }
 
 #[cfg(test)]
@@ -361,6 +342,22 @@ mod tests {
         let (tokenizer, template) = tiny(Some("{{ strftime_now('%Y') }}{{ ' x '.strip() }}")).unwrap();
         let year = tokenizer.decode(&template.prompt(&tokenizer, &[]).unwrap());
         assert!(year.len() == 5 && year.starts_with("20") && year.ends_with('x'), "{year}");
+    }
+
+    #[test]
+    fn a_prompt_has_tokens() {
+        for source in ["", "{# nothing #}", "{% if false %}{{ messages }}{% endif %}"] {
+            let (tokenizer, template) = tiny(Some(source)).unwrap();
+            let error = template.prompt(&tokenizer, &talk(&["a"])).unwrap_err().to_string();
+            assert!(error.starts_with("the model's chat template: it makes no tokens"), "{error}");
+            let error = template.continuation(&tokenizer, &talk(&["a", "b", "c"])).unwrap_err();
+            assert!(matches!(error, ModelError::NoContinuation), "{error}");
+        }
+        // One that stops after the first answer.
+        let once = "{{ messages[0].content }}{% if messages | length > 2 %}{{ messages[1].content }}{% endif %}";
+        let (tokenizer, template) = tiny(Some(once)).unwrap();
+        let error = template.continuation(&tokenizer, &talk(&["a", "b", "c"])).unwrap_err();
+        assert!(matches!(error, ModelError::Template { .. }), "{error}");
     }
 
     #[test]

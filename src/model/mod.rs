@@ -13,6 +13,7 @@ mod shape;
 pub mod source;
 mod span;
 mod stream;
+mod template;
 mod tokenizer;
 mod weights;
 
