@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::{Config, ConfigError, Kernels, Layers, Overrides, folders},
-    model::{Gguf, ModelShape, source},
+    model::{Gguf, LanguageModel, source},
     telemetry::{GpuSampler, HostSampler, cpu_name, default_threads, physical_cores},
 };
 
@@ -204,7 +204,7 @@ fn model(config: &Config) -> Check {
             Err(error) => return Check::missing("model", "nowhere to keep it", error.to_string()),
         },
     };
-    match Gguf::open(&path).and_then(|gguf| ModelShape::from_gguf(&gguf)) {
+    match Gguf::open(&path).and_then(|gguf| LanguageModel::check(&gguf)) {
         Ok(shape) => Check::ok(
             "model",
             format!("{}: {} layers, context {}, size and header right", path.display(), shape.layers, shape.context),

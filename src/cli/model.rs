@@ -1,6 +1,10 @@
 //! `kcache model list | fetch | info`.
 
-use std::{fmt::Write, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::{Display, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::Subcommand;
 use color_eyre::eyre::WrapErr;
@@ -59,9 +63,17 @@ pub fn run(command: &ModelCommand, config: &Config, json: bool) -> Result<ExitCo
                 Some(file) => file.clone(),
                 None => fetch::model_file(config)?,
             };
-            let gguf = Gguf::open(&path).wrap_err("no information")?;
-            let card = ModelCard::from_gguf(&gguf).wrap_err_with(|| path.display().to_string())?;
-            if json { print_json(&card)? } else { print(&card_text(&card))? }
+            let of_file = |why: &dyn Display| Failure::misuse(format!("{}: {why}", path.display()));
+            let gguf = Gguf::open(&path).map_err(Failure::misuse)?;
+            let card = ModelCard::from_gguf(&gguf).map_err(|error| of_file(&error))?;
+            if json {
+                print_json(&card)?
+            } else {
+                print(&card_text(&card))?
+            }
+            if let Some(why) = &card.refused {
+                return Err(of_file(why));
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -74,19 +74,12 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer from the bytes of a GGUF tensor.
+    /// Whether [`Linear::from_gguf`] would take a tensor of so many bytes.
     ///
     /// # Errors
-    /// A type that neither we nor candle multiply, a row that is not whole blocks, the wrong number of bytes, or an infinity
-    /// or NaN among the weights.
-    pub fn from_gguf(
-        dtype: GgmlDType,
-        bytes: &[u8],
-        out_features: usize,
-        in_features: usize,
-    ) -> Result<Self, LinearError> {
-        use GgmlDType::*;
-        if matches!(dtype, Q8_1 | Q8K) {
+    /// A type that neither we nor candle multiply, a row that is not whole blocks, or the wrong number of bytes.
+    pub fn check(dtype: GgmlDType, bytes: usize, out_features: usize, in_features: usize) -> Result<(), LinearError> {
+        if matches!(dtype, GgmlDType::Q8_1 | GgmlDType::Q8K) {
             // Types for activations: candle names them but has no arithmetic for them as weights.
             return Err(LinearError::Type(dtype));
         }
@@ -95,14 +88,34 @@ impl Linear {
             return Err(LinearError::Block { dtype, in_features, block });
         }
         let expected = (in_features / block).saturating_mul(dtype.type_size()).saturating_mul(out_features);
-        if bytes.len() != expected || out_features == 0 {
-            let bytes = bytes.len();
+        if bytes != expected || out_features == 0 {
             return Err(LinearError::Length { dtype, out_features, in_features, expected, bytes });
         }
+        Ok(())
+    }
+
+    /// Whether all weights are numbers.
+    ///
+    /// # Errors
+    /// An infinity or NaN among them.
+    pub fn check_values(dtype: GgmlDType, bytes: &[u8]) -> Result<(), LinearError> {
+        if finite::is_broken(dtype, bytes) { Err(LinearError::NotFinite) } else { Ok(()) }
+    }
+
+    /// A layer from the bytes of a GGUF tensor.
+    ///
+    /// # Errors
+    /// What [`Linear::check`] and [`Linear::check_values`] refuse, and what candle cannot use.
+    pub fn from_gguf(
+        dtype: GgmlDType,
+        bytes: &[u8],
+        out_features: usize,
+        in_features: usize,
+    ) -> Result<Self, LinearError> {
+        use GgmlDType::*;
+        Self::check(dtype, bytes.len(), out_features, in_features)?;
         // Packing reads the same bytes next, and finds them in the cache.
-        if finite::is_broken(dtype, bytes) {
-            return Err(LinearError::NotFinite);
-        }
+        Self::check_values(dtype, bytes)?;
         let (weights, bytes) = match dtype {
             Q4_1 | Q8_0 => {
                 let pack = if dtype == Q4_1 { q4_1::weights } else { q8_0::weights };

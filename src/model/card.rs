@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Serialize;
 
-use super::{Gguf, ModelError, ModelShape};
+use super::{Gguf, Message, ModelError, ModelShape, Role, Weights, language_model::Parts};
 
 /// A model file in figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,6 +31,8 @@ pub struct ModelCard {
     pub tokenizer: String,
     /// Whether the file brings a chat template.
     pub chat_template: bool,
+    /// Why no conversation can be had with it, where that is so.
+    pub refused: Option<String>,
 }
 
 /// The tensors of one type.
@@ -76,8 +78,24 @@ impl ModelCard {
             shape,
             tokenizer: pre.map_or(kind.clone(), |pre| format!("{kind}, {pre}")),
             chat_template: text("tokenizer.chat_template")?.is_some(),
+            refused: refusal(gguf).map(|error| error.to_string()),
         })
     }
+}
+
+/// What a start with this file, or the first message to it, would end with.
+fn refusal(gguf: &Gguf) -> Option<ModelError> {
+    let parts = match Parts::from_gguf(gguf) {
+        Ok(parts) => parts,
+        Err(error) => return Some(error),
+    };
+    if let Err(error) = Weights::check_values(gguf, &parts.shape) {
+        return Some(error);
+    }
+    let talk = [Message::new(Role::System, "Be brief."), Message::new(Role::User, "Hello")];
+    let prompt = |messages| parts.chat.prompt(&parts.tokenizer, messages).err();
+    // Some templates know no system message, and some need one.
+    prompt(&talk[1..]).filter(|_| prompt(&talk).is_some())
 }
 
 #[cfg(test)]
@@ -96,6 +114,7 @@ mod tests {
         assert_eq!(card.licence.as_deref(), Some("apache-2.0"));
         let types: Vec<_> = card.types.iter().map(|share| (share.dtype.as_str(), share.tensors)).collect();
         assert_eq!(types, [("Q4_1", 210), ("Q8_0", 1), ("F32", 61)]);
+        assert_eq!(card.refused, None);
         assert!(card.tensor_bytes < card.file_bytes && card.tensor_bytes > card.file_bytes * 9 / 10);
         let shape = &card.shape;
         assert_eq!((shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.head_dim), (30, 576, 9, 3, 64));

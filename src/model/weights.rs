@@ -49,6 +49,24 @@ impl Weights {
         })
     }
 
+    /// Whether every tensor of `shape` is of a type that is computed with, without reading any.
+    pub(super) fn check(gguf: &Gguf, shape: &ModelShape) -> Result<(), ModelError> {
+        shape.tensors().try_for_each(|(name, rows, cols)| {
+            let tensor = gguf.tensor(&name)?;
+            let checked = Linear::check(tensor.dtype, tensor.bytes.len(), rows, cols);
+            checked.map_err(|source| ModelError::Weights { tensor: name, source })
+        })
+    }
+
+    /// Whether every weight is a number. This reads all of them.
+    pub(super) fn check_values(gguf: &Gguf, shape: &ModelShape) -> Result<(), ModelError> {
+        shape.tensors().try_for_each(|(name, ..)| {
+            let tensor = gguf.tensor(&name)?;
+            let checked = Linear::check_values(tensor.dtype, tensor.bytes);
+            checked.map_err(|source| ModelError::Weights { tensor: name, source })
+        })
+    }
+
     /// The output head, `[vocab, hidden]`.
     pub fn head(&self) -> &Linear {
         self.output.as_ref().unwrap_or(&self.embedding)

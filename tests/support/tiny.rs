@@ -27,6 +27,8 @@ pub struct Tiny {
     pub context: usize,
     /// At least [`Tiny::MIN_VOCAB`].
     pub vocab: usize,
+    /// Rows of the embedding and of the output head, where there are not as many as tokens.
+    pub rows: Option<usize>,
     /// Whether the output head is the embedding.
     pub tied: bool,
     /// The type of all matrices; vectors are F32. Its block must divide `hidden`, `ffn` and `heads * head_dim`.
@@ -58,6 +60,7 @@ impl Default for Tiny {
             ffn: 128,
             context: 512,
             vocab: 320,
+            rows: None,
             tied: true,
             dtype: GgmlDType::F32,
             widened: false,
@@ -173,13 +176,14 @@ impl Tiny {
     fn tensors(&self) -> Vec<(String, QTensor)> {
         let mut random = Random(self.seed);
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
-        let mut embedding = random.values(self.vocab, self.hidden);
+        let vocab = self.rows.unwrap_or(self.vocab);
+        let mut embedding = random.values(vocab, self.hidden);
         if self.endless {
             for end in [0, 2] {
                 embedding[end * self.hidden..][..self.hidden].fill(0.0);
             }
         }
-        let embedding = self.matrix(embedding, self.vocab, self.hidden);
+        let embedding = self.matrix(embedding, vocab, self.hidden);
         let mut tensors = vec![("token_embd.weight".to_owned(), embedding)];
         for layer in 0..self.layers {
             let mut matrix = |part: &str, rows, cols| {
@@ -199,8 +203,8 @@ impl Tiny {
         }
         tensors.push(("output_norm.weight".to_owned(), random.norm(self.hidden)));
         if !self.tied {
-            let output = random.values(self.vocab, self.hidden);
-            tensors.push(("output.weight".to_owned(), self.matrix(output, self.vocab, self.hidden)));
+            let output = random.values(vocab, self.hidden);
+            tensors.push(("output.weight".to_owned(), self.matrix(output, vocab, self.hidden)));
         }
         tensors
     }
