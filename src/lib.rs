@@ -12,6 +12,7 @@
 //! | [`quality`] | what a policy costs in quality: perplexity, KL divergence and agreement against full attention |
 //! | [`mod@bench`] | how fast a policy is: prefill and decoding by stage, policies in turns |
 //! | [`plan`] | what would fit on a device and how fast it would be, by arithmetic |
+//! | [`text`] | the bytes of a file as text, whatever encoding they are in |
 //! | [`progress`] | how far a long piece of work is, told to whoever watches |
 //! | [`telemetry`] | series and percentiles, and the samplers of GPU (NVML) and host (sysinfo) |
 //! | [`config`] | `config.toml`, environment and flags as one checked structure |
@@ -34,4 +35,5 @@ pub mod plan;
 pub mod progress;
 pub mod quality;
 pub mod telemetry;
+pub mod text;
 pub mod tui;

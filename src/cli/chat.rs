@@ -1,7 +1,7 @@
 //! `kcache chat "text"`: one reply to stdout as it is generated, from one lane.
 
 use std::{
-    io::{self, ErrorKind, IsTerminal, Read, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     path::PathBuf,
     process::ExitCode,
     sync::atomic::Ordering,
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::{
     Failure, engine, interrupt,
     output::{note, print_json},
+    text,
 };
 use crate::{
     cache::Policy,
@@ -24,7 +25,7 @@ use crate::{
         Token, Turn,
     },
     telemetry::Latency,
-    tui::document,
+    tui::document::{self, Opened},
 };
 
 const SESSION: SessionId = SessionId(1);
@@ -88,13 +89,13 @@ impl ChatArgs {
 
     /// The message and what it is about.
     fn message(&self) -> Result<(String, Option<Document>), Failure> {
-        let document = self.file.as_deref().map(document::read).transpose().map_err(Failure::misuse)?;
+        let opened = self.file.as_deref().map(document::read).transpose().map_err(Failure::misuse)?;
+        let document = opened.map(|Opened { document, notice }| {
+            notice.iter().for_each(|notice| note(notice));
+            document
+        });
         let text = match self.text.as_deref() {
-            Some("-") => {
-                let mut text = String::new();
-                io::stdin().read_to_string(&mut text).wrap_err("standard input cannot be read")?;
-                text
-            }
+            Some("-") => text::standard_input()?,
             Some(text) => text.to_owned(),
             None => document::SUMMARISE.to_owned(),
         };

@@ -32,7 +32,7 @@ const PARTS: usize = 1000;
 /// What to evaluate on.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// A text file (UTF-8); repeat it to pool several texts
+    /// A text file, best in UTF-8; repeat it to pool several texts
     #[arg(long = "text", value_name = "FILE", required_unless_present = "probes")]
     texts: Vec<PathBuf>,
     /// Tokens of context before the first one that is compared

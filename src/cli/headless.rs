@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     demo,
     engine::{Document, Event, EventKind, Lane, Op, Priority, SessionId, Turn},
-    tui::document,
+    tui::document::{self, Opened},
 };
 
 /// The longest time until a signal, a deadline or a full queue of ops is looked at again.
@@ -191,7 +191,8 @@ fn asks(says: Vec<String>, files: &[PathBuf], demo: bool) -> Result<Vec<Ask>, Fa
     let mut asks = Vec::new();
     let mut says = says.into_iter();
     for file in files {
-        let document = document::read(file).map_err(Failure::misuse)?;
+        let Opened { document, notice } = document::read(file).map_err(Failure::misuse)?;
+        notice.iter().for_each(|notice| output::note(notice));
         let text = says.next().unwrap_or_else(|| document::SUMMARISE.to_owned());
         asks.push(Ask { name: document.name.clone(), document: Some(document), text, priority: Priority::Typed });
     }

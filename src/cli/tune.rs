@@ -25,7 +25,7 @@ use crate::{
 /// What to learn from, and what for.
 #[derive(Debug, Args)]
 pub struct TuneArgs {
-    /// A text file (UTF-8) to learn from; repeat it: texts of several kinds make a profile that suits more
+    /// A text file to learn from, best in UTF-8; repeat it: texts of several kinds make a profile that suits more
     #[arg(long = "text", value_name = "FILE", required = true)]
     texts: Vec<PathBuf>,
     /// Mean rows per head to make splits for; between them a policy's `n` is interpolated

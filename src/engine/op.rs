@@ -1,7 +1,7 @@
 //! What can be asked of the engine. Ops go in through a bounded channel and are carried out between steps.
 
 use super::{Lane, Prefilled, SessionId};
-use crate::{cache::Policy, model::Message, quality::GuardMode};
+use crate::{cache::Policy, model::Message, quality::GuardMode, text::without_mark};
 
 /// One request to the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,10 +122,12 @@ pub struct Document {
 }
 
 impl Document {
-    /// The message that is made of `text` and the document that it is about: the document stands before it.
+    /// The message that is made of `text` and the document that it is about: the document stands before it. Neither
+    /// begins with a byte order mark.
     pub fn before(document: Option<&Self>, text: &str) -> String {
+        let text = without_mark(text);
         match document {
-            Some(document) => format!("{}\n\n{text}", document.text.trim_end()),
+            Some(document) => format!("{}\n\n{text}", without_mark(&document.text).trim_end()),
             None => text.to_owned(),
         }
     }

@@ -7,6 +7,7 @@ use crate::{
     cache::{Policy, SequenceCache},
     model::{LanguageModel, Message, Reading, Role, TextStream},
     quality::{Guard, GuardOptions, GuardState},
+    text::without_mark,
 };
 
 /// One session in one lane.
@@ -91,7 +92,7 @@ pub(super) struct Chosen {
 
 impl Sequence {
     pub fn new(lane: Lane, cache: SequenceCache, system: Option<&str>) -> Self {
-        let messages = system.map(|text| Message::new(Role::System, text)).into_iter().collect();
+        let messages = system.map(|text| Message::new(Role::System, without_mark(text))).into_iter().collect();
         let (tokens, pending) = (Vec::new(), Vec::new());
         let guard = Guard::default();
         Self { lane, cache, messages, tokens, pending, exact: 0, lost: 0, last_turn: 0, guard, answer: None }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::engine::Document;
+use crate::{engine::Document, text};
 
 /// What is asked about a document where nobody says.
 pub const SUMMARISE: &str = "Summarise this document in three sentences.";
@@ -13,12 +13,21 @@ pub const SUMMARISE: &str = "Summarise this document in three sentences.";
 /// The largest file that is read, in bytes: far more than any context holds.
 const LARGEST: u64 = 4 << 20;
 
+/// A document that was read, and what is to be said about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// The document.
+    pub document: Document,
+    /// The encoding it was read as, where that is not UTF-8.
+    pub notice: Option<String>,
+}
+
 /// Reads a text file. The error is one line that names the file and says what to do.
 ///
 /// # Errors
 ///
-/// When there is no such file, it is no regular file, empty, larger than 4 MiB or not UTF-8 text.
-pub fn read(path: &Path) -> Result<Document, String> {
+/// When there is no such file, it is no regular file, empty, larger than 4 MiB or no text.
+pub fn read(path: &Path) -> Result<Opened, String> {
     let path = at_home(path);
     let shown = path.display();
     let meta = fs::metadata(&path).map_err(|error| format!("{shown}: {error}"))?;
@@ -33,12 +42,13 @@ pub fn read(path: &Path) -> Result<Document, String> {
         return Err(format!("{shown} has {} MiB; a document may have 4", meta.len() >> 20));
     }
     let bytes = fs::read(&path).map_err(|error| format!("{shown}: {error}"))?;
-    let text = String::from_utf8(bytes).map_err(|_| format!("{shown} is not text in UTF-8"))?;
-    if text.trim().is_empty() {
+    let read = text::decode(&bytes).map_err(|error| format!("{shown}: {error}"))?;
+    if read.text.trim().is_empty() {
         return Err(format!("{shown} is empty"));
     }
     let name = path.file_name().map_or_else(|| shown.to_string(), |name| name.to_string_lossy().into_owned());
-    Ok(Document { name, text: text.trim_start_matches('\u{feff}').replace("\r\n", "\n") })
+    let notice = read.notice(&name);
+    Ok(Opened { document: Document { name, text: read.text.replace("\r\n", "\n") }, notice })
 }
 
 /// `~/…` in the user's home folder.
@@ -61,8 +71,13 @@ mod tests {
             fs::write(&path, bytes).unwrap();
             path
         };
+        let text = |opened: Opened| (opened.document.name, opened.document.text, opened.notice);
         let good = read(&file("notes.md", "\u{feff}a\r\nb".as_bytes())).unwrap();
-        assert_eq!((good.name.as_str(), good.text.as_str()), ("notes.md", "a\nb"));
+        assert_eq!(text(good), ("notes.md".into(), "a\nb".into(), None));
+        let (japanese, _, _) = encoding_rs::SHIFT_JIS.encode("吾輩は猫である。\r\n名前はまだ無い。");
+        let (name, text, notice) = text(read(&file("neko.txt", &japanese)).unwrap());
+        assert_eq!((name.as_str(), text.as_str()), ("neko.txt", "吾輩は猫である。\n名前はまだ無い。"));
+        assert_eq!(notice.as_deref(), Some("neko.txt is not in UTF-8; it is read as Shift_JIS"));
         for (path, word) in [
             (folder.path().join("missing.md"), "missing.md"),
             (folder.path().to_owned(), "folder"),

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
-use crate::engine::{Document, Event};
+use crate::engine::Event;
 
-use super::{command::FilePurpose, saved::SavedSession};
+use super::{command::FilePurpose, document::Opened, saved::SavedSession};
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,8 +29,8 @@ pub enum Message {
     FileRead {
         /// What it is for.
         purpose: FilePurpose,
-        /// The document.
-        result: Result<Document, String>,
+        /// The document, and what is to be said about it.
+        result: Result<Opened, String>,
     },
     /// The sessions of an earlier run were read, or not; the error is one line.
     SessionsRead(Result<Vec<SavedSession>, String>),

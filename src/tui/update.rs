@@ -6,6 +6,7 @@ use crate::engine::{Lane, Op, SessionId};
 
 use super::{
     command::{Command, FilePurpose},
+    document::Opened,
     engine_events, hits, keys, load,
     message::Message,
     mouse, saved,
@@ -116,9 +117,9 @@ fn open_demo(state: &mut State) -> Vec<Command> {
     commands
 }
 
-fn file_read(state: &mut State, purpose: FilePurpose, result: Result<crate::engine::Document, String>) -> Vec<Command> {
-    let document = match result {
-        Ok(document) => document,
+fn file_read(state: &mut State, purpose: FilePurpose, result: Result<Opened, String>) -> Vec<Command> {
+    let Opened { document, notice } = match result {
+        Ok(opened) => opened,
         Err(error) => {
             state.toast(error, true);
             return Vec::new();
@@ -136,13 +137,20 @@ fn file_read(state: &mut State, purpose: FilePurpose, result: Result<crate::engi
     }
     let Some(session) = state.sessions.get_mut(state.selected) else { return commands };
     let id = session.id;
-    match purpose.question {
-        Some(text) => commands.extend(submit(state, id, session::Message { text, document: Some(document) })),
+    let said = match purpose.question {
+        Some(text) => {
+            commands.extend(submit(state, id, session::Message { text, document: Some(document) }));
+            None
+        }
         None => {
             let name = document.name.clone();
             session.input.document = Some(document);
-            state.toast(format!("{name} goes with your next message here"), false);
+            Some(format!("{name} goes with your next message here"))
         }
+    };
+    // That it goes with the message stands beside the input as well.
+    if let Some(said) = notice.or(said) {
+        state.toast(said, false);
     }
     commands
 }

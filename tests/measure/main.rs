@@ -88,7 +88,7 @@ fn misuse_exits_2_with_a_reason() {
     home.text("short.txt", 10, 0).text("long.txt", 400, 0);
     fs::write(home.path("empty.txt"), "").unwrap();
     fs::write(home.path("binary.txt"), b"GIF\0\0\x01").unwrap();
-    fs::write(home.path("latin.txt"), b"caf\xe9").unwrap();
+    fs::write(home.path("damaged.txt"), b"na\xc3\xafve caf\xc3\xa9 \xff").unwrap();
     let eval = |text: &'static str| ["eval", "--context", "100", "--tokens", "9", "--text", text].to_vec();
     for (arguments, reason) in [
         (vec!["bench", "--policy", "kvv"], "kcache: policy `kvv`: expected `kv`, `kv-q8` or `kcache`"),
@@ -111,8 +111,8 @@ fn misuse_exits_2_with_a_reason() {
         (vec!["eval", "--text", "long.txt", "--json", "--markdown"], "exclude each other"),
         (eval("missing.txt"), "missing.txt: cannot be read"),
         (eval("empty.txt"), "empty.txt: the file is empty"),
-        (eval("binary.txt"), "binary.txt: the file is binary"),
-        (eval("latin.txt"), "latin.txt: byte 4 is not UTF-8"),
+        (eval("binary.txt"), "binary.txt: it is binary"),
+        (eval("damaged.txt"), "damaged.txt: byte 14 is not UTF-8"),
         (eval("short.txt"), "110 are needed"),
         (vec!["eval", "--text", "long.txt", "--context", "500"], "the model's context is 512"),
     ] {

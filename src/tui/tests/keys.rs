@@ -1,6 +1,7 @@
 //! What keys and typed words ask of the engine.
 
 use super::*;
+use crate::tui::document::Opened;
 
 #[test]
 fn a_typed_message_goes_to_the_engine_and_shows_at_once() {
@@ -193,9 +194,11 @@ fn files_are_asked_for_and_attached() {
         typed(&mut state, "/file notes.md").into_iter().chain(press(&mut state, &["enter"])).collect::<Vec<_>>();
     let [Command::ReadFile { purpose, .. }] = &commands[..] else { panic!("{commands:?}") };
     let document = crate::engine::Document { name: "notes.md".into(), text: "Something.".into() };
-    let read = Message::FileRead { purpose: purpose.clone(), result: Ok(document) };
+    let notice = Some("notes.md is not in UTF-8; it is read as EUC-JP".to_owned());
+    let read = Message::FileRead { purpose: purpose.clone(), result: Ok(Opened { document, notice }) };
     assert!(matches!(ops(&update(&mut state, read))[..], [Op::Open { .. }]));
     assert!(text(&state).contains("notes.md attached"));
+    assert!(text(&state).contains("it is read as EUC-JP"));
     typed(&mut state, "What?");
     let commands = press(&mut state, &["enter"]);
     assert!(matches!(ops(&commands)[..], [Op::Say { document: Some(_), .. }]), "{commands:?}");
