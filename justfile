@@ -17,6 +17,10 @@ test *ARGS:
 asan *ARGS:
     RUSTFLAGS=-Zsanitizer=address cargo +nightly test --target x86_64-unknown-linux-gnu --target-dir target/asan {{ ARGS }}
 
+# A million damaged model files instead of two thousand (`just mutants 50000`)
+mutants COUNT="1000000":
+    KCACHE_TEST_MUTANTS={{ COUNT }} cargo test --release --test inputs mutants_of_a_header -- --nocapture
+
 # Formatting and clippy, warnings as errors
 lint:
     cargo fmt --all --check
