@@ -37,6 +37,14 @@ pub enum LinearError {
         /// Values per block.
         block: usize,
     },
+    /// Rows that candle's arithmetic, which takes two blocks at a time, panics on.
+    #[error("{in_features} input features are an odd number of {dtype:?}'s blocks, which candle multiplies by twos")]
+    Odd {
+        /// The weights' type.
+        dtype: GgmlDType,
+        /// Values per row.
+        in_features: usize,
+    },
     /// More or fewer bytes than the shape asks for.
     #[error("{dtype:?} weights of [{out_features}, {in_features}] take {expected} bytes, not {bytes}")]
     Length {
@@ -86,6 +94,9 @@ impl Linear {
         let block = dtype.block_size();
         if in_features == 0 || !in_features.is_multiple_of(block) {
             return Err(LinearError::Block { dtype, in_features, block });
+        }
+        if matches!(dtype, GgmlDType::Q5_0 | GgmlDType::Q5_1) && !(in_features / block).is_multiple_of(2) {
+            return Err(LinearError::Odd { dtype, in_features });
         }
         let expected = (in_features / block).saturating_mul(dtype.type_size()).saturating_mul(out_features);
         if bytes != expected || out_features == 0 {

@@ -122,6 +122,9 @@ mod tests {
             (with("tokenizer.ggml.merges", texts(&["not-two"])), "merges"),
             (Tiny { chat_template: Some("{% for %}".into()), ..Tiny::default() }, "chat template"),
             (Tiny { dtype: GgmlDType::Q8_1, ..Tiny::default() }, "Q8_1"),
+            // candle panics where a row has an odd number of these blocks.
+            (Tiny { dtype: GgmlDType::Q5_1, hidden: 32, ..Tiny::default() }, "odd number of Q5_1"),
+            (Tiny { dtype: GgmlDType::Q5_0, hidden: 96, ..Tiny::default() }, "odd number of Q5_0"),
         ];
         for (tiny, word) in cases {
             let path = tiny.temp();
