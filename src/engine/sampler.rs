@@ -34,11 +34,16 @@ impl Sampler {
         Self { processor: LogitsProcessor::from_sampling(seed, method), repeat_penalty, greedy }
     }
 
-    /// The next token after `context`, from its logits, `[vocab]`. An error means that the logits are no numbers.
+    /// The next token after `context`, from its logits, `[vocab]`. An error means that the logits are no prediction.
     pub fn choose(&mut self, logits: &[f32], context: &[u32]) -> candle_core::Result<u32> {
         let most = max(logits);
         let first = logits.iter().position(|&logit| logit == most).filter(|_| most.is_finite());
-        let first = first.ok_or_else(|| candle_core::Error::Msg("the largest logit is not finite".to_owned()))?;
+        let mistake = |what: &str| candle_core::Error::Msg(what.to_owned());
+        let first = first.ok_or_else(|| mistake("the largest logit is not finite"))?;
+        // The second logit tells in all other cases.
+        if first == 0 && logits.len() > 1 && logits.iter().all(|&logit| logit == most) {
+            return Err(mistake("all logits are equal"));
+        }
         // The first of the largest, as candle chooses, without a copy of the logits: with dozens of sequences that is
         // milliseconds.
         if self.greedy {
@@ -70,7 +75,7 @@ mod tests {
     #[test]
     fn what_is_no_prediction_is_an_error() {
         for sampling in [Sampling::default(), Sampling { temperature: 1.0, ..Sampling::default() }] {
-            for logits in [[f32::NAN; 3], [f32::NEG_INFINITY; 3], [1.0, f32::INFINITY, 2.0]] {
+            for logits in [[f32::NAN; 3], [f32::NEG_INFINITY; 3], [1.0, f32::INFINITY, 2.0], [0.5; 3]] {
                 assert!(Sampler::new(&sampling).choose(&logits, &[]).is_err(), "{logits:?}");
             }
         }

@@ -295,7 +295,9 @@ pub(super) fn choose(
     }
     match sequence.choose(logits, model) {
         Ok(chosen) => Ok(chosen.map(|chosen| Outcome { session, lane, chosen, kept_mass })),
-        Err(error) => Err(format!("no next token could be chosen, the model's output is no number: {error}")),
+        Err(error) => Err(format!(
+            "no next token can be chosen ({error}): the model file is damaged, fetch it again or take another"
+        )),
     }
 }
 
