@@ -25,7 +25,10 @@ use crate::{
     config::Config,
     demo,
     engine::{Document, Event, EventKind, Lane, Op, Priority, SessionId, Turn},
-    tui::document::{self, Opened},
+    tui::{
+        document::{self, Opened},
+        metrics::Answers,
+    },
 };
 
 /// The longest time until a signal, a deadline or a full queue of ops is looked at again.
@@ -143,6 +146,7 @@ pub fn run(
             continue;
         };
         t_ms = event.t_ms;
+        run.deliver(&event);
         run.note(&event.kind);
         if !reader_gone {
             reader_gone = !write(&event)?;
@@ -151,6 +155,7 @@ pub fn run(
     running.end(Duration::ZERO);
     if run.load.spec().is_some() {
         output::note(&run.load.summary());
+        run.delivered().iter().for_each(|line| output::note(line));
     }
     let number = signal.load(Ordering::Relaxed);
     if let Some(error) = run.engine_error.filter(|_| number == 0) {
@@ -213,6 +218,9 @@ struct Run {
     accepted: BTreeSet<SessionId>,
     /// Sessions that come by and by; what becomes of them is in the events, and is no error of this run.
     load: Load,
+    /// The answers of each lane, and when something was heard of the engine last.
+    answers: [Answers; 2],
+    heard_ms: f64,
     errors: usize,
     engine_error: Option<String>,
 }
@@ -235,7 +243,16 @@ impl Run {
             }
             waiting.push_back(Op::Say { session, document, text, turn });
         }
-        Self { waiting, awaited, accepted: BTreeSet::new(), load: Load::default(), errors: 0, engine_error: None }
+        Self {
+            waiting,
+            awaited,
+            accepted: BTreeSet::new(),
+            load: Load::default(),
+            answers: Default::default(),
+            heard_ms: 0.0,
+            errors: 0,
+            engine_error: None,
+        }
     }
 
     /// Whether every answer has ended, and none is to come.
@@ -259,6 +276,33 @@ impl Run {
     fn shut_down(&mut self) {
         self.waiting.clear();
         self.waiting.push_back(Op::Shutdown);
+    }
+
+    /// Counts what an event says of the lanes' answers.
+    fn deliver(&mut self, event: &Event) {
+        self.heard_ms = self.heard_ms.max(event.t_ms);
+        for lane in Lane::ALL {
+            self.answers[lane as usize].note(lane, event.t_ms, &event.kind);
+        }
+    }
+
+    /// What each lane has delivered, in a line.
+    fn delivered(&self) -> Vec<String> {
+        let line = |lane: Lane| {
+            let came = self.answers[lane as usize].delivered(None, self.heard_ms);
+            let (p50, p99) = came.queued_ms?;
+            Some(format!(
+                "{lane}: {} tokens, {:.2} a second by the clock; {} answers finished, {} at once at most; in the queue \
+                 {:.1} s at the median, 99 of 100 at most {:.1} s",
+                came.tokens,
+                came.tok_s()?,
+                came.finished,
+                came.peak?,
+                p50 / 1e3,
+                p99 / 1e3
+            ))
+        };
+        Lane::ALL.into_iter().filter_map(line).collect()
     }
 
     fn note(&mut self, event: &EventKind) {

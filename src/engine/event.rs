@@ -316,6 +316,10 @@ pub struct Usage {
     pub prompt_tokens: usize,
     /// Tokens generated.
     pub completion_tokens: usize,
+    /// Milliseconds that it waited in the queue before it started: from the message until it had its pages and took part
+    /// in the lane's steps. `None` where it never started, and in recordings of earlier versions.
+    #[serde(default)]
+    pub queued_ms: Option<f64>,
     /// Milliseconds from the message to the first token.
     pub ttft_ms: Option<f64>,
     /// Milliseconds from the message to the end.

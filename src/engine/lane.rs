@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    EventKind, Hits, Lane, LaneOptions, Ledger, Queue, SessionId, TierBytes,
+    Delivered, EventKind, Hits, Lane, LaneOptions, Ledger, Queue, SessionId, TierBytes,
     sequence::{Sequence, Stage},
 };
 use crate::{
@@ -11,6 +11,7 @@ use crate::{
     cache::{CacheShape, LaneCache, Owner, PAGE_TOKENS, SequenceCache, Tier},
     model::StepSize,
     quality::GuardOptions,
+    telemetry::Latency,
 };
 
 /// The least time between two reports of the same kind from one lane: faster than a reader can see helps nobody.
@@ -30,6 +31,8 @@ pub(super) struct LaneState {
     pub booked: Option<StepSize>,
     /// What scheduling did so far.
     pub counts: Counts,
+    /// How long answers waited before they started, since the start.
+    queued: Latency,
     /// The time that scheduling the next step took.
     pub scheduling: Duration,
     ledger_reported: Option<Instant>,
@@ -46,6 +49,11 @@ pub(super) struct Counts {
     pub recomputed_tokens: u64,
     pub prefix_hit_tokens: u64,
     pub refused: u64,
+    pub tokens: u64,
+    pub decoded_tokens: u64,
+    pub decode_ms: f64,
+    pub finished: u64,
+    pub running_peak: usize,
 }
 
 impl LaneState {
@@ -60,6 +68,8 @@ impl LaneState {
             rows: 0,
             booked: None,
             counts: Counts::default(),
+            // The whole run alone is asked for.
+            queued: Latency::new(0.0, 1),
             scheduling: Duration::ZERO,
             ledger_reported: None,
             hits_reported: None,
@@ -77,6 +87,23 @@ impl LaneState {
     pub fn scheduled(&mut self, took: Duration) {
         self.scheduling = took;
         self.longest_scheduling = self.longest_scheduling.max(took);
+    }
+
+    /// Notes that an answer has started after it waited so long.
+    pub fn waited(&mut self, waited: Duration) {
+        self.queued.record(0.0, waited.as_secs_f64() * 1e3);
+    }
+
+    /// Notes that so many answers run.
+    pub fn runs(&mut self, running: usize) {
+        self.counts.running_peak = self.counts.running_peak.max(running);
+    }
+
+    fn delivered(&self) -> Delivered {
+        let Counts { tokens, decoded_tokens, decode_ms, finished, running_peak, .. } = self.counts;
+        let queued = self.queued.run();
+        let (queued_ms_p50, queued_ms_p99) = (queued.p50, queued.p99);
+        Delivered { tokens, decoded_tokens, decode_ms, finished, running_peak, queued_ms_p50, queued_ms_p99 }
     }
 
     /// Who runs and who waits among the lane's sequences, where it is time to say or `now` is wanted.
@@ -118,7 +145,7 @@ impl LaneState {
             let ours = blocks(self.cache.device(), pages * device + self.cache.sum_bytes());
             ours.into_iter().chain(blocks(self.cache.host(), pages * host)).min()
         });
-        let Counts { preemptions, freed, recomputed_tokens, prefix_hit_tokens, refused } = self.counts;
+        let Counts { preemptions, freed, recomputed_tokens, prefix_hit_tokens, refused, .. } = self.counts;
         let longest = std::mem::take(&mut self.longest_scheduling);
         Some(EventKind::Queue(Queue {
             lane: self.lane,
@@ -140,6 +167,7 @@ impl LaneState {
             device_peak_bytes: self.cache.device().peak(),
             host_peak_bytes: self.cache.host().peak(),
             schedule_ms: longest.as_secs_f64() * 1e3,
+            delivered: Some(self.delivered()),
         }))
     }
 

@@ -187,7 +187,12 @@ impl Worker {
             sequence.copied(&prefilled);
         }
         copying += started.elapsed();
+        let waited = sequence.stage() == Some(Stage::Waiting);
         state.counts.recomputed_tokens += sequence.start() as u64;
+        if let Some(queued) = sequence.queued().filter(|_| waited) {
+            state.waited(queued);
+        }
+        state.runs(running + 1);
         self.tell(index, id, Scheduling::Running);
         copying
     }

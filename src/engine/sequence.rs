@@ -1,6 +1,9 @@
 //! A sequence: one session in one lane, with its cached tokens, its side of the conversation and the running answer.
 
-use std::{cmp::Reverse, time::Instant};
+use std::{
+    cmp::Reverse,
+    time::{Duration, Instant},
+};
 
 use super::{FinishReason, Lane, Prefilled, Priority, Turn, Usage, compare::Held, sampler::Sampler};
 use crate::{
@@ -72,6 +75,8 @@ pub(super) struct Answer {
     /// A prediction that waits for the other lane's.
     held: Option<Held>,
     started: Instant,
+    /// How long it waited before it started.
+    queued: Option<Duration>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     text: String,
@@ -220,6 +225,7 @@ impl Sequence {
             locked: false,
             held: None,
             started: Instant::now(),
+            queued: None,
             first_token: None,
             last_token: None,
             text: String::new(),
@@ -251,11 +257,17 @@ impl Sequence {
             if answer.stage == Stage::Waiting {
                 answer.reused = self.tokens.len();
                 answer.prompt = self.pending.len();
+                answer.queued = Some(answer.started.elapsed());
             }
             answer.goal = self.pending.len();
             answer.stage = Stage::Running;
         }
         again
+    }
+
+    /// How long its answer waited before it started.
+    pub fn queued(&self) -> Option<Duration> {
+        self.answer.as_ref()?.queued
     }
 
     /// Notes that the next `count` pending tokens are in the cache because another sequence had them.
@@ -384,6 +396,7 @@ impl Sequence {
             reused_tokens: answer.reused,
             prompt_tokens: answer.prompt,
             completion_tokens: answer.generated,
+            queued_ms: answer.queued.map(|queued| queued.as_secs_f64() * 1e3),
             ttft_ms: answer.first_token.map(|first| ms(answer.started, first)),
             total_ms: ms(answer.started, Instant::now()),
         };

@@ -194,6 +194,7 @@ impl Worker {
 
         state.steps += 1;
         state.hits.add(&hits);
+        state.counts.decoded_tokens += decode_rows as u64;
         let step = state.steps;
         if let Some((session, (done, total))) = progress {
             self.publisher.publish(EventKind::Prefill { session, lane: Some(lane), step, done, total });
@@ -202,6 +203,9 @@ impl Worker {
         // Looking on is no part of what a step takes.
         let reads = self.forward.take_reads();
         let total = started.elapsed().saturating_sub(reads.as_ref().map_or(Duration::ZERO, |reads| reads.took));
+        if decode_rows > 0 {
+            state.counts.decode_ms += ms(total);
+        }
         self.publisher.publish(EventKind::Step(Step {
             lane: Some(lane),
             step,
@@ -249,9 +253,12 @@ impl Worker {
 
     pub(super) fn publish(&mut self, outcomes: Vec<Outcome>, failures: Vec<(SessionId, Lane, String)>) {
         for Outcome { session, lane, chosen, kept_mass } in outcomes {
-            let step = self.lanes.iter().find(|state| state.lane == lane).map_or(0, |state| state.steps);
+            let step = self.steps(lane);
             let Chosen { token, text, index, itl_ms, visible, finish } = chosen;
             if visible {
+                if let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) {
+                    state.counts.tokens += 1;
+                }
                 let token = Token { lane, session, step, index, token_id: token, text, itl_ms, kept_mass };
                 self.publisher.publish(EventKind::Token(token));
             }

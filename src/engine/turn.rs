@@ -199,6 +199,7 @@ impl Worker {
         {
             if let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) {
                 state.cache.trim(&mut sequence.cache);
+                state.counts.finished += u64::from(matches!(reason, FinishReason::Stop | FinishReason::Length));
                 // Nobody will go on from it, however long the other lane still takes. Pages that others share stay theirs.
                 if once {
                     state.cache.vacate(&mut sequence.cache);

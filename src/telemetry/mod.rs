@@ -6,6 +6,7 @@ mod percentiles;
 mod sample;
 mod sampler;
 mod series;
+mod sums;
 
 pub use host::{HostSampler, cpu_name, default_threads, physical_cores};
 pub use nvml::{GpuSampler, GpuUnavailable};
@@ -13,3 +14,4 @@ pub use percentiles::{Latency, Summary};
 pub use sample::{GpuSample, HostSample};
 pub use sampler::{Sampler, SamplerHandle};
 pub use series::{Column, Mark, Marks, Point, Series};
+pub use sums::Sums;

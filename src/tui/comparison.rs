@@ -10,6 +10,8 @@ use super::{action::Action, command::Command, state::State};
 pub struct Comparison {
     /// KL of each token in nats, the one that ends the answer included.
     pub kl: Vec<f64>,
+    /// Of these tokens those that both lanes find the likeliest.
+    pub same: usize,
     /// Where `kcache` would have chosen another token.
     pub otherwise: Vec<Otherwise>,
     /// From which token on the lanes went on apart, and why.
@@ -26,16 +28,21 @@ pub struct Otherwise {
 }
 
 impl Comparison {
-    /// Takes in a token; false where it was known (a replay).
-    pub fn add(&mut self, compare: &Compare) -> bool {
+    /// Takes in a token, unless it is known (a replay).
+    pub fn add(&mut self, compare: &Compare) {
         if compare.index != self.kl.len() {
-            return false;
+            return;
         }
         self.kl.push(compare.kl);
+        self.same += usize::from(compare.same);
         if let Some(otherwise) = &compare.otherwise {
             self.otherwise.push(Otherwise { index: compare.index, text: otherwise.text.clone() });
         }
-        true
+    }
+
+    /// The share of the tokens that both lanes find the likeliest, in 0..=1.
+    pub fn share(&self) -> Option<f64> {
+        (!self.kl.is_empty()).then(|| self.same as f64 / self.kl.len() as f64)
     }
 
     /// Whether token `index` was given to both lanes rather than chosen by each.

@@ -1,6 +1,7 @@
 //! What the events of the engine change.
 
 use crate::{
+    bench::is_load,
     engine::{Event, EventKind, Lane, Priority, Started},
     quality::GuardState,
 };
@@ -13,6 +14,11 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
     if t_ms.is_finite() {
         state.engine_ms = state.engine_ms.max(t_ms);
     }
+    // The first session of a load is the first sign of it, also in a recorded run.
+    if matches!(event.kind, EventKind::Session { session, .. } if is_load(session)) && state.loads.load.arrived() == 0 {
+        state.metrics.load_begins();
+    }
+    state.metrics.answers(t_ms, &event.kind);
     if let Some(commands) = load::note(state, &event.kind) {
         return commands;
     }
@@ -69,6 +75,7 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
             }
         }
         EventKind::Probe(probe) => {
+            state.metrics.probed(t_ms, &probe);
             if let Some(session) = state.by_id(probe.session) {
                 session.probe(&probe);
             }
@@ -102,7 +109,7 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
         EventKind::Hits(hits) => state.metrics.lanes[hits.lane as usize].hits(t_ms, hits),
         EventKind::Knob { lane, change, policy, .. } => {
             state.metrics.lanes[lane as usize].policy = Some(policy);
-            state.metrics.marks.push(t_ms, change);
+            state.metrics.turn(t_ms, lane, change);
             if lane == Lane::KCache && state.wanted == Some(policy) {
                 state.wanted = None;
             }

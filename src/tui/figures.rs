@@ -5,12 +5,10 @@ use std::fmt;
 use crate::{
     cache::Policy,
     engine::{Lane, Started},
+    telemetry::{Series, Sums},
 };
 
-use super::{
-    metrics::{LaneMetrics, Metrics, percentiles},
-    session::Session,
-};
+use super::metrics::{Delivery, LaneMetrics, Metrics, percentiles};
 
 /// Where a figure comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +32,9 @@ impl fmt::Display for Provenance {
 }
 
 /// The figures at one moment. Unknown is `None`.
+///
+/// Everything on the screen that is a figure of a stretch of time is one of these, whether in the top line, on a frame of a
+/// chart or in large: so no two places can contradict each other. Rates and shares are sums divided by sums.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Figures {
     /// Device bytes that the KCache lane does not need and an ordinary KV cache would.
@@ -42,20 +43,77 @@ pub struct Figures {
     pub saved_share: Option<f64>,
     /// Bytes of V in host memory, KCache lane.
     pub host_v_bytes: Option<f64>,
-    /// Tokens per second of each lane's own time.
+    /// Tokens per second of each lane's own decode steps: their tokens over their time.
     pub tok_s: [Option<f64>; 2],
+    /// What each lane delivers by the clock on the wall.
+    pub delivered: [Delivery; 2],
+    /// Prompt tokens per second of the steps that did nothing else.
+    pub prefill_tok_s: Option<f64>,
     /// Median and 99th percentile of each lane's own decode step, in milliseconds.
     pub step_ms: [Option<(f64, f64)>; 2],
     /// Median and 99th percentile between tokens as a reader sees them, in milliseconds.
     pub itl_ms: [Option<(f64, f64)>; 2],
     /// Mean kept mass, in 0..=1.
     pub kept: Option<f64>,
-    /// Tokens compared and the same, over all sessions.
-    pub agreement: (usize, usize),
+    /// Rows that a query head of the KCache lane reads for a token.
+    pub rows: Option<f64>,
+    /// What is known of the quality of predictions.
+    pub quality: Option<Quality>,
     /// Tokens that still fit each lane's device budget.
     pub until_full: [Room; 2],
     /// Sessions that still fit each lane, and their length in tokens: that of those it has.
     pub more_sessions: [Option<(u64, u64)>; 2],
+}
+
+/// How the quality of predictions was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judge {
+    /// Both lanes were fed the same tokens, and every prediction was compared.
+    Compare,
+    /// Now and then exact attention was asked for its prediction over the same cache.
+    Probes,
+}
+
+impl fmt::Display for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Compare => "compare",
+            Self::Probes => "probes",
+        })
+    }
+}
+
+/// How far the predictions of the KCache lane agree with those of full attention over the same tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Quality {
+    /// How it was found. Figures of different judges are never mixed.
+    pub judge: Judge,
+    /// Predictions in which both found the same token the likeliest.
+    pub agreed: u64,
+    /// Predictions compared.
+    pub of: u64,
+    /// Mean KL in nats.
+    pub kl: Option<f64>,
+    /// Its 99th percentile.
+    pub kl_p99: Option<f64>,
+}
+
+impl Quality {
+    /// The share that agrees, in 0..=1.
+    pub fn share(&self) -> f64 {
+        self.agreed as f64 / self.of as f64
+    }
+
+    fn new(judge: Judge, agreed: &Sums<2>, kl: &Series, (from_ms, to_ms): (f64, f64)) -> Option<Self> {
+        let [same, of] = agreed.between(from_ms, to_ms);
+        (of > 0.0).then(|| Self {
+            judge,
+            agreed: same as u64,
+            of: of as u64,
+            kl: kl.mean(from_ms, to_ms),
+            kl_p99: percentiles(kl, from_ms, to_ms).map(|(_, p99)| p99),
+        })
+    }
 }
 
 /// How much still fits a lane's device budget.
@@ -71,33 +129,47 @@ pub enum Room {
 }
 
 impl Figures {
-    /// The figures of the stretch `from_ms..=to_ms`; bytes as of its end.
-    pub fn new(metrics: &Metrics, started: Option<&Started>, sessions: &[Session], from_ms: f64, to_ms: f64) -> Self {
+    /// The figures of the stretch `from_ms..=to_ms`; bytes as of its end. Those of a lane begin no earlier than knobs were
+    /// turned last; see [`Metrics::turned`].
+    pub fn new(metrics: &Metrics, started: Option<&Started>, from_ms: f64, to_ms: f64) -> Self {
         let [kcache, _] = &metrics.lanes;
         let (device, ghost) = (kcache.device.at(to_ms), kcache.ghost.at(to_ms));
         let saved_bytes = device.zip(ghost).map(|(device, ghost)| ghost - device);
-        let each = |of: &dyn Fn(&LaneMetrics) -> Option<(f64, f64)>| metrics.lanes.each_ref().map(of);
+        let stretches = Lane::ALL.map(|lane| metrics.stretch(lane, from_ms, to_ms));
+        let ours = stretches[Lane::KCache as usize];
+        let each = |of: fn(&LaneMetrics) -> &Series| {
+            Lane::ALL.map(|lane| {
+                let (from_ms, to_ms) = stretches[lane as usize];
+                percentiles(of(&metrics.lanes[lane as usize]), from_ms, to_ms)
+            })
+        };
+        let compared = Quality::new(Judge::Compare, &metrics.agreed, &metrics.kl, ours);
+        let probed = || Quality::new(Judge::Probes, &metrics.probe_agreed, &metrics.probe_kl, ours);
         Self {
             saved_bytes,
             saved_share: saved_bytes.zip(ghost).and_then(|(saved, ghost)| (ghost > 0.0).then(|| saved / ghost)),
             host_v_bytes: kcache.host_v.at(to_ms),
-            tok_s: metrics.lanes.each_ref().map(|lane| lane.tok_s.mean(from_ms, to_ms)),
-            step_ms: each(&|lane| percentiles(&lane.step_ms, from_ms, to_ms)),
-            itl_ms: each(&|lane| percentiles(&lane.itl_ms, from_ms, to_ms)),
-            kept: kcache.kept.mean(from_ms, to_ms),
-            agreement: sessions.iter().map(Session::agreement).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)),
+            tok_s: Lane::ALL.map(|lane| {
+                let (from_ms, to_ms) = stretches[lane as usize];
+                metrics.lanes[lane as usize].own_tok_s(from_ms, to_ms)
+            }),
+            delivered: Lane::ALL.map(|lane| {
+                let turned = metrics.turned(lane, to_ms).map(|mark| mark.t_ms);
+                metrics.lanes[lane as usize].answers.delivered(turned, to_ms)
+            }),
+            // Prefill is the same under every setting.
+            prefill_tok_s: metrics.prefill_tok_s(from_ms, to_ms),
+            step_ms: each(|lane| &lane.step_ms),
+            itl_ms: each(|lane| &lane.itl_ms),
+            kept: kcache.kept.ratio(ours.0, ours.1),
+            rows: kcache.rows.ratio(ours.0, ours.1),
+            quality: compared.or_else(probed),
             until_full: Lane::ALL.map(|lane| room(&metrics.lanes[lane as usize], started, to_ms)),
             more_sessions: metrics.lanes.each_ref().map(|lane| {
                 let queue = lane.queue_at(to_ms)?;
                 queue.sessions_until_full.zip(queue.mean_tokens)
             }),
         }
-    }
-
-    /// The share of compared tokens that are the same, in 0..=1.
-    pub fn agreement_share(&self) -> Option<f64> {
-        let (same, compared) = self.agreement;
-        (compared > 0).then(|| same as f64 / compared as f64)
     }
 }
 
@@ -126,7 +198,7 @@ mod tests {
     use super::*;
     use crate::{
         cache::{Format, Knobs},
-        engine::{Ledger, TierBytes},
+        engine::{Compare, Ledger, Probe, SessionId, Stages, Step, TierBytes},
     };
 
     fn smollm2() -> Started {
@@ -158,7 +230,7 @@ mod tests {
 
     #[test]
     fn nothing_measured_is_unknown() {
-        let figures = Figures::new(&Metrics::default(), None, &[], 0.0, 1.0);
+        let figures = Figures::new(&Metrics::default(), None, 0.0, 1.0);
         assert_eq!(figures, Figures::default());
     }
 
@@ -179,8 +251,85 @@ mod tests {
                 sequences: 1,
             },
         );
-        let figures = Figures::new(&metrics, Some(&smollm2()), &[], 0.0, 10.0);
+        let figures = Figures::new(&metrics, Some(&smollm2()), 0.0, 10.0);
         assert_eq!(figures.saved_share, Some(0.5));
         assert_eq!(figures.until_full, [Room::Tokens(50), Room::Unknown]);
+    }
+
+    fn step(lane: Lane, decode_rows: usize, total_ms: f64, rows: f64) -> Step {
+        Step {
+            lane: Some(lane),
+            step: 1,
+            decode_rows,
+            prefill_rows: 0,
+            total_ms,
+            stages: Stages::default(),
+            context: 10,
+            rows_per_head: Some(rows),
+            host_v_read_bytes: 1,
+            device_read_bytes: 1,
+            probes: 0,
+            probe_read_bytes: 0,
+            rows_chosen: 0,
+            rows_fetched: 0,
+        }
+    }
+
+    #[test]
+    fn rates_are_sums_over_sums() {
+        let mut metrics = Metrics::default();
+        // A minute in which one answer runs, and a second in which fifty do.
+        for second in 0..60 {
+            metrics.step(f64::from(second) * 1e3, &step(Lane::KCache, 1, 10.0, 8.0));
+        }
+        for at in 0..10 {
+            metrics.step(60_000.0 + f64::from(at) * 100.0, &step(Lane::KCache, 50, 100.0, 108.0));
+        }
+        let figures = Figures::new(&metrics, None, 0.0, 61_000.0);
+        assert_eq!(figures.tok_s[0], Some(560.0 * 1e3 / 1_600.0));
+        assert_eq!(figures.rows, Some((60.0 * 8.0 + 500.0 * 108.0) / 560.0));
+    }
+
+    #[test]
+    fn a_knob_of_one_lane_leaves_the_others_figures() {
+        let mut metrics = Metrics::default();
+        Lane::ALL.iter().for_each(|&lane| metrics.step(1_000.0, &step(lane, 1, 10.0, 8.0)));
+        metrics.turn(2_000.0, Lane::KCache, "n=256".into());
+        let figures = Figures::new(&metrics, None, 0.0, 3_000.0);
+        assert_eq!((figures.tok_s, figures.step_ms), ([None, Some(100.0)], [None, Some((10.0, 10.0))]));
+        // As soon as both go on, both are of the time since then.
+        metrics.step(4_000.0, &step(Lane::KCache, 1, 20.0, 8.0));
+        metrics.step(4_000.0, &step(Lane::Kv, 1, 40.0, 8.0));
+        assert_eq!(Figures::new(&metrics, None, 0.0, 5_000.0).tok_s, [Some(50.0), Some(25.0)]);
+        // The cursor may stand before.
+        assert_eq!(Figures::new(&metrics, None, 0.0, 1_500.0).tok_s, [Some(100.0), Some(100.0)]);
+    }
+
+    #[test]
+    fn probes_judge_where_nothing_was_compared_and_are_never_mixed_with_it() {
+        let mut metrics = Metrics::default();
+        let probe = |lane, agree, kl| Probe {
+            lane,
+            session: SessionId(1),
+            step: 1,
+            position: 16,
+            kl,
+            agree,
+            kept_mass: None,
+            full: false,
+        };
+        let quality = |metrics: &Metrics| Figures::new(metrics, None, 0.0, 9.0).quality;
+        metrics.probed(0.5, &probe(Lane::Kv, true, 0.0));
+        assert_eq!(quality(&metrics), None);
+        [(true, 0.1), (false, 0.3)]
+            .iter()
+            .for_each(|&(agree, kl)| metrics.probed(1.0, &probe(Lane::KCache, agree, kl)));
+        let probed = Quality { judge: Judge::Probes, agreed: 1, of: 2, kl: Some(0.2), kl_p99: Some(0.3) };
+        assert_eq!((quality(&metrics), probed.share()), (Some(probed), 0.5));
+        let session = SessionId(1);
+        metrics
+            .compared(2.0, &Compare { session, step: 1, index: 0, token_id: 1, kl: 0.5, same: true, otherwise: None });
+        let compared = Quality { judge: Judge::Compare, agreed: 1, of: 1, kl: Some(0.5), kl_p99: Some(0.5) };
+        assert_eq!(quality(&metrics), Some(compared));
     }
 }

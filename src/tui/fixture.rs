@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     engine::{
         Compare, Coverage, Event, EventKind, FinishReason, Finished, HeadCoverage, Hits, Lane, LaneCard, Ledger,
-        Otherwise, Queue, Read, Scheduling, SessionId, Stages, Started, Step, TierBytes, Token, Usage,
+        Otherwise, Probe, Queue, Read, Scheduling, SessionId, Stages, Started, Step, TierBytes, Token, Usage,
     },
     telemetry::HostSample,
 };
@@ -148,6 +148,7 @@ fn queue(lane: Lane, step: u64) -> Queue {
         device_peak_bytes: 20 << 20,
         host_peak_bytes: if ours { 12 << 20 } else { 0 },
         schedule_ms: 0.01,
+        delivered: None,
     }
 }
 
@@ -263,9 +264,18 @@ impl Script {
 
     fn said(&mut self, session: SessionId, document: Option<&str>, text: &str) {
         self.push(EventKind::Said { session, document: document.map(str::to_owned), text: text.into() });
+        self.scheduled(session, Scheduling::Waiting);
+        self.t_ms += 20.0;
+    }
+
+    fn scheduled(&mut self, session: SessionId, state: Scheduling) {
+        for lane in Lane::ALL {
+            self.push(EventKind::Scheduled { lane, session, step: self.step + 1, state });
+        }
     }
 
     fn prefill(&mut self, session: SessionId, until: usize, total: usize) {
+        self.scheduled(session, Scheduling::Running);
         for done in (0..=until).step_by(128) {
             self.step += 1;
             self.push(EventKind::Prefill { session, lane: None, step: self.step, done, total });
@@ -310,6 +320,7 @@ impl Script {
     /// Decodes `count` tokens in both lanes, which part at `parts`.
     fn decode(&mut self, session: SessionId, context: usize, count: usize, parts: usize) {
         let words: Vec<&str> = WORDS.split_inclusive(' ').collect();
+        self.scheduled(session, Scheduling::Running);
         for index in 0..count {
             self.step += 1;
             for lane in Lane::ALL {
@@ -344,6 +355,16 @@ impl Script {
             }
             if index % 4 == 3 {
                 self.hits();
+                self.push(EventKind::Probe(Probe {
+                    lane: Lane::KCache,
+                    session,
+                    step: self.step,
+                    position: context + index,
+                    kl: 0.004 * noise(index),
+                    agree: index != 7,
+                    kept_mass: Some(0.95),
+                    full: false,
+                }));
             }
             if index % 16 == 15 {
                 self.host();
@@ -405,6 +426,7 @@ impl Script {
                     reused_tokens: 0,
                     prompt_tokens: 512,
                     completion_tokens: tokens,
+                    queued_ms: Some(12.0),
                     ttft_ms: Some(3_600.0),
                     total_ms: 8_000.0,
                 },

@@ -1,12 +1,14 @@
 //! What was measured of each lane and of the machine, over time. Fed by events, read by the charts.
 
+mod answers;
 mod lane;
 
+pub use answers::{Answers, Delivery, Since};
 pub use lane::LaneMetrics;
 
 use crate::{
-    engine::{Compare, Step},
-    telemetry::{GpuSample, HostSample, Marks, Series},
+    engine::{Compare, EventKind, Lane, Probe, Step},
+    telemetry::{GpuSample, HostSample, Mark, Marks, Series, Sums},
 };
 
 /// Points of a series that gets one per step.
@@ -29,12 +31,16 @@ pub struct Metrics {
     pub process_cpu: Series,
     /// CPU of the machine, in 0..=1.
     pub cpu: Series,
-    /// Prefill, in prompt tokens per second of busy time.
-    pub prefill_tok_s: Series,
+    /// Prompt tokens of steps that did nothing else, and the milliseconds of these steps.
+    pub prefilled: Sums<2>,
     /// KL of the lanes' predictions of a token where both are fed the same, in nats.
     pub kl: Series,
-    /// Whether both found the same token the likeliest: 1 or 0.
-    pub agreed: Series,
+    /// Predictions in which both found the same token the likeliest, and all that were compared.
+    pub agreed: Sums<2>,
+    /// KL(exact ‖ policy) of the tokens of the KCache lane that were probed, in nats.
+    pub probe_kl: Series,
+    /// Probes in which both found the same token the likeliest, and all.
+    pub probe_agreed: Sums<2>,
     /// The last sample of the host.
     pub host: Option<HostSample>,
     /// The GPUs, by NVML index.
@@ -59,9 +65,11 @@ impl Default for Metrics {
             rss: series(),
             process_cpu: series(),
             cpu: series(),
-            prefill_tok_s: series(),
+            prefilled: Sums::new(STEPS),
             kl: Series::new(STEPS),
-            agreed: Series::new(STEPS),
+            agreed: Sums::new(STEPS),
+            probe_kl: Series::new(STEPS),
+            probe_agreed: Sums::new(STEPS),
             host: None,
             gpus: Vec::new(),
         }
@@ -72,7 +80,7 @@ impl Metrics {
     /// A step; `lane` `None` is a prefill chunk that serves both.
     pub fn step(&mut self, t_ms: f64, step: &Step) {
         if step.prefill_rows > 0 && step.decode_rows == 0 && step.total_ms > 0.0 {
-            self.prefill_tok_s.push(t_ms, step.prefill_rows as f64 * 1000.0 / step.total_ms);
+            self.prefilled.push(t_ms, [step.prefill_rows as f64, step.total_ms]);
         }
         if let Some(lane) = step.lane {
             self.lanes[lane as usize].step(t_ms, step);
@@ -82,7 +90,53 @@ impl Metrics {
     /// Two predictions of a token.
     pub fn compared(&mut self, t_ms: f64, compare: &Compare) {
         self.kl.push(t_ms, compare.kl);
-        self.agreed.push(t_ms, f64::from(u8::from(compare.same)));
+        self.agreed.push(t_ms, [f64::from(u8::from(compare.same)), 1.0]);
+    }
+
+    /// A probe. Only those of the KCache lane are what the figures ask for.
+    pub fn probed(&mut self, t_ms: f64, probe: &Probe) {
+        if probe.lane == Lane::KCache {
+            self.probe_kl.push(t_ms, probe.kl);
+            self.probe_agreed.push(t_ms, [f64::from(u8::from(probe.agree)), 1.0]);
+        }
+    }
+
+    /// A knob of a lane was turned.
+    pub fn turn(&mut self, t_ms: f64, lane: Lane, change: String) {
+        self.marks.push(t_ms, change.clone());
+        self.lanes[lane as usize].turned.push(t_ms, change);
+    }
+
+    /// The knob with which a lane's figures at `to_ms` begin: the last of either lane, so that the figures of both are of the
+    /// same time and can be compared. A lane that has decoded nothing since then keeps its figures; they begin with the
+    /// last of its own knobs, so that none mixes two settings.
+    pub fn turned(&self, lane: Lane, to_ms: f64) -> Option<&Mark> {
+        let metrics = &self.lanes[lane as usize];
+        let last = |marks: &'_ Marks| marks.window(f64::MIN, to_ms).next_back().map(|mark| mark.t_ms);
+        let decoded = |since: f64| metrics.decoded.between(since, to_ms)[0] > 0.0;
+        let marks = if last(&self.marks).is_some_and(decoded) { &self.marks } else { &metrics.turned };
+        marks.window(f64::MIN, to_ms).next_back()
+    }
+
+    /// The stretch of time of a lane's figures: no longer than `from_ms..=to_ms`.
+    pub fn stretch(&self, lane: Lane, from_ms: f64, to_ms: f64) -> (f64, f64) {
+        let turned = self.turned(lane, to_ms).map_or(from_ms, |mark| mark.t_ms);
+        (turned.max(from_ms), to_ms)
+    }
+
+    /// What an event says about the answers of the lanes, those of a load included.
+    pub fn answers(&mut self, t_ms: f64, event: &EventKind) {
+        Lane::ALL.iter().for_each(|&lane| self.lanes[lane as usize].answers.note(lane, t_ms, event));
+    }
+
+    /// Another load begins: what is delivered is counted from its first answer on.
+    pub fn load_begins(&mut self) {
+        self.lanes.iter_mut().for_each(|lane| lane.answers.load_begins());
+    }
+
+    /// Prompt tokens per second of the steps that did nothing else.
+    pub fn prefill_tok_s(&self, from_ms: f64, to_ms: f64) -> Option<f64> {
+        self.prefilled.ratio(from_ms, to_ms).map(|per_ms| per_ms * 1000.0)
     }
 
     /// A sample of the host.
@@ -112,7 +166,11 @@ impl Metrics {
 
 /// The median and the 99th percentile (nearest rank) of the values of a span of time.
 pub fn percentiles(series: &Series, from_ms: f64, to_ms: f64) -> Option<(f64, f64)> {
-    let mut values: Vec<f64> = series.window(from_ms, to_ms).filter_map(|point| point.value).collect();
+    nearest_ranks(series.window(from_ms, to_ms).filter_map(|point| point.value).collect())
+}
+
+/// The median and the 99th percentile (nearest rank) of `values`.
+pub fn nearest_ranks(mut values: Vec<f64>) -> Option<(f64, f64)> {
     if values.is_empty() {
         return None;
     }
@@ -155,7 +213,7 @@ mod tests {
         metrics.step(400.0, &step(40.0, 2, 0));
         assert_eq!(metrics.lanes[0].tok_s.last(), Some(50.0));
         metrics.step(500.0, &step(100.0, 0, 64));
-        assert_eq!(metrics.prefill_tok_s.last(), Some(640.0));
+        assert_eq!(metrics.prefill_tok_s(0.0, 500.0), Some(640.0));
         assert_eq!(metrics.lanes[0].step_ms.len(), 2);
         // A step that also carries a piece of a prompt is throughput, but no figure of what a token takes.
         metrics.step(800.0, &step(160.0, 2, 64));

@@ -268,14 +268,6 @@ impl Session {
         let refused = |turn: &Turn| turn.errors[lane as usize].is_some() && turn.answer(lane).tokens.is_empty();
         !self.phase(lane).busy() && self.turns.last().is_some_and(refused)
     }
-
-    /// Tokens compared and the same, over all turns of this run.
-    pub fn agreement(&self) -> (usize, usize) {
-        self.turns
-            .iter()
-            .filter(|turn| !turn.earlier)
-            .fold((0, 0), |(same, compared), turn| (same + turn.agreement.same, compared + turn.agreement.compared))
-    }
 }
 
 #[cfg(test)]

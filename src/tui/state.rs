@@ -344,19 +344,24 @@ impl State {
         self.cursor_ms().unwrap_or(self.engine_ms)
     }
 
-    /// The stretch of time that figures are taken from: up to now or to the cursor, as far back as the charts reach
-    /// but not beyond the last turn of a knob, so that a figure never mixes two settings.
-    pub fn stretch(&self) -> (f64, f64) {
+    /// The stretch of time that a lane's figures are taken from: up to now or to the cursor, as far back as the charts
+    /// reach but not beyond the last turn of a knob; see [`Metrics::turned`].
+    pub fn stretch(&self, lane: Lane) -> (f64, f64) {
         let at = self.at_ms();
-        let from = at - self.shown_ms();
-        let turned = self.metrics.marks.window(from, at).next_back().map(|mark| mark.t_ms);
-        (turned.unwrap_or(from), at)
+        self.metrics.stretch(lane, at - self.shown_ms(), at)
     }
 
     /// The figures of the moment.
     pub fn figures(&self) -> Figures {
-        let (from, to) = self.stretch();
-        Figures::new(&self.metrics, self.started.as_ref(), &self.sessions, from, to)
+        let at = self.at_ms();
+        Figures::new(&self.metrics, self.started.as_ref(), at - self.shown_ms(), at)
+    }
+
+    /// The knob with which a lane's figures begin, as it was turned: `n=256`; `None` where they begin with the charts.
+    pub fn turned(&self, lane: Lane) -> Option<&str> {
+        let (from, to) = self.stretch(lane);
+        let turned = self.metrics.turned(lane, to).filter(|mark| mark.t_ms >= from);
+        turned.map(|mark| mark.label.as_str())
     }
 
     /// The charts there are, in the order of the screen.

@@ -98,6 +98,11 @@ fn screens() {
     let mut state = fixture::state(100, 30);
     press(&mut state, &["esc", "4"]);
     insta::assert_snapshot!("figures_100x30", text(&state));
+    for (columns, rows) in [(80, 24), (120, 40)] {
+        let mut state = fixture::state(columns, rows);
+        press(&mut state, &["esc", "4"]);
+        insta::assert_snapshot!(format!("figures_{columns}x{rows}"), text(&state));
+    }
     press(&mut state, &["?"]);
     insta::assert_snapshot!("help_100x30", text(&state));
     insta::assert_snapshot!("empty_80x24", text(&fixture::empty(80, 24)));

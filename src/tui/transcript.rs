@@ -1,4 +1,4 @@
-//! What was said in a session: the user's turns, each with one answer per lane, and how far the two agree.
+//! What was said in a session: the user's turns, each with one answer per lane, and where the two part.
 
 use crate::engine::{Compare, FinishReason, Lane, Probe, Token, Usage};
 
@@ -19,9 +19,8 @@ pub struct Turn {
     pub prompt_tokens: Option<usize>,
     /// The answers, in the order of [`Lane::ALL`].
     pub answers: [Answer; 2],
-    /// How far the two answers agree: whether the tokens are the same, or, where both lanes are fed the same, whether
-    /// both find the same token the likeliest.
-    pub agreement: Agreement,
+    /// How far the two answers say the same where each lane goes its own way.
+    pub together: Together,
     /// What was found where both lanes are fed the same tokens.
     pub comparison: Option<Comparison>,
     /// Why there is no answer, or no whole one, in the order of [`Lane::ALL`].
@@ -54,22 +53,17 @@ pub struct TokenMark {
     pub start: usize,
 }
 
-/// How far the two answers of a turn agree, token by token.
+/// How far two answers say the same, of tokens that each lane has chosen by itself.
+///
+/// There is no share in it: after the first different token, which a near-tie is enough for, the lanes answer different
+/// texts, and how many tokens happen to be the same after it says nothing about either. Tokens that both lanes were given
+/// are not in it; what was found of them is the [`Comparison`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Agreement {
-    /// Tokens compared: those that both lanes have.
-    pub compared: usize,
-    /// Of these the same.
-    pub same: usize,
-    /// The first place where the lanes differ; the end of one answer differs from a token in the other.
-    pub first_difference: Option<usize>,
-}
-
-impl Agreement {
-    /// The share of the compared tokens that are the same, in 0..=1.
-    pub fn share(&self) -> Option<f64> {
-        (self.compared > 0).then(|| self.same as f64 / self.compared as f64)
-    }
+pub struct Together {
+    /// Tokens that both lanes have.
+    pub both: usize,
+    /// The first place where they differ; the end of one answer differs from a token in the other.
+    pub parted: Option<usize>,
 }
 
 impl Turn {
@@ -82,7 +76,7 @@ impl Turn {
             earlier: false,
             prompt_tokens: None,
             answers: [Answer::default(), Answer::default()],
-            agreement: Agreement::default(),
+            together: Together::default(),
             comparison: None,
             errors: [None, None],
         }
@@ -112,14 +106,7 @@ impl Turn {
 
     /// The predictions of a token were compared.
     pub fn compared(&mut self, compare: &Compare) {
-        if !self.comparison.get_or_insert_default().add(compare) {
-            return;
-        }
-        self.agreement.compared += 1;
-        self.agreement.same += usize::from(compare.same);
-        if compare.otherwise.is_some() {
-            self.agreement.first_difference.get_or_insert(compare.index);
-        }
+        self.comparison.get_or_insert_default().add(compare);
     }
 
     /// Whether both lanes were given token `index`.
@@ -151,11 +138,9 @@ impl Turn {
         }
         let [a, b] = &self.answers;
         if let (Some(a), Some(b)) = (a.tokens.get(index), b.tokens.get(index)) {
-            self.agreement.compared += 1;
-            if a.id == b.id {
-                self.agreement.same += 1;
-            } else {
-                self.agreement.first_difference.get_or_insert(index);
+            self.together.both += 1;
+            if a.id != b.id {
+                self.together.parted.get_or_insert(index);
             }
         }
     }
@@ -166,7 +151,7 @@ impl Turn {
         for (ended, other) in [(a, b), (b, a)] {
             let at = ended.tokens.len();
             if matches!(ended.end, Some((FinishReason::Stop, _))) && other.tokens.len() > at {
-                self.agreement.first_difference.get_or_insert(at);
+                self.together.parted.get_or_insert(at);
             }
         }
     }
@@ -218,10 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn the_first_difference_is_kept_and_the_share_runs_on() {
+    fn the_first_difference_is_kept() {
         let turn = turn(&[1, 2, 9, 4, 8], &[1, 2, 3, 4]);
-        assert_eq!(turn.agreement, Agreement { compared: 4, same: 3, first_difference: Some(2) });
-        assert_eq!(turn.agreement.share(), Some(0.75));
+        assert_eq!(turn.together, Together { both: 4, parted: Some(2) });
         assert_eq!(&turn.answer(Lane::KCache).text[turn.answer(Lane::KCache).token_range(2).unwrap()], " w9");
         assert_eq!(turn.answer(Lane::KCache).kept_mass(), Some(0.5));
         assert_eq!(turn.answer(Lane::Kv).kept_mass(), None);
@@ -230,18 +214,39 @@ mod tests {
     #[test]
     fn an_earlier_end_is_a_difference_and_a_stop_is_none() {
         let mut ended = turn(&[1, 2], &[1, 2, 3]);
-        assert_eq!(ended.agreement.first_difference, None);
+        assert_eq!(ended.together.parted, None);
         ended.finish(Lane::KCache, FinishReason::Stop, Usage::default());
-        assert_eq!(ended.agreement.first_difference, Some(2));
+        assert_eq!(ended.together.parted, Some(2));
 
         let mut stopped = turn(&[1, 2], &[1, 2, 3]);
         stopped.finish(Lane::KCache, FinishReason::Cancelled, Usage::default());
-        assert_eq!(stopped.agreement.first_difference, None);
+        assert_eq!(stopped.together.parted, None);
     }
 
     #[test]
-    fn nothing_compared_is_no_share() {
-        assert_eq!(turn(&[1], &[]).agreement.share(), None);
+    fn tokens_that_were_given_are_not_counted_with_those_that_were_chosen() {
+        let mut turn = Turn::new("hi".into(), None);
+        let compare = |index, same| Compare {
+            session: SessionId(1),
+            step: 1,
+            index,
+            token_id: 1,
+            kl: 0.1,
+            same,
+            otherwise: None,
+        };
+        for index in 0..3 {
+            turn.compared(&compare(index, index > 0));
+            Lane::ALL.iter().for_each(|&lane| turn.token(&token(lane, index, 1)));
+        }
+        turn.comparison.as_mut().unwrap().unlocked = Some((3, "kv has ended".into()));
+        for (index, ours) in [(3, 1), (4, 2)] {
+            turn.token(&token(Lane::KCache, index, ours));
+            turn.token(&token(Lane::Kv, index, 1));
+        }
+        assert_eq!(turn.together, Together { both: 2, parted: Some(4) });
+        let comparison = turn.comparison.unwrap();
+        assert_eq!((comparison.same, comparison.kl.len(), comparison.share()), (2, 3, Some(2.0 / 3.0)));
     }
 
     #[test]

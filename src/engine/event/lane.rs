@@ -188,6 +188,30 @@ pub struct Queue {
     /// The longest that scheduling a step took since the lane's last `queue` event, in ms; copying prompts computed
     /// before, and making the step's buffers larger, not counted.
     pub schedule_ms: f64,
+    /// What the lane has delivered since the start; `None` in recordings of earlier versions.
+    #[serde(default)]
+    pub delivered: Option<Delivered>,
+}
+
+/// What a lane has delivered since the start. All but the percentiles only grow: the difference of two events is what
+/// came between them, and over the difference of their `t_ms` it is a rate by the clock on the wall.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Delivered {
+    /// Tokens of answers, the first of each included, which comes of the prompt.
+    pub tokens: u64,
+    /// Those of them that decode steps made.
+    pub decoded_tokens: u64,
+    /// Milliseconds of these steps, pieces of prompts that went along included. `decoded_tokens` over it is the speed of the
+    /// lane's own steps.
+    pub decode_ms: f64,
+    /// Answers that the model ended or that have all the tokens they asked for.
+    pub finished: u64,
+    /// The most answers that ran at once.
+    pub running_peak: usize,
+    /// The median of the time that answers waited before they started, those that still wait not counted.
+    pub queued_ms_p50: Option<f64>,
+    /// The 99th percentile of the same.
+    pub queued_ms_p99: Option<f64>,
 }
 
 /// Where the selected rows lay.

@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::{SAMPLES, STEPS};
+use super::{MARKS, SAMPLES, STEPS, answers::Answers};
 use crate::{
     cache::Policy,
     engine::{Hits, LaneCard, Ledger, Queue, SessionId, Stages, Step, Token},
-    telemetry::Series,
+    telemetry::{Marks, Series, Sums},
 };
 
 /// `hits` events kept for scrubbing back.
@@ -15,7 +15,7 @@ const HITS: usize = 512;
 const LEDGERS: usize = 4_096;
 /// States of the queue kept for scrubbing back.
 const QUEUES: usize = 4_096;
-/// Throughput is a mean over this many milliseconds.
+/// A point of the lines of throughput is tokens over time of this many milliseconds.
 const RATE_MS: f64 = 2_000.0;
 /// Throughput is noted this often.
 const RATE_EVERY_MS: f64 = 250.0;
@@ -42,12 +42,18 @@ pub struct LaneMetrics {
     pub step_ms: Series,
     /// Milliseconds between tokens as the reader sees them, the other lane's turns included.
     pub itl_ms: Series,
-    /// Tokens per second of the lane's own busy time.
+    /// Tokens per second of the lane's own steps, for the line on the chart. A figure comes of [`LaneMetrics::decoded`].
     pub tok_s: Series,
-    /// Rows that a query head read per token.
-    pub rows: Series,
-    /// The kept mass per token.
-    pub kept: Series,
+    /// Tokens that decode steps made, and the milliseconds of these steps.
+    pub decoded: Sums<2>,
+    /// Rows that a query head read, added over these tokens, and the tokens.
+    pub rows: Sums<2>,
+    /// Kept mass added over the tokens that have one, and these tokens.
+    pub kept: Sums<2>,
+    /// Its answers: what the lane delivers.
+    pub answers: Answers,
+    /// Its own knobs, when they were turned.
+    pub turned: Marks,
     /// Milliseconds of the same steps by stage, in the order of [`Stages::named`].
     pub stages: [Series; 8],
     /// Bytes of V read from the host tier per step.
@@ -60,7 +66,6 @@ pub struct LaneMetrics {
     pub next: Vec<SessionId>,
     /// Where the selected rows lay, with the time of each event.
     pub hits: VecDeque<(f64, Hits)>,
-    recent: VecDeque<(f64, usize, f64)>,
     last_decode_ms: Option<f64>,
     last_rate_ms: f64,
 }
@@ -77,15 +82,17 @@ impl Default for LaneMetrics {
             step_ms: Series::new(STEPS),
             itl_ms: Series::new(STEPS),
             tok_s: Series::new(SAMPLES),
-            rows: Series::new(STEPS),
-            kept: Series::new(STEPS),
+            decoded: Sums::new(STEPS),
+            rows: Sums::new(STEPS),
+            kept: Sums::new(STEPS),
+            answers: Answers::default(),
+            turned: Marks::new(MARKS),
             stages: std::array::from_fn(|_| Series::new(SAMPLES)),
             host_read: Series::new(SAMPLES),
             ledgers: VecDeque::new(),
             queues: VecDeque::new(),
             next: Vec::new(),
             hits: VecDeque::new(),
-            recent: VecDeque::new(),
             last_decode_ms: None,
             last_rate_ms: f64::NEG_INFINITY,
         }
@@ -106,7 +113,11 @@ impl LaneMetrics {
         }
         self.quiet(t_ms);
         self.last_decode_ms = Some(t_ms);
-        self.rows.push(t_ms, step.rows_per_head);
+        let tokens = step.decode_rows as f64;
+        self.decoded.push(t_ms, [tokens, step.total_ms]);
+        if let Some(rows) = step.rows_per_head {
+            self.rows.push(t_ms, [rows * tokens, tokens]);
+        }
         self.host_read.push(t_ms, step.host_v_read_bytes as f64);
         if step.prefill_rows == 0 {
             self.step_ms.push(t_ms, step.total_ms);
@@ -114,15 +125,15 @@ impl LaneMetrics {
                 series.push(t_ms, ms);
             }
         }
-        self.recent.push_back((t_ms, step.decode_rows, step.total_ms));
-        while self.recent.front().is_some_and(|&(t, ..)| t < t_ms - RATE_MS) {
-            self.recent.pop_front();
-        }
         if t_ms - self.last_rate_ms >= RATE_EVERY_MS {
-            let (rows, ms) = self.recent.iter().fold((0, 0.0), |(rows, ms), &(_, r, m)| (rows + r, ms + m));
-            self.tok_s.push(t_ms, (ms > 0.0).then(|| rows as f64 * 1000.0 / ms));
+            self.tok_s.push(t_ms, self.own_tok_s(t_ms - RATE_MS, t_ms));
             self.last_rate_ms = t_ms;
         }
+    }
+
+    /// Tokens per second of the lane's own decode steps in `from_ms..=to_ms`: all their tokens over all their time.
+    pub fn own_tok_s(&self, from_ms: f64, to_ms: f64) -> Option<f64> {
+        self.decoded.ratio(from_ms, to_ms).map(|per_ms| per_ms * 1000.0)
     }
 
     /// A token of this lane.
@@ -130,8 +141,8 @@ impl LaneMetrics {
         if token.itl_ms.is_some() {
             self.itl_ms.push(t_ms, token.itl_ms);
         }
-        if token.kept_mass.is_some() {
-            self.kept.push(t_ms, token.kept_mass.map(f64::from));
+        if let Some(kept) = token.kept_mass {
+            self.kept.push(t_ms, [f64::from(kept), 1.0]);
         }
     }
 
@@ -187,19 +198,13 @@ impl LaneMetrics {
     pub fn quiet(&mut self, t_ms: f64) {
         let Some(last) = self.last_decode_ms.filter(|last| t_ms - last > QUIET_MS) else { return };
         self.last_decode_ms = None;
-        self.recent.clear();
         self.last_rate_ms = f64::NEG_INFINITY;
-        for series in [&mut self.step_ms, &mut self.itl_ms, &mut self.tok_s, &mut self.rows, &mut self.kept] {
+        for series in [&mut self.step_ms, &mut self.itl_ms, &mut self.tok_s] {
             series.gap(last + 1.0);
         }
         for series in self.stages.iter_mut().chain([&mut self.host_read]) {
             series.gap(last + 1.0);
         }
-    }
-
-    /// The newest `hits` event not after `t_ms`.
-    pub fn hits_at(&self, t_ms: f64) -> Option<&Hits> {
-        self.hits.iter().rev().find(|(t, _)| *t <= t_ms).map(|(_, hits)| hits)
     }
 
     /// The `hits` events of a span of time.

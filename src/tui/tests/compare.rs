@@ -3,7 +3,7 @@
 use ratatui::style::Modifier;
 
 use super::*;
-use crate::tui::state::Chart;
+use crate::tui::{figures::Judge, state::Chart};
 
 fn compared(columns: u16, rows: u16) -> State {
     let mut state = fixture::state(columns, rows);
@@ -49,8 +49,8 @@ fn the_key_switches_and_opens_a_session_where_there_is_none() {
 #[test]
 fn what_kcache_would_have_said_is_marked_with_and_without_colour() {
     let state = compared(120, 40);
-    let agreement = state.session().unwrap().turns.last().unwrap().agreement;
-    assert_eq!((agreement.same, agreement.compared, agreement.first_difference), (37, 40, Some(12)));
+    let found = state.session().unwrap().turns.last().unwrap().comparison.clone().unwrap();
+    assert_eq!((found.same, found.kl.len(), found.otherwise[0].index), (37, 40, 12));
     for theme in [dark(), Theme::mono(), Theme::colour_blind(ColorDepth::Rgb, false)] {
         let buffer = draw(&state, &theme);
         let first = marked(&buffer, |cell| cell.contains(Modifier::REVERSED | Modifier::BOLD));
@@ -77,7 +77,7 @@ fn the_compared_screen_at_every_size() {
 }
 
 #[test]
-fn lanes_that_go_on_apart_are_said_to_and_counted_as_before() {
+fn lanes_that_go_on_apart_are_said_to_and_are_not_mixed_with_what_was_compared() {
     let mut state = compared(120, 40);
     let id = state.session().unwrap().id;
     let reason = "kv has ended: stopped".to_owned();
@@ -97,5 +97,9 @@ fn lanes_that_go_on_apart_are_said_to_and_counted_as_before() {
         });
         update(&mut state, Message::Engine(Event { t_ms: 70_001.0, kind }));
     }
-    assert_eq!(state.session().unwrap().turns.last().unwrap().agreement.compared, 41);
+    let turn = state.session().unwrap().turns.last().unwrap();
+    assert_eq!((turn.comparison.as_ref().unwrap().kl.len(), turn.together.parted), (40, Some(40)));
+    let quality = state.figures().quality.unwrap();
+    assert_eq!((quality.judge, quality.agreed, quality.of), (Judge::Compare, 37, 40));
+    assert!(text(&state).contains("≠ agree 37/40"), "{}", text(&state));
 }

@@ -27,7 +27,7 @@ fn a_conversation_is_the_same_on_the_next_screen_and_in_the_next_engine() {
     assert_eq!(before.name, after.name);
     for (before, after) in before.turns.iter().zip(&after.turns) {
         assert_eq!((&before.text, &before.document), (&after.text, &after.document));
-        assert_eq!(before.agreement, after.agreement);
+        assert_eq!(before.together, after.together);
         for lane in Lane::ALL {
             assert_eq!(before.answer(lane).text, after.answer(lane).text);
             assert_eq!(before.answer(lane).tokens, after.answer(lane).tokens);
@@ -35,7 +35,7 @@ fn a_conversation_is_the_same_on_the_next_screen_and_in_the_next_engine() {
     }
     // The last answer was still coming: it ended there. Nothing of it is counted as of this run.
     assert_eq!(after.phases, [Phase::Ended(crate::engine::FinishReason::Cancelled); 2]);
-    assert_eq!(after.agreement(), (0, 0));
+    assert_eq!(next.figures().quality, None);
     let screen = text(&next);
     assert!(screen.matches("from an earlier run").count() == 2 && screen.contains("stopped · 22 tokens"), "{screen}");
 

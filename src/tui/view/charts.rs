@@ -9,7 +9,7 @@ use crate::{
     telemetry::Series,
     tui::{
         comparison::nats,
-        metrics::percentiles,
+        figures::Judge,
         state::{Chart, Focus, State},
         theme::{SeriesLook, Theme},
         widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit, units::millis},
@@ -147,22 +147,25 @@ impl<'a> Drawing<'a> {
     fn host_v(&self, buf: &mut Buffer) {
         let chart = self.time("V in host memory", &self.state.axes.host_v);
         self.both(chart, self.series(|lane| &lane.host_v)).render(self.area, buf);
-        let (from, to) = self.state.stretch();
+        let (from, to) = self.state.stretch(Lane::KCache);
         let lane = &self.state.metrics.lanes[Lane::KCache as usize];
         let read = Unit::Bytes.text(lane.host_read.mean(from, to));
-        let rows = Unit::Plain.text(lane.rows.mean(from, to));
+        let rows = Unit::Plain.text(self.state.figures().rows);
         self.note(buf, vec![self.dim(format!(" a step reads {read}, {rows} rows a head "))]);
     }
 
     fn latency(&self, buf: &mut Buffer) {
-        let chart = self.time("ms per token", &self.state.axes.latency).bare();
+        let figures = self.state.figures().step_ms;
+        let mut chart = self.time("ms per token", &self.state.axes.latency).bare();
+        // While frozen the cursor reads single steps.
+        if self.state.cursor_ms().is_none() {
+            chart = chart.figures(figures.map(|pair| pair.map(|(p50, _)| p50)));
+        }
         self.both(chart, self.series(|lane| &lane.step_ms)).render(self.area, buf);
-        let (from, to) = self.state.stretch();
         let mut pieces = vec![self.dim(" p50/p99".to_owned())];
         for lane in Lane::ALL {
             let look = self.theme.lane(lane);
-            let figures = percentiles(&self.state.metrics.lanes[lane as usize].step_ms, from, to);
-            let text = match figures {
+            let text = match figures[lane as usize] {
                 Some((p50, p99)) => format!("{}/{}", millis(p50), millis(p99)),
                 None => "n/a".to_owned(),
             };
@@ -172,8 +175,8 @@ impl<'a> Drawing<'a> {
     }
 
     fn stages(&self, buf: &mut Buffer) {
-        let (from, to) = self.state.stretch();
         let means = Lane::ALL.map(|lane| {
+            let (from, to) = self.state.stretch(lane);
             let stages = &self.state.metrics.lanes[lane as usize].stages;
             let [linear_ms, scores_ms, select_ms, gather_ms, prefill_ms, head_ms, sampling_ms, other_ms] =
                 stages.each_ref().map(|series| series.mean(from, to).unwrap_or(0.0));
@@ -201,11 +204,23 @@ impl<'a> Drawing<'a> {
 
     fn throughput(&self, buf: &mut Buffer) {
         let title = if self.area.width < NARROW { "tok/s" } else { "Tokens per second" };
-        let chart = self.time(title, &self.state.axes.throughput).bare();
+        let figures = self.state.figures();
+        let chart = self.time(title, &self.state.axes.throughput).bare().figures(figures.tok_s);
         self.both(chart, self.series(|lane| &lane.tok_s)).render(self.area, buf);
-        let (from, to) = self.state.stretch();
-        let prefill = Unit::TokensPerSecond.text(self.state.metrics.prefill_tok_s.mean(from, to));
-        self.note(buf, vec![self.dim(format!(" prefill {prefill} "))]);
+        let number = |value| Unit::TokensPerSecond.parts(value).0;
+        let prefill = number(figures.prefill_tok_s);
+        let mut pieces = vec![self.dim(" delivered".to_owned())];
+        for lane in Lane::ALL {
+            let look = self.theme.lane(lane);
+            let rate = number(figures.delivered[lane as usize].tok_s());
+            pieces.push(Span::styled(format!(" {} {rate:>4} ", look.symbol), look.style));
+        }
+        let used: usize = pieces.iter().map(Span::width).sum();
+        let prefill = format!(" prefill {prefill} ");
+        if used + prefill.len() + 4 <= usize::from(self.area.width) {
+            pieces.push(self.dim(prefill));
+        }
+        self.note(buf, pieces);
     }
 
     fn divergence(&self, buf: &mut Buffer) {
@@ -217,11 +232,12 @@ impl<'a> Drawing<'a> {
             .marks(&metrics.marks)
             .cursor(self.state.cursor_ms());
         chart.line("token", &metrics.kl, self.theme.kcache).render(self.area, buf);
-        let (from, to) = self.state.stretch();
-        let agreed = Unit::Percent.text(metrics.agreed.mean(from, to));
-        let mean = metrics.kl.mean(from, to).map_or("n/a".to_owned(), nats);
-        let p99 = percentiles(&metrics.kl, from, to).map_or("n/a".to_owned(), |(_, p99)| nats(p99));
-        let count = metrics.kl.window(from, to).count();
+        // The chart is of what was compared; probes are none of it.
+        let quality = self.state.figures().quality.filter(|quality| quality.judge == Judge::Compare);
+        let agreed = Unit::Percent.text(quality.map(|quality| quality.share()));
+        let [mean, p99] = [quality.and_then(|quality| quality.kl), quality.and_then(|quality| quality.kl_p99)]
+            .map(|kl| kl.map_or("n/a".to_owned(), nats));
+        let count = quality.map_or(0, |quality| quality.of);
         let notes = [
             format!(" mean {mean}  p99 {p99}  agree {agreed} of {count} tokens "),
             format!(" mean {mean}  p99 {p99}  agree {agreed} "),
@@ -233,13 +249,12 @@ impl<'a> Drawing<'a> {
     }
 
     fn hits(&self, buf: &mut Buffer) {
-        let (from, to) = self.state.stretch();
+        let (from, to) = self.state.stretch(Lane::KCache);
         let lane = &self.state.metrics.lanes[Lane::KCache as usize];
         let sum = Sum::of(lane.hits_in(from, to));
         let context = lane.tokens.max(from, to).unwrap_or(0.0) as usize;
         let longest = context.max(sum.reach());
-        let turned = self.state.metrics.marks.window(from, to).next_back();
-        let since = turned.map_or("yet".to_owned(), |mark| format!("since {}", mark.label));
+        let since = self.since();
         HeatMap::new(self.panel("Where the rows lie"), &sum.distance, longest)
             .since(&since)
             .shares(sum.share(sum.sink), sum.share(sum.recent))
@@ -247,9 +262,18 @@ impl<'a> Drawing<'a> {
     }
 
     fn kept_mass(&self, buf: &mut Buffer) {
-        let hits = self.state.metrics.lanes[Lane::KCache as usize].hits_at(self.state.at_ms());
-        let mass = hits.map_or(&[][..], |hits| &hits.kept_mass);
-        KeptMass::new(self.panel("Kept mass by layer"), mass, self.theme.kcache).render(self.area, buf);
+        let (from, to) = self.state.stretch(Lane::KCache);
+        let mass = Sum::of(self.state.metrics.lanes[Lane::KCache as usize].hits_in(from, to)).kept_mass();
+        let mean = self.state.figures().kept;
+        KeptMass::new(self.panel("Kept mass by layer"), &mass, self.theme.kcache)
+            .mean(mean)
+            .since(&self.since())
+            .render(self.area, buf);
+    }
+
+    /// Since when figures of the KCache lane hold: `since n=256`, or `yet`.
+    fn since(&self) -> String {
+        self.state.turned(Lane::KCache).map_or("yet".to_owned(), |label| format!("since {label}"))
     }
 
     fn host(&self, buf: &mut Buffer) {
@@ -272,14 +296,18 @@ impl<'a> Drawing<'a> {
 /// Several `hits` events as one.
 struct Sum {
     distance: Vec<Vec<u64>>,
+    /// Rows among the first positions, among the last ones, and all.
     sink: f64,
     recent: f64,
+    rows: f64,
+    /// The kept mass of each layer, added over tokens, and the tokens.
+    kept: Vec<f64>,
     tokens: f64,
 }
 
 impl Sum {
     fn of<'a>(events: impl Iterator<Item = &'a Hits>) -> Self {
-        let mut sum = Self { distance: Vec::new(), sink: 0.0, recent: 0.0, tokens: 0.0 };
+        let mut sum = Self { distance: Vec::new(), sink: 0.0, recent: 0.0, rows: 0.0, kept: Vec::new(), tokens: 0.0 };
         for hits in events {
             if sum.distance.len() < hits.distance.len() {
                 sum.distance.resize(hits.distance.len(), vec![0; DISTANCE_BUCKETS]);
@@ -287,16 +315,27 @@ impl Sum {
             for (into, from) in sum.distance.iter_mut().zip(&hits.distance) {
                 into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
             }
+            // The shares are of the rows, the kept mass of the tokens.
+            let rows = hits.distance.iter().flatten().sum::<u64>() as f64;
+            sum.sink += hits.sink_share * rows;
+            sum.recent += hits.recent_share * rows;
+            sum.rows += rows;
             let tokens = hits.tokens as f64;
-            sum.sink += hits.sink_share * tokens;
-            sum.recent += hits.recent_share * tokens;
+            sum.kept.resize(sum.kept.len().max(hits.kept_mass.len()), 0.0);
+            sum.kept.iter_mut().zip(&hits.kept_mass).for_each(|(sum, kept)| *sum += f64::from(*kept) * tokens);
             sum.tokens += tokens;
         }
         sum
     }
 
-    fn share(&self, weighted: f64) -> Option<f64> {
-        (self.tokens > 0.0).then(|| weighted / self.tokens)
+    fn share(&self, rows: f64) -> Option<f64> {
+        (self.rows > 0.0).then(|| rows / self.rows)
+    }
+
+    /// The mean kept mass of each layer; nothing where there was no token.
+    fn kept_mass(&self) -> Vec<f32> {
+        let mean = |kept: &f64| (kept / self.tokens) as f32;
+        if self.tokens > 0.0 { self.kept.iter().map(mean).collect() } else { Vec::new() }
     }
 
     /// The farthest distance at which a row lay.

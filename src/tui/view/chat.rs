@@ -17,7 +17,7 @@ use crate::{
         session::{Phase, Session},
         state::{Focus, State},
         theme::{SeriesLook, Theme},
-        transcript::{Answer, Turn},
+        transcript::{Answer, Together, Turn},
         widgets::{LegendEntry, Panel, Progress, Unit, units::duration},
         width::{self, put_line},
         wrap::{Piece, wrap, wrap_text},
@@ -91,20 +91,24 @@ pub fn draw(state: &State, theme: &Theme, lane: Lane, area: Rect, buf: &mut Buff
     }
 }
 
-/// How far the answers on show agree, for the title: `≠ 37/40 the same`.
+/// How far the answers on show agree, for the title: `≠ agree 37/40 92 %` where both lanes are fed the same, else
+/// `≠ parted at 32`.
 fn agreement(theme: &Theme, session: &Session, lane: Lane) -> Option<LegendEntry<'static>> {
     let turn = session.turns.last()?;
-    let agreement = turn.agreement;
-    let name = if turn.comparison.is_some() { "agree" } else { "same" };
-    let share = agreement.share()?;
-    let (symbol, style) = match agreement.first_difference {
-        None => ("=", theme.good),
-        Some(_) => ("≠", theme.mark),
+    let entry = |differs: bool, name, value| {
+        let (symbol, style) = if differs { ("≠", theme.mark) } else { ("=", theme.good) };
+        LegendEntry { name, look: SeriesLook { symbol, style, ..theme.lane(lane) }, value }
     };
-    let look = SeriesLook { symbol, style, ..theme.lane(lane) };
-    // Rounded down: 100 % is all of them.
-    let value = format!("{}/{} {:>3.0} %", agreement.same, agreement.compared, (share * 100.0).floor());
-    Some(LegendEntry { name, look, value })
+    if let Some((comparison, share)) = turn.comparison.as_ref().and_then(|found| Some((found, found.share()?))) {
+        // Rounded down: 100 % is all of them.
+        let value = format!("{}/{} {:>3.0} %", comparison.same, comparison.kl.len(), (share * 100.0).floor());
+        return Some(entry(!comparison.otherwise.is_empty(), "agree", value));
+    }
+    match turn.together {
+        Together { parted: Some(at), .. } => Some(entry(true, "parted", format!("at {}", at + 1))),
+        Together { both: 0, .. } => None,
+        Together { both, .. } => Some(entry(false, "the same,", format!("{both} so far"))),
+    }
 }
 
 /// What an empty transcript says.
@@ -260,7 +264,7 @@ fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Ve
         lines.extend(wrap(&marked(turn, lane, text, styles), width));
     }
     if let (Lane::KCache, Some(comparison)) = (lane, &turn.comparison) {
-        for words in compared(comparison, turn, answer) {
+        for words in compared(comparison, answer) {
             lines.extend(wrap_text(&words, styles.dim, width));
         }
         if let Some((at, reason)) = &comparison.unlocked {
@@ -294,14 +298,16 @@ fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Ve
             _ => styles.dim,
         };
         let mut line = wrap_text(&words.join(" · "), style, width);
-        if let (Some(_), Some(share)) = (&turn.answer(lane.other()).end, turn.agreement.share()) {
-            let agreement = turn.agreement;
-            let said = match (agreement.first_difference, &turn.comparison) {
-                (None, Some(_)) => Some(("KCache would have said the same".to_owned(), styles.same)),
+        if turn.answer(lane.other()).end.is_some() {
+            let compared = turn.comparison.as_ref().filter(|comparison| !comparison.kl.is_empty());
+            let said = match (turn.together, compared) {
+                (Together { parted: Some(at), .. }, _) => Some((format!("parted at token {}", at + 1), styles.dim)),
+                (_, Some(comparison)) if comparison.otherwise.is_empty() => {
+                    Some(("KCache would have said the same".to_owned(), styles.same))
+                }
                 // Its own lines have it.
-                (Some(_), Some(_)) => None,
-                (None, None) => Some(("every token the same in both".to_owned(), styles.same)),
-                (Some(at), None) => Some((format!("{:.0} % the same, parts at {}", share * 100.0, at + 1), styles.dim)),
+                (_, Some(_)) | (Together { both: 0, .. }, None) => None,
+                (_, None) => Some(("every token the same in both".to_owned(), styles.same)),
             };
             line.extend(said.into_iter().flat_map(|(words, style)| wrap_text(&words, style, width)));
         }
@@ -309,15 +315,17 @@ fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Ve
     }
 }
 
-/// The answer in pieces: the token at which the lanes part, and in the KCache lane of a compared answer every token in
+/// The answer in pieces: the token at which the lanes part or would have parted, and in the KCache lane of a compared answer every token in
 /// whose place it would have said another.
 fn marked<'a>(turn: &Turn, lane: Lane, text: &'a str, styles: &Styles) -> Vec<Piece<'a>> {
-    let first = turn.agreement.first_difference;
-    let mut marks: Vec<(usize, Style)> = first.map(|index| (index, styles.parted)).into_iter().collect();
-    if let (Lane::KCache, Some(comparison)) = (lane, &turn.comparison) {
-        let others = comparison.otherwise.iter().filter(|other| first.is_none_or(|first| other.index > first));
-        marks.extend(others.map(|other| (other.index, styles.otherwise)));
+    let others = turn.comparison.iter().flat_map(|comparison| &comparison.otherwise).map(|other| other.index);
+    // The first is marked in both lanes.
+    let mut marks: Vec<(usize, Style)> = others.clone().take(1).map(|index| (index, styles.parted)).collect();
+    if lane == Lane::KCache {
+        marks.extend(others.skip(1).map(|index| (index, styles.otherwise)));
     }
+    // The lanes go their own ways only after what they were given.
+    marks.extend(turn.together.parted.map(|index| (index, styles.parted)));
     let mut pieces = Vec::with_capacity(2 * marks.len() + 1);
     let mut done = 0;
     for (index, style) in marks {
@@ -337,7 +345,7 @@ fn marked<'a>(turn: &Turn, lane: Lane, text: &'a str, styles: &Styles) -> Vec<Pi
 }
 
 /// What a comparison has found so far, in words: where KCache would first have said something else, and the KL.
-fn compared(comparison: &Comparison, turn: &Turn, answer: &Answer) -> Vec<String> {
+fn compared(comparison: &Comparison, answer: &Answer) -> Vec<String> {
     let mut words = Vec::new();
     if let Some(other) = comparison.otherwise.first() {
         let quoted = |text: &str| match (text, text.trim()) {
@@ -351,7 +359,7 @@ fn compared(comparison: &Comparison, turn: &Turn, answer: &Answer) -> Vec<String
         let (own, said) = (quoted(&other.text), quoted(said));
         words.push(format!("≠ first at {}: {own} instead of {said}{all}", other.index + 1));
     }
-    if let (Some((mean, p99)), Some(share)) = (comparison.kl_figures(), turn.agreement.share()) {
+    if let (Some((mean, p99)), Some(share)) = (comparison.kl_figures(), comparison.share()) {
         words.push(format!("KL mean {}, p99 {} · {:.1} % agree", nats(mean), nats(p99), share * 100.0));
     }
     words

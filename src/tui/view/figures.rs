@@ -7,14 +7,24 @@ use ratatui::{
     style::Style,
 };
 
-use super::{paragraph, rows};
-use crate::tui::{
-    figures::{Figures, Provenance, Room},
-    state::State,
-    theme::Theme,
-    widgets::{Panel, Unit},
-    width::{self, put},
-    wrap::wrap_text,
+use super::{
+    load::since,
+    paragraph,
+    queue::{count, waited},
+    rows,
+};
+use crate::{
+    engine::Lane,
+    tui::{
+        action::{Action, Scope},
+        comparison::nats,
+        figures::{Figures, Judge, Provenance, Quality, Room},
+        state::State,
+        theme::Theme,
+        widgets::{Panel, Unit},
+        width::{self, put},
+        wrap::wrap_text,
+    },
 };
 
 /// Rows of a large digit.
@@ -24,9 +34,23 @@ struct Card {
     title: &'static str,
     value: String,
     unit: String,
-    words: String,
+    /// In full, and where there is no room for that.
+    words: [String; 2],
     provenance: Provenance,
     style: Style,
+}
+
+/// How the cards are drawn: all alike, so that the numbers stand in line.
+#[derive(Clone, Copy)]
+struct Manner {
+    /// Rows of a number.
+    tall: u16,
+    /// Whether a row is left free below it.
+    apart: bool,
+    /// Which of the words.
+    words: usize,
+    /// Rows that the longest of them take.
+    rows: u16,
 }
 
 /// Draws the cards.
@@ -34,34 +58,48 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
     }
-    let cards = cards(state, theme);
     let columns = usize::from((area.width / 38).clamp(1, 3));
-    // Every card keeps as many rows for words as the longest needs, so that the numbers stand in line.
-    let width = usize::from(area.width) / columns;
-    let words = cards.iter().map(|card| wrap_text(&card.words, theme.dim, width.saturating_sub(5)).len()).max();
-    let bands = Layout::vertical(vec![Constraint::Fill(1); cards.len().div_ceil(columns)]).split(area);
+    let mut cards = cards(state, theme);
+    // The most important first.
+    cards.truncate(if columns == 3 { 9 } else { 6 });
+    let room = (usize::from(area.width) / columns).saturating_sub(4);
+    let bands = cards.len().div_ceil(columns);
+    let manner = manner(&cards, theme, room, area.height / bands as u16);
+    let bands = Layout::vertical(vec![Constraint::Fill(1); bands]).split(area);
     for (band, row) in bands.iter().zip(cards.chunks(columns)) {
         let cells = Layout::horizontal(vec![Constraint::Fill(1); columns]).split(*band);
         for (card, cell) in row.iter().zip(cells.iter()) {
-            draw_card(card, theme, words.unwrap_or(0) as u16, *cell, buf);
+            draw_card(card, theme, manner, *cell, buf);
         }
     }
 }
 
-fn draw_card(card: &Card, theme: &Theme, words_rows: u16, area: Rect, buf: &mut Buffer) {
+/// The largest numbers below which the words are read to their end: first in full, then the short ones.
+fn manner(cards: &[Card], theme: &Theme, room: usize, height: u16) -> Manner {
+    let inner = height.saturating_sub(2);
+    let wide = cards.iter().all(|card| large_width(&card.value) + 1 + width::width(&card.unit) <= room);
+    let manners = [(TALL, true, 0), (TALL, false, 0), (TALL, true, 1), (TALL, false, 1), (1, false, 0), (1, false, 1)];
+    let manners = manners.map(|(tall, apart, words)| {
+        let rows = cards.iter().map(|card| wrap_text(&card.words[words], theme.dim, room).len()).max();
+        Manner { tall, apart, words, rows: rows.unwrap_or(0) as u16 }
+    });
+    let fits =
+        |manner: &&Manner| (manner.tall == 1 || wide) && manner.tall + u16::from(manner.apart) + manner.rows <= inner;
+    *manners.iter().find(fits).unwrap_or(&manners[manners.len() - 1])
+}
+
+fn draw_card(card: &Card, theme: &Theme, manner: Manner, area: Rect, buf: &mut Buffer) {
     let provenance = card.provenance.to_string();
     let inner = Panel::new(theme, card.title).note(&provenance).render(area, buf, &[]);
     let inner = Rect { x: inner.x + 1, width: inner.width.saturating_sub(2), ..inner };
     if inner.is_empty() {
         return;
     }
-    let words = wrap_text(&card.words, theme.dim, usize::from(inner.width));
-    let big =
-        inner.height > TALL + 1 && large_width(&card.value) + 1 + width::width(&card.unit) <= usize::from(inner.width);
-    let used = if big { TALL } else { 1 };
-    let top = inner.height.saturating_sub(used + 1 + words_rows.max(words.len() as u16)) / 2;
-    let at = rows(inner, top, used);
-    if big {
+    let Manner { tall, apart, words, rows: words_rows } = manner;
+    let used = tall + u16::from(apart);
+    let top = inner.height.saturating_sub(used + words_rows) / 2;
+    let at = rows(inner, top, tall);
+    if tall == TALL {
         large(&card.value, card.style, at, buf);
         let unit = rows(at, TALL - 1, 1);
         let x = at.x + large_width(&card.value) as u16 + 1;
@@ -69,7 +107,7 @@ fn draw_card(card: &Card, theme: &Theme, words_rows: u16, area: Rect, buf: &mut 
     } else {
         super::text(buf, at, &format!("{} {}", card.value, card.unit), card.style);
     }
-    paragraph(buf, rows(inner, top + used + 1, inner.height), &card.words, theme.dim);
+    paragraph(buf, rows(inner, top + used, inner.height), &card.words[words], theme.dim);
 }
 
 fn cards(state: &State, theme: &Theme) -> Vec<Card> {
@@ -80,13 +118,12 @@ fn cards(state: &State, theme: &Theme) -> Vec<Card> {
         (number, unit.to_owned())
     };
     let ours = theme.kcache.style;
-    let [ours_s, theirs_s] = figures.tok_s;
-    let [ours_ms, theirs_ms] = figures.step_ms.map(|pair| pair.map(|(p50, _)| p50));
     let text = |unit: Unit, value| unit.text(value);
     let times = |a: Option<f64>, b: Option<f64>| {
         a.zip(b).filter(|(_, b)| *b > 0.0).map_or("n/a".to_owned(), |(a, b)| format!("{:.2} times", a / b))
     };
-    let card = |title, (value, unit): (String, String), words: String, provenance, style| Card {
+    let [name, base] = Lane::ALL.map(|lane| state.lane_name(lane));
+    let card = |title, (value, unit): (String, String), words: [String; 2], provenance, style| Card {
         title,
         value,
         unit,
@@ -94,7 +131,6 @@ fn cards(state: &State, theme: &Theme) -> Vec<Card> {
         provenance,
         style,
     };
-    let (same, compared) = figures.agreement;
     let room = |room: Room| match room {
         Room::Unknown => None,
         Room::Unlimited => Some(f64::INFINITY),
@@ -105,71 +141,181 @@ fn cards(state: &State, theme: &Theme) -> Vec<Card> {
         Some(room) if room.is_infinite() => "without limit".to_owned(),
         room => format!("{} tokens", Unit::Count.text(room)),
     };
-    vec![
-        card(
-            "Device memory saved",
-            parts(Unit::Percent, figures.saved_share),
+    let saved = card(
+        "Device memory saved",
+        parts(Unit::Percent, figures.saved_share),
+        [
             format!(
                 "{} less than an ordinary KV cache holds for the same tokens; {} of V lie in host memory instead",
                 text(Unit::Bytes, figures.saved_bytes),
                 text(Unit::Bytes, figures.host_v_bytes)
             ),
-            simulated,
-            theme.good,
-        ),
-        card(
-            "Speed",
-            parts(Unit::TokensPerSecond, ours_s),
             format!(
-                "KV: {}. KCache is {} as fast, each lane counted by its own busy time",
-                text(Unit::TokensPerSecond, theirs_s),
-                times(ours_s, theirs_s)
+                "{} less than a KV cache; {} of V are in the host",
+                text(Unit::Bytes, figures.saved_bytes),
+                text(Unit::Bytes, figures.host_v_bytes)
             ),
-            Provenance::Measured,
-            ours,
-        ),
-        card(
-            "Time per token",
-            parts(Unit::Ms, ours_ms),
-            format!("the median since N was turned, or of the time on the charts; KV: {}", text(Unit::Ms, theirs_ms)),
-            Provenance::Measured,
-            ours,
-        ),
-        card(
-            "Same tokens",
-            parts(Unit::Percent, figures.agreement_share()),
-            format!("{same} of {compared} tokens are the same, place by place, as with the ordinary KV cache"),
-            Provenance::Measured,
-            theme.text,
-        ),
-        card(
-            "Attention kept",
-            parts(Unit::Percent, figures.kept),
-            "of the attention weight lies on the rows that were read; the tail stands for the rest".to_owned(),
-            Provenance::Measured,
-            theme.text,
-        ),
-        card(
-            "Room left on the device",
-            match ours_room {
-                Some(room) if room.is_infinite() => ("∞".to_owned(), String::new()),
-                room => (Unit::Count.parts(room).0, "tokens".to_owned()),
-            },
+        ],
+        simulated,
+        theme.good,
+    );
+    let lanes = figures.delivered;
+    let [ours_wall, theirs_wall] = lanes.map(|lane| lane.tok_s());
+    let [ours_done, theirs_done] = lanes.map(|lane| count(lane.finished));
+    let peaks = lanes.map(|lane| lane.peak.map_or("n/a".to_owned(), count));
+    let wall = times(ours_wall, theirs_wall);
+    let delivered = card(
+        "Delivered",
+        parts(Unit::TokensPerSecond, ours_wall),
+        [
             format!(
-                "until the budget is full{}; KV: {}{}",
+                "{base}: {}. By the clock on the wall {name} is {wall} as fast, {}. Finished: {ours_done} and \
+                 {theirs_done}; at once at most: {} and {}",
+                text(Unit::TokensPerSecond, theirs_wall),
+                since(state, lanes),
+                peaks[0],
+                peaks[1],
+            ),
+            format!("{base} {}: by the clock {wall} as fast", text(Unit::TokensPerSecond, theirs_wall)),
+        ],
+        Provenance::Measured,
+        ours,
+    );
+    let [ours_s, theirs_s] = figures.tok_s;
+    let own = times(ours_s, theirs_s);
+    let speed = card(
+        "Speed of own steps",
+        parts(Unit::TokensPerSecond, ours_s),
+        [
+            format!(
+                "{base}: {}. By the time of its own decode steps {name} is {own} as fast; the time in which a lane waits \
+                 for its turn is not counted",
+                text(Unit::TokensPerSecond, theirs_s),
+            ),
+            format!("{base} {}: by its own steps {own} as fast", text(Unit::TokensPerSecond, theirs_s)),
+        ],
+        Provenance::Measured,
+        ours,
+    );
+    let queued = |lane: usize| lanes[lane].queued_ms;
+    let ours_queued = queued(0).map(|(p50, _)| p50);
+    let [ours_99, theirs_99] = [0, 1].map(|lane| waited(queued(lane).map(|(_, p99)| p99)));
+    let theirs_50 = waited(queued(1).map(|(p50, _)| p50));
+    let queue = card(
+        "Time in the queue",
+        parts(Unit::Ms, ours_queued),
+        [
+            format!(
+                "the median before an answer starts, {ours_99} for 99 of 100; {base}: {theirs_50} and {theirs_99}. Those \
+                 that still wait count with their time so far"
+            ),
+            format!("99 of 100: {ours_99}; {base}: {theirs_50}, 99 of 100: {theirs_99}"),
+        ],
+        Provenance::Measured,
+        ours,
+    );
+    let [ours_ms, theirs_ms] = figures.step_ms;
+    let pair = |pair: Option<(f64, f64)>| {
+        pair.map_or(["n/a".to_owned(), "n/a".to_owned()], |(p50, p99)| [p50, p99].map(|ms| text(Unit::Ms, Some(ms))))
+    };
+    let [[_, ours_p99], [theirs_p50, theirs_p99]] = [pair(ours_ms), pair(theirs_ms)];
+    let token = card(
+        "Time per token",
+        parts(Unit::Ms, ours_ms.map(|(p50, _)| p50)),
+        [
+            format!(
+                "the median of a step that decodes, {ours_p99} for 99 of 100; {base}: {theirs_p50} and {theirs_p99}"
+            ),
+            format!("the median of a step; {base}: {theirs_p50}"),
+        ],
+        Provenance::Measured,
+        ours,
+    );
+    let kept = card(
+        "Attention kept",
+        parts(Unit::Percent, figures.kept),
+        [
+            "of the attention weight lies on the rows that were read; the tail stands for the rest".to_owned(),
+            "of the weight lies on rows that were read".to_owned(),
+        ],
+        Provenance::Measured,
+        theme.text,
+    );
+    let left = card(
+        "Room left on the device",
+        match ours_room {
+            Some(room) if room.is_infinite() => ("∞".to_owned(), String::new()),
+            room => (Unit::Count.parts(room).0, "tokens".to_owned()),
+        },
+        [
+            format!(
+                "until the budget is full{}; {base}: {}{}",
                 more_sessions(figures.more_sessions[0], ": "),
                 room_text(theirs_room),
                 more_sessions(figures.more_sessions[1], ", ")
             ),
-            Provenance::Derived,
-            ours,
-        ),
-    ]
+            format!("until the budget is full; {base}: {}", room_text(theirs_room)),
+        ],
+        Provenance::Derived,
+        ours,
+    );
+    let together = card(
+        "Answers at once",
+        (lanes[0].running.map_or("n/a".to_owned(), count), String::new()),
+        [
+            format!(
+                "run now, {} at most; {base}: {}, {} at most. Finished: {ours_done} and {theirs_done}, {}",
+                peaks[0],
+                lanes[1].running.map_or("n/a".to_owned(), count),
+                peaks[1],
+                since(state, lanes)
+            ),
+            format!("run now; finished {ours_done} and {theirs_done}"),
+        ],
+        Provenance::Measured,
+        ours,
+    );
+    vec![saved, delivered, speed, quality(state, &figures, theme), queue, left, kept, together, token]
+}
+
+/// How far the predictions agree, who says so, and where nobody does, why.
+fn quality(state: &State, figures: &Figures, theme: &Theme) -> Card {
+    let base = state.lane_name(Lane::Kv);
+    let kept = Unit::Percent.text(figures.kept);
+    let words = match figures.quality {
+        Some(quality) => {
+            let Quality { judge, agreed, of, kl, kl_p99 } = quality;
+            let [kl, kl_p99] = [kl, kl_p99].map(|kl| kl.map_or("n/a".to_owned(), nats));
+            let how = match judge {
+                Judge::Compare => format!("fed the same tokens as {base}"),
+                Judge::Probes => "against exact attention over the same cache".to_owned(),
+            };
+            [
+                format!(
+                    "by {judge}: {} of {} predictions are the same, {how}. KL {kl}, p99 {kl_p99}; kept mass {kept}",
+                    count(agreed),
+                    count(of)
+                ),
+                format!("by {judge}, {} of {}; KL {kl}", count(agreed), count(of)),
+            ]
+        }
+        None => {
+            let key = state.keymap.hint(Scope::Charts, Action::Compare);
+            let key = key.map_or_else(String::new, |key| format!(" ({key})"));
+            let since = state.turned(Lane::KCache).map_or("in the time on show".to_owned(), |at| format!("since {at}"));
+            [
+                format!("no prediction was compared{key} or probed (guard.probe_every) {since}; kept mass {kept}"),
+                format!("nothing compared or probed {since}"),
+            ]
+        }
+    };
+    let (value, unit) = Unit::Percent.parts(figures.quality.map(|quality| quality.share()));
+    let (title, provenance, style) = ("Predictions agree", Provenance::Measured, theme.text);
+    Card { title, value, unit: unit.to_owned(), words, provenance, style }
 }
 
 /// How many more sessions fit, where that is known, after `before`.
 fn more_sessions(more: Option<(u64, u64)>, before: &str) -> String {
-    let count = |number: u64| Unit::Count.text(Some(number as f64));
     more.map_or_else(String::new, |(sessions, tokens)| {
         format!("{before}{} more sessions of {} tokens", count(sessions), count(tokens))
     })

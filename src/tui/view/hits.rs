@@ -94,7 +94,7 @@ fn heads(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let coverage = state.hits.curves().filter(|_| known(state));
     let layers = coverage.map_or(&[][..], |coverage| &coverage.layers);
     let kept: Vec<Vec<f32>> = layers.iter().map(|heads| heads.iter().map(|head| head.kept).collect()).collect();
-    HeadMap::new(Panel::new(theme, "Kept mass by head"), &kept, state.hits.head).render(area, buf);
+    HeadMap::new(Panel::new(theme, "Mass lost by head"), &kept, state.hits.head).render(area, buf);
 }
 
 fn curve(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {

@@ -9,7 +9,8 @@ use super::{rows, spans};
 use crate::{
     engine::Lane,
     tui::{
-        figures::Room,
+        comparison::nats,
+        figures::{Judge, Room},
         state::State,
         theme::Theme,
         widgets::{Unit, units::millis},
@@ -72,15 +73,17 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
 
 fn figures(state: &State, theme: &Theme) -> Vec<Figure> {
     let figures = state.figures();
-    let both = |values: [String; 2]| {
+    let apart = |values: [String; 2], gap: &str| {
         let mut spans = Vec::new();
         for (lane, value) in Lane::ALL.into_iter().zip(values) {
             let look = theme.lane(lane);
-            let gap = if spans.is_empty() { "" } else { "  " };
+            let gap = if spans.is_empty() { "" } else { gap };
             spans.push(Span::styled(format!("{gap}{} {value}", look.symbol), look.style));
         }
         spans
     };
+    let both = |values| apart(values, "  ");
+    let close = |values| apart(values, " ");
     let number = |unit: Unit, value: Option<f64>| format!("{:>4}", unit.parts(value).0);
     let p50 = |value: Option<(f64, f64)>| format!("{:>4}", value.map_or("n/a".to_owned(), |(p50, _)| millis(p50)));
     let pair = |value: Option<(f64, f64)>| match value {
@@ -104,22 +107,29 @@ fn figures(state: &State, theme: &Theme) -> Vec<Figure> {
             Span::styled(whole(figures.saved_share), style),
         ]
     };
-    let (_, compared) = figures.agreement;
-    let agreement = vec![
-        share(figures.agreement_share()),
-        Span::styled(format!(" of {:<4}", Unit::Count.text(Some(compared as f64))), theme.dim),
-    ];
-    let speed = || both(figures.tok_s.map(|value| number(Unit::TokensPerSecond, value)));
-    let until_full = || both(figures.until_full.map(room));
+    // Who says so is part of the figure.
+    let (judge, judge_short) = match figures.quality.map(|quality| quality.judge) {
+        Some(Judge::Compare) => ("agree, by compare", "compare"),
+        Some(Judge::Probes) => ("agree, by probes", "probes"),
+        None => ("predictions agree", "agree"),
+    };
+    let agree = || share(figures.quality.map(|quality| quality.share()));
+    let kl = figures.quality.and_then(|quality| quality.kl).map_or("n/a".to_owned(), nats);
+    let quality = vec![agree(), Span::styled(format!("  KL {kl:<6}"), theme.dim)];
+    let rates = |values: [Option<f64>; 2]| values.map(|value| number(Unit::TokensPerSecond, value));
+    let own = || rates(figures.tok_s);
+    let delivered = || rates(figures.delivered.map(|lane| lane.tok_s()));
+    let until_full = || figures.until_full.map(room);
     let saved_label = if state.simulated() { "saved, simulated" } else { "saved on device" };
     let figure = |label, value, short| Figure { label, value, short };
     vec![
         figure(saved_label, saved(), ("saved", saved())),
-        figure("tok/s", speed(), ("tok/s", speed())),
-        figure("ms per token, p50/p99", both(figures.step_ms.map(pair)), ("ms", both(figures.step_ms.map(p50)))),
+        figure("tok/s, own steps", both(own()), ("tok/s", close(own()))),
+        figure("tok/s, delivered", both(delivered()), ("wall", close(delivered()))),
+        figure(judge, quality, (judge_short, vec![agree()])),
+        figure("ms per token, p50/p99", both(figures.step_ms.map(pair)), ("ms", close(figures.step_ms.map(p50)))),
         figure("kept mass", vec![share(figures.kept)], ("kept", vec![share(figures.kept)])),
-        figure("same tokens", agreement, ("same", vec![share(figures.agreement_share())])),
-        figure("tokens until full", until_full(), ("room", until_full())),
-        figure("ms between tokens, p50/p99", both(figures.itl_ms.map(pair)), ("seen", both(figures.itl_ms.map(p50)))),
+        figure("tokens until full", both(until_full()), ("room", close(until_full()))),
+        figure("ms between tokens, p50/p99", both(figures.itl_ms.map(pair)), ("seen", close(figures.itl_ms.map(p50)))),
     ]
 }

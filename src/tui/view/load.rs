@@ -7,14 +7,20 @@ use ratatui::{
     text::Span,
 };
 
-use super::{paragraph, rows, spans, text};
+use super::{
+    paragraph,
+    queue::{count, waited},
+    rows, spans, text,
+};
 use crate::{
     engine::Lane,
     tui::{
         action::{Action, Scope},
         load::{Field, fit},
+        metrics::{Delivery, Since},
         state::State,
         theme::Theme,
+        widgets::Unit,
     },
 };
 
@@ -23,7 +29,7 @@ pub const ROWS: u16 = 2;
 /// Columns of the form.
 pub const WIDTH: u16 = 64;
 /// Rows of the form and of the table, with their frame.
-pub const HEIGHT: u16 = 14;
+pub const HEIGHT: u16 = 16;
 /// Rows of the table in which the load stands as it is written, and the first row of its counts.
 const WRITTEN: u16 = 2;
 const COUNTS: u16 = WRITTEN + 2;
@@ -31,6 +37,8 @@ const COUNTS: u16 = WRITTEN + 2;
 const NAMES: usize = 10;
 /// Columns of a field's value.
 const VALUES: usize = 9;
+/// Columns of a count of both lanes.
+const VALUES_OF_LANES: usize = 18;
 
 /// Whether there is a load to show in the list.
 pub fn shown(state: &State) -> bool {
@@ -129,15 +137,58 @@ fn table(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
     for (at, name) in names.into_iter().enumerate() {
         let pieces = vec![
             Span::styled(format!("{name:<NAMES$}"), theme.dim),
-            Span::styled(format!("{} {:<5}", ours.symbol, values[0][at]), ours.style),
-            Span::styled(format!("{} {:<5}", theirs.symbol, values[1][at]), theirs.style),
+            Span::styled(format!("{} {:<7}", ours.symbol, values[0][at]), ours.style),
+            Span::styled(format!("{} {:<7}", theirs.symbol, values[1][at]), theirs.style),
         ];
         spans(buf, rows(inner, COUNTS + at as u16, 1), pieces);
     }
+    let below = COUNTS + names.len() as u16;
+    came(state, theme, rows(inner, below, inner.height), buf);
     // Beside the counts: why one was refused.
     if let Some(why) = load.why() {
-        let left = (NAMES + 16).min(usize::from(inner.width)) as u16;
-        let beside = rows(Rect { x: inner.x + left, width: inner.width - left, ..inner }, COUNTS, inner.height);
-        paragraph(buf, beside, why, theme.bad);
+        let left = (NAMES + VALUES_OF_LANES).min(usize::from(inner.width)) as u16;
+        let beside = Rect { x: inner.x + left, width: inner.width - left, ..inner };
+        paragraph(buf, rows(beside, COUNTS, names.len() as u16), why, theme.bad);
     }
+}
+
+/// What has come of it in each lane: a row for each figure, with words at the right.
+fn came(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
+    let lanes = state.figures().delivered;
+    let rate = |lane: Delivery| Unit::TokensPerSecond.parts(lane.tok_s()).0;
+    let known = |value: Option<u64>| value.map_or("n/a".to_owned(), count);
+    let lines = [
+        ("at most", lanes.map(|lane| known(lane.peak)), "ran at once".to_owned()),
+        ("tok/s", lanes.map(rate), format!("wall clock, {}", since(state, lanes))),
+        (
+            "queue p50",
+            lanes.map(|lane| waited(lane.queued_ms.map(|(p50, _)| p50))),
+            "median before the start".to_owned(),
+        ),
+        ("queue p99", lanes.map(|lane| waited(lane.queued_ms.map(|(_, p99)| p99))), "99 of 100 at most".to_owned()),
+    ];
+    for ((name, values, words), row) in lines.into_iter().zip(area.rows()) {
+        let mut pieces = vec![Span::styled(format!("{name:<NAMES$}"), theme.dim)];
+        for (lane, value) in Lane::ALL.into_iter().zip(values) {
+            let look = theme.lane(lane);
+            pieces.push(Span::styled(format!("{} {value:<7}", look.symbol), look.style));
+        }
+        pieces.push(Span::styled(words, theme.dim));
+        spans(buf, row, pieces);
+    }
+}
+
+/// From when on what the lanes deliver is counted, in words.
+pub(super) fn since(state: &State, lanes: [Delivery; 2]) -> String {
+    let words = Lane::ALL.map(|lane| match lanes[lane as usize] {
+        Delivery { since: Since::Load, over: false, .. } => "since the load began".to_owned(),
+        Delivery { since: Since::Load, over: true, .. } => "while the load was on".to_owned(),
+        Delivery { since: Since::Start, .. } => "while something was asked".to_owned(),
+        Delivery { since: Since::Knob, .. } => {
+            let turned = state.metrics.turned(lane, state.at_ms());
+            format!("since {}", turned.map_or("the knob was turned", |mark| &mark.label))
+        }
+    });
+    let [ours, theirs] = &words;
+    if ours == theirs { ours.clone() } else { format!("● {ours}, ○ {theirs}") }
 }

@@ -7,6 +7,7 @@ use super::{load, rows, spans, text};
 use crate::{
     engine::{Lane, Queue},
     tui::{
+        metrics::Delivery,
         state::State,
         theme::Theme,
         widgets::{Panel, Unit},
@@ -84,7 +85,8 @@ pub fn table(state: &State, theme: &Theme, panel: Panel<'_>, area: Rect, buf: &m
     }
     spans(buf, rows(inner, 0, 1), head);
     let queues = Lane::ALL.map(|lane| at(state, lane));
-    for (row, figure) in figures(queues).into_iter().enumerate() {
+    let delivered = state.figures().delivered;
+    for (row, figure) in figures(queues, delivered).into_iter().enumerate() {
         let name = if width(&figure.long) <= label { &figure.long } else { figure.short };
         let mut pieces = vec![Span::styled(format!("{name:<label$}"), theme.dim)];
         for (lane, value) in Lane::ALL.into_iter().zip(figure.values) {
@@ -103,12 +105,16 @@ struct Figure {
     warns: bool,
 }
 
-fn figures(queues: [Option<&Queue>; 2]) -> Vec<Figure> {
+fn figures(queues: [Option<&Queue>; 2], delivered: [Delivery; 2]) -> Vec<Figure> {
     let figure = |short, long: &str, warns, of: &dyn Fn(&Queue) -> String| Figure {
         short,
         long: long.to_owned(),
         values: queues.map(|queue| queue.map_or("n/a".to_owned(), of)),
         warns,
+    };
+    let came = |short, long: &str, of: &dyn Fn(&Delivery) -> String| {
+        let (long, values) = (long.to_owned(), delivered.each_ref().map(of));
+        Figure { short, long, values, warns: false }
     };
     let known = |of: fn(&Queue) -> Option<u64>| queues.into_iter().flatten().find_map(of);
     let bound = known(|queue| Some(queue.bound as u64)).map_or(String::new(), |bound| format!(", {bound} at most"));
@@ -118,6 +124,11 @@ fn figures(queues: [Option<&Queue>; 2]) -> Vec<Figure> {
         figure("running", "answers running", false, &|queue| count(queue.running as u64)),
         figure("waiting", &format!("waiting{bound}"), true, &|queue| count(queue.waiting as u64)),
         figure("set back", "set back, to go on", true, &|queue| count(queue.preempted as u64)),
+        came("queue p50", "time in the queue, median", &|lane| waited(lane.queued_ms.map(|(p50, _)| p50))),
+        came("queue p99", "99 of 100 waited at most", &|lane| waited(lane.queued_ms.map(|(_, p99)| p99))),
+        came("tok/s", "tokens a second by the clock", &|lane| Unit::TokensPerSecond.parts(lane.tok_s()).0),
+        came("finished", "answers finished", &|lane| count(lane.finished)),
+        came("at most", "answers at once at most", &|lane| lane.peak.map_or("n/a".to_owned(), count)),
         figure("more fit", &format!("more sessions fit{length}"), false, &sessions),
         figure("until full", "tokens until it is full", false, &|queue| limit(queue.tokens_until_full)),
         figure("preemptions", "preemptions so far", false, &|queue| count(queue.preemptions)),
@@ -132,7 +143,18 @@ fn at(state: &State, lane: Lane) -> Option<&Queue> {
     state.metrics.lanes[lane as usize].queue_at(state.at_ms())
 }
 
-fn count(number: u64) -> String {
+/// A time in the queue in at most six columns: `250 ms`, `4.2 s`, `35 s`, `12 min`.
+pub(super) fn waited(ms: Option<f64>) -> String {
+    match ms {
+        None => "n/a".to_owned(),
+        Some(ms @ ..999.5) => format!("{ms:.0} ms"),
+        Some(ms @ ..9_950.0) => format!("{:.1} s", ms / 1e3),
+        Some(ms @ ..999_500.0) => format!("{:.0} s", ms / 1e3),
+        Some(ms) => format!("{:.0} min", ms / 60e3),
+    }
+}
+
+pub(super) fn count(number: u64) -> String {
     Unit::Count.text(Some(number as f64))
 }
 

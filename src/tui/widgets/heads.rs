@@ -1,4 +1,5 @@
-//! The mass that each head of each layer leaves unread: layers down, heads across, one of them chosen.
+//! The mass that each head of each layer loses, because it leaves rows unread: layers down, heads across, one of them
+//! chosen. All of it is about what is lost, the title, the figures and the colours: hot is what to look at.
 
 use ratatui::{
     buffer::Buffer,
@@ -19,7 +20,7 @@ const HOTTEST: f64 = 0.5;
 /// Columns left of the map: `L29` and a blank.
 const GUTTER: u16 = 4;
 
-/// Kept mass by layer and head.
+/// Lost mass by layer and head.
 #[derive(Debug, Clone)]
 pub struct HeadMap<'a> {
     panel: Panel<'a>,
@@ -38,17 +39,22 @@ impl<'a> HeadMap<'a> {
         let look = |symbol| SeriesLook { symbol, style: theme.text, pattern: Pattern::Solid };
         match self.chosen {
             Some([layer, head]) => {
-                let kept = self.kept.get(layer).and_then(|heads| heads.get(head)).map(|&kept| f64::from(kept));
-                let value = format!("L{layer} H{head} {}", Unit::Percent.fixed(kept));
+                let kept = self.kept.get(layer).and_then(|heads| heads.get(head));
+                let value = format!("L{layer} H{head} {}", Unit::Percent.fixed(kept.map(lost)));
                 LegendEntry { name: "", look: look("◆"), value }
             }
             None => {
-                let all: Vec<f64> = self.kept.iter().flatten().map(|&kept| f64::from(kept)).collect();
+                let all: Vec<f64> = self.kept.iter().flatten().map(lost).collect();
                 let mean = (!all.is_empty()).then(|| all.iter().sum::<f64>() / all.len() as f64);
                 LegendEntry { name: "", look: look("mean"), value: Unit::Percent.fixed(mean) }
             }
         }
     }
+}
+
+/// What is lost where so much is kept.
+fn lost(kept: &f32) -> f64 {
+    1.0 - f64::from(*kept)
 }
 
 impl Widget for &HeadMap<'_> {
@@ -76,8 +82,8 @@ impl Widget for &HeadMap<'_> {
             if kept.is_empty() {
                 paint::text(buf, map, map.x, y, &paint::clip("every row is read", map.width), theme.dim);
             }
-            for (head, &kept) in kept.iter().enumerate() {
-                let step = theme.heat.step((f64::from(1.0 - kept) / HOTTEST).sqrt());
+            for (head, kept) in kept.iter().enumerate() {
+                let step = theme.heat.step((lost(kept) / HOTTEST).sqrt());
                 let (symbol, style) = match &theme.heat {
                     Heat::Colours(colours) => (" ", Style::new().bg(colours[step])),
                     Heat::Shades(shades) => (shades[step], Style::new()),

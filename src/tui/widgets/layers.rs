@@ -18,24 +18,30 @@ pub struct KeptMass<'a> {
     panel: Panel<'a>,
     mass: &'a [f32],
     look: SeriesLook,
+    mean: Option<f64>,
+    since: &'a str,
 }
 
 impl<'a> KeptMass<'a> {
     /// A chart of `mass`, one value in 0..=1 per layer; empty while nothing is known.
     pub fn new(panel: Panel<'a>, mass: &'a [f32], look: SeriesLook) -> Self {
-        Self { panel, mass, look }
+        Self { panel, mass, look, mean: None, since: "yet" }
+    }
+
+    /// The mean that the legend names: of the layers that choose rows, those that read every row not counted.
+    pub fn mean(self, mean: Option<f64>) -> Self {
+        Self { mean, ..self }
+    }
+
+    /// What follows on "no token" where there is none: `since n=256`.
+    pub fn since(self, since: &'a str) -> Self {
+        Self { since, ..self }
     }
 
     /// The layer that keeps least, and how much that is.
     fn worst(&self) -> Option<(usize, f64)> {
         let masses = self.mass.iter().map(|&mass| f64::from(mass)).enumerate().filter(|(_, mass)| mass.is_finite());
         masses.min_by(|a, b| a.1.total_cmp(&b.1))
-    }
-
-    fn mean(&self) -> Option<f64> {
-        let finite = self.mass.iter().filter(|mass| mass.is_finite());
-        let (count, sum) = finite.fold((0usize, 0.0), |(count, sum), &mass| (count + 1, sum + f64::from(mass)));
-        (count > 0).then(|| sum / count as f64)
     }
 
     /// Layers that share a column of the screen where there are more layers than columns.
@@ -61,7 +67,7 @@ impl<'a> KeptMass<'a> {
             let style = if worst == Some(at) { theme.warn } else { self.look.style };
             let (left, next) = (self.column(at, plot), self.column(at + 1, plot));
             let right = if next - left >= 3 { next - 1 } else { next };
-            let mut eighths = (f64::from(least).clamp(0.0, 1.0) * f64::from(plot.height) * 8.0).round() as usize;
+            let mut eighths = eighths(f64::from(least), plot.height);
             for row in plot.rows().rev() {
                 let part = eighths.min(8);
                 eighths -= part;
@@ -104,11 +110,22 @@ impl<'a> KeptMass<'a> {
     }
 }
 
+/// Eighths of a row up to the top of a column. A tick lies in the middle of its row, so nothing kept reaches the middle of
+/// the lowest row, and everything the middle of the highest.
+fn eighths(mass: f64, rows: u16) -> usize {
+    let mass = mass.clamp(0.0, 1.0);
+    match rows {
+        // There is no room for ticks.
+        0 | 1 => (mass * 8.0).round() as usize,
+        _ => 4 + (mass * f64::from(rows - 1) * 8.0).round() as usize,
+    }
+}
+
 impl Widget for &KeptMass<'_> {
     fn render(self, area: Rect, buf: &mut Buffer) {
         let theme = self.panel.theme();
         let plain = SeriesLook { symbol: "mean", style: theme.text, pattern: self.look.pattern };
-        let mean = LegendEntry { name: "", look: plain, value: Unit::Percent.fixed(self.mean()) };
+        let mean = LegendEntry { name: "", look: plain, value: Unit::Percent.fixed(self.mean) };
         let worst = self.worst().map(|(layer, mass)| LegendEntry {
             name: "",
             look: SeriesLook { symbol: "worst", style: theme.warn, pattern: self.look.pattern },
@@ -125,7 +142,7 @@ impl Widget for &KeptMass<'_> {
                 inner,
                 inner.x,
                 inner.y + inner.height / 2,
-                &paint::clip("n/a: no token yet", inner.width),
+                &paint::clip(&format!("n/a: no token {}", self.since), inner.width),
                 theme.dim,
             );
             return;
@@ -150,6 +167,28 @@ impl Widget for &KeptMass<'_> {
         self.draw(plot, buf);
         if below == 1 {
             self.layer_axis(plot, Rect { y: plot.bottom(), height: 1, x: plot.x, width: plot.width }, buf);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::{theme::Theme, widgets::samples};
+
+    #[test]
+    fn a_column_ends_at_the_tick_of_its_value() {
+        let theme = Theme::mono();
+        // Nothing, half and all of it, in a plot of nine rows with its ticks in the first, the middle and the last.
+        let mass = [0.0, 0.5, 1.0];
+        let buf = samples::drawn(&KeptMass::new(Panel::new(&theme, "x"), &mass, theme.kcache), 40, 12);
+        let screen = samples::text(&buf);
+        let rows: Vec<&str> = screen.lines().collect();
+        let tick = |label: &str| rows.iter().position(|row| row.contains(label)).unwrap();
+        for (column, label) in [(0, "│  0 %"), (1, " 50 %"), (2, "100 %")] {
+            let x = 1 + GUTTER + column * 6;
+            let top = (0..12).find(|&y| paint::LOWER_EIGHTHS[1..].contains(&buf[(x, y)].symbol())).unwrap();
+            assert_eq!((usize::from(top), buf[(x, top)].symbol()), (tick(label), paint::LOWER_EIGHTHS[4]), "{screen}");
         }
     }
 }

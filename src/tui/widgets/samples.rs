@@ -209,7 +209,7 @@ impl Scene {
     }
 
     pub fn kept_mass(&self) -> KeptMass<'_> {
-        KeptMass::new(Panel::new(&self.theme, "Kept mass"), &self.samples.mass, self.theme.kcache)
+        KeptMass::new(Panel::new(&self.theme, "Kept mass"), &self.samples.mass, self.theme.kcache).mean(Some(0.941))
     }
 
     pub fn kpi(&self) -> Kpi<'_> {

@@ -42,12 +42,23 @@ pub struct TimeChart<'a> {
     marks: Option<&'a Marks>,
     cursor_ms: Option<f64>,
     bare: bool,
+    figures: Option<Vec<Option<f64>>>,
 }
 
 impl<'a> TimeChart<'a> {
     /// An empty chart. `axis` is kept by the caller, who has it follow the values on show.
     pub fn new(panel: Panel<'a>, axis: &'a Axis, span: Span) -> Self {
-        Self { panel, axis, span, lines: Vec::new(), budgets: Vec::new(), marks: None, cursor_ms: None, bare: false }
+        Self {
+            panel,
+            axis,
+            span,
+            lines: Vec::new(),
+            budgets: Vec::new(),
+            marks: None,
+            cursor_ms: None,
+            bare: false,
+            figures: None,
+        }
     }
 
     /// Adds a series.
@@ -77,6 +88,11 @@ impl<'a> TimeChart<'a> {
         Self { bare: true, ..self }
     }
 
+    /// What the legend shows of each line in place of its newest value: a figure of the whole stretch.
+    pub fn figures(self, figures: impl Into<Vec<Option<f64>>>) -> Self {
+        Self { figures: Some(figures.into()), ..self }
+    }
+
     /// A value as the legend shows it; one width for each chart.
     fn figure(&self, value: Option<f64>) -> String {
         match (self.bare, self.axis.unit(), value.filter(|value| value.is_finite())) {
@@ -89,8 +105,12 @@ impl<'a> TimeChart<'a> {
     fn legend(&self) -> Vec<LegendEntry<'a>> {
         self.lines
             .iter()
-            .map(|line| {
-                let value = line.series.at(self.cursor_ms.unwrap_or(self.span.to_ms));
+            .enumerate()
+            .map(|(at, line)| {
+                let value = match &self.figures {
+                    Some(figures) => figures.get(at).copied().flatten(),
+                    None => line.series.at(self.cursor_ms.unwrap_or(self.span.to_ms)),
+                };
                 LegendEntry { name: line.name, look: line.look, value: self.figure(value) }
             })
             .collect()
