@@ -75,6 +75,7 @@ fn misuse_exits_2_with_a_reason() {
         (&["chat", "hi", "--policy", "kvq"], "policy `kvq`: expected `kv`, "),
         (&["chat", "hi", "--temperature", "101"], "--temperature: sampling.temperature is a number from 0"),
         (&["chat", "--file", "missing.md"], "missing.md: No such file"),
+        (&["chat", "hi", "--stop", ""], "--stop: sampling.stop is a list of at most 16 texts of 1 to 256 bytes"),
         (&["--headless", "--for", "30"], "write a number and ms, s, m or h, such as 30s"),
         (&["--headless", "--say", ""], "--say needs something to say"),
         (&["--headless", "--file", "missing.md"], "missing.md: No such file"),

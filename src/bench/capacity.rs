@@ -215,6 +215,7 @@ impl Trial<'_> {
             let cached = prefilled.as_ref().map_or(0, |prefilled| prefilled.tokens().len());
             let tokens = prompt[cached..].to_vec();
             let opening = Op::Open { session, name: String::new(), system: None, lanes: vec![LANE] };
+            let turn = turn.clone();
             for op in [opening, Op::Feed { session, prefilled, tokens, turn, once: true }] {
                 // An engine that has ended says why in its last event.
                 let _ = engine.ops().send(op);

@@ -22,7 +22,7 @@ use crate::{
     config::{Config, Overrides},
     engine::{
         Document, Event, EventKind, Events, FinishReason, Finished, Lane, LaneOptions, Ledger, Op, SessionId, Started,
-        Token, Turn,
+        Token,
     },
     telemetry::Latency,
     tui::document::{self, Opened},
@@ -73,6 +73,9 @@ pub struct ChatArgs {
     /// The same seed gives the same text
     #[arg(long)]
     seed: Option<u64>,
+    /// End the reply before this text, which is not shown; repeat for more, at most 16
+    #[arg(long = "stop", value_name = "TEXT")]
+    stops: Vec<String>,
 }
 
 impl ChatArgs {
@@ -84,7 +87,14 @@ impl ChatArgs {
             .set("--top-k", "sampling.top_k", self.top_k)
             .set("--top-p", "sampling.top_p", self.top_p)
             .set("--repeat-penalty", "sampling.repeat_penalty", self.repeat_penalty)
-            .set("--seed", "sampling.seed", self.seed);
+            .set("--seed", "sampling.seed", self.seed)
+            .set("--stop", "sampling.stop", self.stops());
+    }
+
+    /// The stop sequences as the configuration writes them.
+    fn stops(&self) -> Option<toml::Value> {
+        let stops = || self.stops.iter().cloned().map(toml::Value::String).collect();
+        (!self.stops.is_empty()).then(|| toml::Value::Array(stops()))
     }
 
     /// The message and what it is about.
@@ -121,7 +131,7 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
     let options = LaneOptions { lane, policy, device_budget, host_budget };
     let running = engine::start(model, config, vec![options])?;
     let ops = running.engine.ops();
-    let turn = Turn { sampling: config.sampling.sampling(), max_tokens: config.sampling.max_tokens, ..Turn::default() };
+    let turn = config.sampling.turn();
     let open = Op::Open { session: SESSION, name: "chat".into(), system: args.system, lanes: vec![lane] };
     for op in [open, Op::Say { session: SESSION, document, text, turn }] {
         // An engine that has gone says why in its last event.

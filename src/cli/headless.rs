@@ -230,12 +230,7 @@ impl Run {
         let mut waiting = VecDeque::new();
         let mut awaited = BTreeSet::new();
         for (session, Ask { name, document, text, priority }) in (1..).map(SessionId).zip(asks) {
-            let turn = Turn {
-                sampling: config.sampling.sampling(),
-                max_tokens: config.sampling.max_tokens,
-                ignore_eos: false,
-                priority,
-            };
+            let turn = Turn { priority, ..config.sampling.turn() };
             awaited.extend(Lane::ALL.map(|lane| (session, lane)));
             waiting.push_back(Op::Open { session, name, system: None, lanes: Lane::ALL.to_vec() });
             if compare {

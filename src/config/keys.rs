@@ -24,7 +24,7 @@ pub enum Form {
     Text,
     /// A string that is a path: `~/` is the home folder, and in a file relative means beside that file.
     Path,
-    /// A number or a truth value.
+    /// A number, a truth value or a list.
     Plain,
 }
 
@@ -34,7 +34,7 @@ const MIN_BUDGET: u64 = 1 << 20;
 const BUDGET: &str = "`none` or a size of at least 1MiB, such as `512MiB` or `1.5GiB`";
 
 /// Every key but those of `[keys]`, whose names are the dashboard's actions. In the order of `config.toml`.
-pub const KEYS: [Key; 34] = [
+pub const KEYS: [Key; 35] = [
     Key {
         path: "model.path",
         form: Form::Path,
@@ -164,6 +164,12 @@ pub const KEYS: [Key; 34] = [
         form: Form::Plain,
         allowed: "a whole number of tokens, at least 1",
         check: |c| c.sampling.max_tokens >= 1,
+    },
+    Key {
+        path: "sampling.stop",
+        form: Form::Plain,
+        allowed: "a list of at most 16 texts of 1 to 256 bytes, such as `[\"###\"]`",
+        check: |_| true,
     },
     Key {
         path: "screen.theme",

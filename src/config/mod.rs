@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::{Knobs, Policy},
-    engine::{Lane, Sampling},
+    engine::{Lane, Sampling, StopSequences, Turn},
     quality::{GuardMode, GuardOptions},
 };
 
@@ -187,6 +187,8 @@ pub struct SamplingConfig {
     pub seed: u64,
     /// The most tokens of one answer.
     pub max_tokens: usize,
+    /// Texts before which an answer ends.
+    pub stop: StopSequences,
 }
 
 /// `[screen]`
@@ -292,7 +294,8 @@ impl Default for SamplingConfig {
     /// Greedy, so that two lanes differ by their policy alone.
     fn default() -> Self {
         let Sampling { temperature, top_k, top_p, repeat_penalty, seed } = Sampling::default();
-        Self { temperature, top_k, top_p, repeat_penalty, seed, max_tokens: 256 }
+        let stop = StopSequences::default();
+        Self { temperature, top_k, top_p, repeat_penalty, seed, max_tokens: 256, stop }
     }
 }
 
@@ -317,9 +320,15 @@ impl Default for LogConfig {
 }
 
 impl SamplingConfig {
+    /// How an answer is made under it.
+    pub fn turn(&self) -> Turn {
+        let (max_tokens, stop) = (self.max_tokens, self.stop.clone());
+        Turn { sampling: self.sampling(), max_tokens, stop, ..Turn::default() }
+    }
+
     /// The part that an engine's turn carries.
     pub fn sampling(&self) -> Sampling {
-        let Self { temperature, top_k, top_p, repeat_penalty, seed, max_tokens: _ } = *self;
+        let Self { temperature, top_k, top_p, repeat_penalty, seed, max_tokens: _, stop: _ } = *self;
         Sampling { temperature, top_k, top_p, repeat_penalty, seed }
     }
 }

@@ -69,7 +69,7 @@ pub struct Event {
 pub enum EventKind {
     /// The engine is up: always the first event.
     Started(Started),
-    /// A session was opened or renamed.
+    /// A session was opened, renamed or given a system message.
     Session {
         /// Which one.
         session: SessionId,
@@ -77,6 +77,9 @@ pub enum EventKind {
         name: String,
         /// The lanes that run it.
         lanes: Vec<Lane>,
+        /// Its system message; `None` leaves it to the model's chat template.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        system: Option<String>,
     },
     /// A session was closed; its pages are back.
     Closed {

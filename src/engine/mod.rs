@@ -20,7 +20,9 @@ mod schedule;
 mod sequence;
 mod session;
 mod step;
+mod stop;
 mod stream;
+mod system;
 mod turn;
 mod worker;
 
@@ -33,5 +35,6 @@ pub use inspect::{COVERAGE_EVERY, READ_POSITIONS};
 pub use op::{Document, Op, Priority, Sampling, Turn};
 pub use prefilled::Prefilled;
 pub use sampler::Sampler;
+pub use stop::{StopError, StopSequences};
 pub use stream::{Events, Publisher, TELEMETRY_BOUND, stream};
 pub use worker::workspace_bytes;

@@ -1,6 +1,6 @@
 //! What can be asked of the engine. Ops go in through a bounded channel and are carried out between steps.
 
-use super::{Lane, Prefilled, SessionId};
+use super::{Lane, Prefilled, SessionId, StopSequences};
 use crate::{cache::Policy, model::Message, quality::GuardMode, text::without_mark};
 
 /// One request to the engine.
@@ -16,6 +16,13 @@ pub enum Op {
         system: Option<String>,
         /// The lanes that run it.
         lanes: Vec<Lane>,
+    },
+    /// Gives a session another system message. Nothing may have been said in it yet.
+    SetSystem {
+        /// Which session.
+        session: SessionId,
+        /// The system message.
+        system: String,
     },
     /// Renames a session.
     Rename {
@@ -134,7 +141,7 @@ impl Document {
 }
 
 /// How one turn is answered.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
     /// How the next token is chosen.
     pub sampling: Sampling,
@@ -142,6 +149,9 @@ pub struct Turn {
     pub max_tokens: usize,
     /// Whether generation goes on past the end-of-sequence token (benchmarks).
     pub ignore_eos: bool,
+    /// The answer ends before the first of these texts, of which nothing is told. What follows it in the conversation
+    /// follows the answer as it was told.
+    pub stop: StopSequences,
     /// Who goes first where lanes must choose.
     pub priority: Priority,
 }
@@ -180,6 +190,12 @@ impl Default for Sampling {
 
 impl Default for Turn {
     fn default() -> Self {
-        Self { sampling: Sampling::default(), max_tokens: 256, ignore_eos: false, priority: Priority::Typed }
+        Self {
+            sampling: Sampling::default(),
+            max_tokens: 256,
+            ignore_eos: false,
+            stop: StopSequences::default(),
+            priority: Priority::Typed,
+        }
     }
 }

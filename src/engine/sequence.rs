@@ -2,10 +2,13 @@
 
 use std::{
     cmp::Reverse,
+    collections::VecDeque,
     time::{Duration, Instant},
 };
 
-use super::{FinishReason, Lane, Prefilled, Priority, Turn, Usage, compare::Held, sampler::Sampler};
+use super::{
+    FinishReason, Lane, Prefilled, Priority, Token, Turn, Usage, compare::Held, sampler::Sampler, stop::Found,
+};
 use crate::{
     cache::{Policy, SequenceCache},
     model::{LanguageModel, Message, Reading, Role, TextStream},
@@ -80,6 +83,14 @@ pub(super) struct Answer {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     text: String,
+    /// Bytes of the text that belong to the answer for certain; in the rest a stop sequence may have begun.
+    certain: usize,
+    /// Bytes of the text that were told.
+    told: usize,
+    /// Tokens whose text is not certain: they are told later.
+    untold: VecDeque<Token>,
+    /// Whether a stop sequence has ended it, and the cache holds tokens of that.
+    overshot: bool,
     decoder: TextStream,
     sampler: Sampler,
 }
@@ -210,6 +221,7 @@ impl Sequence {
         self.pending.extend_from_slice(tokens);
         self.last_turn = order;
         self.answer = Some(Answer {
+            sampler: Sampler::new(&turn.sampling),
             turn,
             order,
             stage: Stage::Waiting,
@@ -229,8 +241,11 @@ impl Sequence {
             first_token: None,
             last_token: None,
             text: String::new(),
+            certain: 0,
+            told: 0,
+            untold: VecDeque::new(),
+            overshot: false,
             decoder: TextStream::default(),
-            sampler: Sampler::new(&turn.sampling),
         });
     }
 
@@ -378,13 +393,67 @@ impl Sequence {
         answer.last_token = Some(now);
         answer.generated += 1;
         self.pending.push(token);
-        let finish = (answer.generated >= answer.turn.max_tokens).then_some(FinishReason::Length);
+        let mut finish = (answer.generated >= answer.turn.max_tokens).then_some(FinishReason::Length);
         let mut text = answer.decoder.push(&model.tokenizer, token);
         if finish.is_some() {
             text.push_str(&answer.decoder.finish());
         }
+        let before = answer.text.len();
         answer.text.push_str(&text);
+        answer.certain = match answer.turn.stop.look(&answer.text, answer.certain) {
+            Found::Certain(certain) if finish.is_none() => certain,
+            Found::Certain(_) => answer.text.len(),
+            Found::Stop(at) => {
+                finish = Some(FinishReason::Stop);
+                answer.text.truncate(at);
+                // Tokens alone have no conversation to be out of step with: they are followed as they are.
+                if answer.said {
+                    // The token chosen last is in no cache yet. Where it is all of the stop sequence, it is as if it had
+                    // not been chosen.
+                    let alone = at == before && text.as_bytes() == model.tokenizer.bytes(token);
+                    answer.overshot = !alone;
+                    if alone {
+                        self.pending.pop();
+                    }
+                }
+                at
+            }
+        };
         Some(Chosen { token, text, index, itl_ms, visible: true, finish })
+    }
+
+    /// Has a token of the answer told as soon as its text is certain.
+    pub fn tell(&mut self, token: Token) {
+        if let Some(answer) = &mut self.answer {
+            answer.untold.push_back(token);
+        }
+    }
+
+    /// The next token to tell, without text that belongs to a stop sequence.
+    pub fn next_told(&mut self) -> Option<Token> {
+        let answer = self.answer.as_mut()?;
+        let stopped = answer.certain == answer.text.len();
+        let room = answer.certain - answer.told;
+        if !stopped && answer.untold.front()?.text.len() > room {
+            return None;
+        }
+        let mut token = answer.untold.pop_front()?;
+        token.text.truncate(room);
+        answer.told += token.text.len();
+        Some(token)
+    }
+
+    /// Whether the cache holds tokens that the running answer does not say: what follows it has to be computed from the
+    /// conversation.
+    pub fn overshot(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.overshot)
+    }
+
+    /// The answer ends here: all of its text is certain.
+    pub fn conclude(&mut self) {
+        if let Some(answer) = &mut self.answer {
+            answer.certain = answer.text.len();
+        }
     }
 
     /// Ends the running answer; what was said so far becomes part of the conversation. A turn of which nothing was

@@ -1,6 +1,7 @@
 //! A session: a conversation as the user sees it, with one sequence in each lane that runs it.
 
 use super::{Lane, Priority, sequence::Sequence};
+use crate::model::Role;
 
 pub(super) struct Session {
     pub name: String,
@@ -15,6 +16,12 @@ pub(super) struct Session {
 impl Session {
     pub fn lanes(&self) -> Vec<Lane> {
         self.sequences.iter().map(|sequence| sequence.lane).collect()
+    }
+
+    /// Its system message.
+    pub fn system(&self) -> Option<String> {
+        let first = self.sequences.first()?.messages.first()?;
+        (first.role == Role::System).then(|| first.content.clone())
     }
 
     pub fn sequence(&self, lane: Lane) -> Option<&Sequence> {

@@ -251,6 +251,17 @@ impl Worker {
         }
     }
 
+    /// Tells a token and those before it that waited for it, as far as their text is certain.
+    fn tell_token(&mut self, session: SessionId, lane: Lane, token: Token) {
+        let Some(sequence) = self.sessions.get_mut(&session).and_then(|session| session.sequence_mut(lane)) else {
+            return;
+        };
+        sequence.tell(token);
+        while let Some(token) = sequence.next_told() {
+            self.publisher.publish(EventKind::Token(token));
+        }
+    }
+
     pub(super) fn publish(&mut self, outcomes: Vec<Outcome>, failures: Vec<(SessionId, Lane, String)>) {
         for Outcome { session, lane, chosen, kept_mass } in outcomes {
             let step = self.steps(lane);
@@ -260,7 +271,7 @@ impl Worker {
                     state.counts.tokens += 1;
                 }
                 let token = Token { lane, session, step, index, token_id: token, text, itl_ms, kept_mass };
-                self.publisher.publish(EventKind::Token(token));
+                self.tell_token(session, lane, token);
             }
             if let Some(reason) = finish {
                 self.finish(session, lane, reason);

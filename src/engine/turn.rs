@@ -168,7 +168,7 @@ impl Worker {
                 state.cache.vacate(&mut sequence.cache);
                 sequence.forget();
             }
-            sequence.begin(message.clone(), &prompt.tokens, turn, self.turns, shared);
+            sequence.begin(message.clone(), &prompt.tokens, turn.clone(), self.turns, shared);
             if let Some(prefilled) = &prefilled {
                 sequence.begin_with(prefilled.clone());
             }
@@ -194,14 +194,20 @@ impl Worker {
     pub(super) fn finish(&mut self, id: SessionId, lane: Lane, reason: FinishReason) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let once = session.once;
-        if let Some(sequence) = session.sequence_mut(lane)
-            && let Some(usage) = sequence.finish()
-        {
+        if let Some(sequence) = session.sequence_mut(lane) {
+            // What waited for a stop sequence that did not come is part of the answer.
+            sequence.conclude();
+            while let Some(token) = sequence.next_told() {
+                self.publisher.publish(EventKind::Token(token));
+            }
+            let overshot = sequence.overshot();
+            let Some(usage) = sequence.finish() else { return };
             if let Some(state) = self.lanes.iter_mut().find(|state| state.lane == lane) {
                 state.cache.trim(&mut sequence.cache);
                 state.counts.finished += u64::from(matches!(reason, FinishReason::Stop | FinishReason::Length));
-                // Nobody will go on from it, however long the other lane still takes. Pages that others share stay theirs.
-                if once {
+                // Nobody goes on from what is cached: the session ends here, however long the other lane still takes, or
+                // the cache holds what the answer does not say. Pages that others share stay theirs.
+                if once || overshot {
                     state.cache.vacate(&mut sequence.cache);
                     sequence.forget();
                 }

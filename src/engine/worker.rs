@@ -141,12 +141,12 @@ impl Worker {
             Op::Open { session, name, system, lanes } => self.open(session, name, system, &lanes),
             Op::Rename { session, name } => match self.sessions.get_mut(&session) {
                 Some(known) => {
-                    known.name.clone_from(&name);
-                    let lanes = known.lanes();
-                    self.publisher.publish(EventKind::Session { session, name, lanes });
+                    known.name = name;
+                    self.tell_session(session);
                 }
                 None => self.unknown(session),
             },
+            Op::SetSystem { session, system } => self.set_system(session, &system),
             Op::Say { session, document, text, turn } => self.say(session, document, text, turn),
             Op::Feed { session, prefilled, tokens, turn, once } => self.feed(session, prefilled, &tokens, turn, once),
             Op::Recall { session, lane, messages } => self.recall(session, lane, messages),
@@ -180,14 +180,13 @@ impl Worker {
         if lanes.is_empty() {
             return self.error(None, Some(session), "a session needs a lane".to_owned());
         }
+        let system = system.filter(|_| self.takes_system());
         // It holds nothing before its first answer starts.
         let sequence = |state: &LaneState| Sequence::new(state.lane, state.cache.vacant(), system.as_deref());
         let states = self.lanes.iter().filter(|state| lanes.contains(&state.lane));
-        let opened =
-            Session { name: name.clone(), once: false, compare: false, sequences: states.map(sequence).collect() };
-        let lanes = opened.lanes();
+        let opened = Session { name, once: false, compare: false, sequences: states.map(sequence).collect() };
         self.sessions.insert(session, opened);
-        self.publisher.publish(EventKind::Session { session, name, lanes });
+        self.tell_session(session);
     }
 
     pub(super) fn close(&mut self, session: SessionId) {

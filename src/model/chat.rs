@@ -113,6 +113,13 @@ impl ChatTemplate {
         some(encode(tokenizer, rest, inside))
     }
 
+    /// Whether a system message gets into the prompt. Some templates refuse one, and some leave it out without a word.
+    pub fn takes_system(&self) -> bool {
+        let mark = "\u{F0000}";
+        let messages = [Message::new(Role::System, mark), Message::new(Role::User, "hello")];
+        self.render(&messages).is_ok_and(|prompt| prompt.contains(mark))
+    }
+
     fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
         let bytes = messages.iter().map(|message| message.content.len() + MESSAGE_BYTES).sum();
         let messages: Vec<Value> = messages
@@ -303,6 +310,17 @@ mod tests {
         let (tokenizer, template) = tiny(Some(trimming)).unwrap();
         let rest = template.continuation(&tokenizer, &talk(&["a", " b ", "c"])).unwrap();
         assert_eq!(rest, tokenizer.encode_with_control("<|im_end|><|im_start|>c<|im_end|><|im_start|>"));
+    }
+
+    #[test]
+    fn a_template_may_have_no_place_for_a_system_message() {
+        assert!(REAL.1.takes_system() && tiny(None).unwrap().1.takes_system());
+        let refusing =
+            "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}";
+        let silent = "{% for m in messages %}{% if m.role != 'system' %}{{ m.content }}{% endif %}{% endfor %}";
+        for source in [refusing, silent] {
+            assert!(!tiny(Some(source)).unwrap().1.takes_system(), "{source}");
+        }
     }
 
     #[test]

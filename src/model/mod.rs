@@ -19,6 +19,7 @@ mod weights;
 
 pub use card::{ModelCard, TypeShare};
 pub use chat::{ChatTemplate, Message, Role};
+pub(crate) use clock::strftime_now;
 pub use error::ModelError;
 pub use forward::{Forward, StepSize};
 pub use gguf::{Gguf, TensorView};

@@ -178,7 +178,7 @@ impl Tokenizer {
     }
 
     /// The bytes a token adds to a text: none for a control token or an id beyond the vocabulary.
-    pub(super) fn bytes(&self, id: u32) -> &[u8] {
+    pub(crate) fn bytes(&self, id: u32) -> &[u8] {
         if self.is_control(id) { &[] } else { self.vocabulary.spelling(id) }
     }
 

@@ -26,14 +26,17 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
     match event.kind {
         EventKind::Started(started) => begin(state, started),
         EventKind::Session { session, .. } if state.closed.contains(&session) => {}
-        EventKind::Session { session, name, lanes } => match state.by_id(session) {
+        EventKind::Session { session, name, lanes, system } => match state.by_id(session) {
             Some(known) => {
                 known.name = name;
                 known.lanes = lanes;
+                known.system = system;
             }
             None => {
                 state.next_id = state.next_id.max(session.0.saturating_add(1));
-                state.sessions.push(Session::new(session, name, lanes));
+                let mut opened = Session::new(session, name, lanes);
+                opened.system = system;
+                state.sessions.push(opened);
             }
         },
         EventKind::Closed { session } => {

@@ -259,7 +259,7 @@ impl Script {
     }
 
     fn open(&mut self, session: SessionId, name: &str) {
-        self.push(EventKind::Session { session, name: name.into(), lanes: Lane::ALL.to_vec() });
+        self.push(EventKind::Session { session, name: name.into(), lanes: Lane::ALL.to_vec(), system: None });
     }
 
     fn said(&mut self, session: SessionId, document: Option<&str>, text: &str) {

@@ -16,6 +16,8 @@ pub struct Session {
     pub name: String,
     /// The lanes that run it.
     pub lanes: Vec<Lane>,
+    /// Its system message; `None` leaves it to the model's chat template.
+    pub system: Option<String>,
     /// Whether the program itself asks the questions here. Ends when the user takes over.
     pub demo: bool,
     /// What was said, oldest first.
@@ -117,6 +119,7 @@ impl Session {
             id,
             name,
             lanes,
+            system: None,
             demo: false,
             turns: Vec::new(),
             phases: [Phase::Idle; 2],

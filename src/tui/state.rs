@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::{
     cache::Policy,
     config::{Config, ThemeName},
-    engine::{Lane, Sampling, SessionId, Started},
+    engine::{Lane, Sampling, SessionId, Started, StopSequences},
 };
 
 use super::{
@@ -31,6 +31,8 @@ pub struct State {
     pub sampling: Sampling,
     /// The most tokens of an answer.
     pub max_tokens: usize,
+    /// Texts before which answers end.
+    pub stop: StopSequences,
     /// The model and the lanes; `None` before the engine is up.
     pub started: Option<Started>,
     /// The sessions, oldest first.
@@ -226,6 +228,7 @@ impl State {
             keymap,
             sampling: sampling.sampling(),
             max_tokens: sampling.max_tokens,
+            stop: sampling.stop.clone(),
             started: None,
             sessions: Vec::new(),
             selected: 0,

@@ -200,8 +200,13 @@ pub(super) fn say(
         state.toast("the engine has ended; nothing can be asked any more", true);
         return Vec::new();
     }
-    let turn =
-        crate::engine::Turn { sampling: state.sampling, max_tokens: state.max_tokens, ignore_eos: false, priority };
+    let turn = crate::engine::Turn {
+        sampling: state.sampling,
+        max_tokens: state.max_tokens,
+        ignore_eos: false,
+        stop: state.stop.clone(),
+        priority,
+    };
     let Some(session) = state.by_id(id) else { return Vec::new() };
     let session::Message { text, document } = message;
     session.send(text.clone(), document.as_ref());

@@ -66,7 +66,7 @@ fn what_was_typed_starts_before_what_the_program_asked() {
     let sizes = Sizes::of(&model, "kv");
     let (engine, events) = start(&model, options("kv", Some(sizes.budget(1, 3))));
     let background = Turn { priority: Priority::Background, ..turn(20) };
-    for (session, turn) in [(0, background), (1, background), (2, turn(20))] {
+    for (session, turn) in [(0, background.clone()), (1, background), (2, turn(20))] {
         open(&engine, session);
         feed(&engine, session, &tokens(session, 120), turn);
     }

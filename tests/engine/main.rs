@@ -6,6 +6,7 @@ mod events;
 mod limits;
 mod moves;
 mod once;
+mod stops;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -18,7 +18,7 @@ fn opened(ops: &[Op]) -> Vec<SessionId> {
 fn take(load: &mut Load, ops: &[Op]) {
     for session in opened(ops) {
         let lanes = load.open[&session].clone();
-        load.note(&EventKind::Session { session, name: "load".into(), lanes: lanes.clone() });
+        load.note(&EventKind::Session { session, name: "load".into(), lanes: lanes.clone(), system: None });
         load.note(&EventKind::Said { session, document: None, text: String::new() });
         lanes.iter().for_each(|&lane| scheduled(load, session, lane, Scheduling::Waiting));
     }
@@ -143,7 +143,7 @@ fn a_session_that_is_refused_before_it_begins_is_closed_and_told() {
     let mut load = load("sessions=1,context=10");
     let ops = load.due(0.0);
     let session = opened(&ops)[0];
-    load.note(&EventKind::Session { session, name: "load".into(), lanes: Lane::ALL.to_vec() });
+    load.note(&EventKind::Session { session, name: "load".into(), lanes: Lane::ALL.to_vec(), system: None });
     let error = |message: &str| EventKind::Error { lane: None, session: Some(session), message: message.into() };
     assert_eq!(load.note(&error("the queue is full")), Some(vec![Op::Close { session }]));
     assert_eq!((load.why(), load.counts(Lane::KCache).refused), (Some("the queue is full"), 1));

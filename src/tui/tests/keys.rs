@@ -182,7 +182,7 @@ fn closing_asks_once_where_something_was_said() {
     assert!(matches!(ops(&commands)[..], [Op::Close { session: SessionId(1) }]));
     assert_eq!(state.sessions.len(), 2);
     // A late word of the closed session does not bring it back.
-    let kind = EventKind::Session { session: SessionId(1), name: "back".into(), lanes: vec![] };
+    let kind = EventKind::Session { session: SessionId(1), name: "back".into(), lanes: vec![], system: None };
     update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
     assert_eq!(state.sessions.len(), 2);
 }

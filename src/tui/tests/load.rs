@@ -13,7 +13,7 @@ fn take(state: &mut State, commands: &[Command]) -> Vec<SessionId> {
         if let Op::Open { session, name, lanes, .. } = op {
             let session = *session;
             ids.push(session);
-            let opened = EventKind::Session { session, name: name.clone(), lanes: lanes.clone() };
+            let opened = EventKind::Session { session, name: name.clone(), lanes: lanes.clone(), system: None };
             let said = EventKind::Said { session, document: None, text: "80 tokens".into() };
             let waits = Lane::ALL.map(|lane| scheduled(session, lane, Scheduling::Waiting));
             [opened, said].into_iter().chain(waits).for_each(|kind| engine(state, kind));
@@ -119,7 +119,7 @@ fn a_refusal_stands_beside_the_counts_and_is_no_notice() {
     typed(&mut state, "/load sessions=1,context=100");
     let commands = press(&mut state, &["enter"]);
     let Op::Open { session, lanes, .. } = ops(&commands)[0].clone() else { panic!("{commands:?}") };
-    engine(&mut state, EventKind::Session { session, name: "load 1".into(), lanes });
+    engine(&mut state, EventKind::Session { session, name: "load 1".into(), lanes, system: None });
     let message = "the queue is full, 256 answers wait in it: try again when one has started".to_owned();
     let error = EventKind::Error { lane: Some(Lane::KCache), session: Some(session), message };
     let t_ms = state.engine_ms;
