@@ -186,6 +186,110 @@ fn it_is_suspended_and_comes_back() {
     assert_eq!(places(&ended.bytes, LEAVE_SCREEN).len(), 3, "twice for the shell and once in the end");
 }
 
+/// Every file below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn an_answer_is_copied_and_a_session_exported() {
+    let _alone = alone();
+    let few = [("KCACHE_SAMPLING_MAX_TOKENS", "12"), ("TMUX", "")];
+    let mut terminal = Terminal::start(home(), (120, 40), &["--no-demo", "--model", "m.gguf"], &few);
+    terminal.until("the whole screen", tidy);
+    terminal.ask("hello there");
+    terminal.until("both ends", |terminal| LANES.iter().all(|lane| terminal.pane(lane).contains("12 tokens")));
+    terminal.press("\x1by");
+    terminal.until_shown("a terminal may refuse it");
+    terminal.until("the whole screen", tidy);
+    terminal.press("\x1be");
+    terminal.until_shown("session written to");
+    let seen = terminal.seen.lock().unwrap().bytes.clone();
+    let at = places(&seen, b"\x1b]52;c;");
+    assert_eq!(at.len(), 1, "once to the clipboard");
+    let payload = seen[at[0] + 7..].iter().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/=".contains(byte));
+    assert!(payload.count() >= 12, "the text, in base64");
+    terminal.press("/export again.md\r");
+    terminal.until_shown("session written to again.md");
+    terminal.press("/export again.md\r");
+    terminal.until_shown("again.md is there already");
+    terminal.press("\x11");
+    let ended = terminal.end();
+    ended.restored(0);
+    let written: Vec<_> =
+        files(ended.home.path()).into_iter().filter(|path| path.extension() == Some("md".as_ref())).collect();
+    assert_eq!(written.len(), 2, "{written:?}");
+    for path in written {
+        let text = fs::read_to_string(path).unwrap();
+        assert!(text.starts_with("# hello there\n") && text.contains("> hello there\n"), "{text}");
+        assert!(text.contains("| tokens | 12 | 12 | measured |"), "{text}");
+    }
+}
+
+#[test]
+fn the_message_is_edited_in_the_users_editor_while_the_engine_goes_on() {
+    let _alone = alone();
+    let home = home();
+    // Says that it runs, and adds to the file once it is told to.
+    let script = "echo EDITING; stat -c %a \"$2\" > mode; n=0; until [ -e go ] || [ $n = 400 ]; do sleep 0.05; n=$((n+1)); done; printf ' and more\\n' >> \"$2\"";
+    fs::write(home.path().join("editor.sh"), script).unwrap();
+    let environment =
+        [("KCACHE_SAMPLING_MAX_TOKENS", "39000"), ("VISUAL", "sh editor.sh 'a flag'"), ("EDITOR", "false")];
+    let mut terminal = Terminal::start(home, (100, 30), &["--no-demo", "--model", "m.gguf"], &environment);
+    terminal.until("the whole screen", tidy);
+    terminal.ask("hello");
+    terminal.until_both_go_on();
+    let before = LANES.map(|lane| terminal.pane(lane));
+    terminal.press("draft");
+    terminal.until_shown("draft");
+    terminal.press("\x07");
+    terminal.until_shown("EDITING");
+    assert_eq!(terminal.settings(), terminal.before, "the terminal's settings are the shell's");
+    assert!(!terminal.seen.lock().unwrap().parser.screen().alternate_screen());
+    // What is typed now is the editor's, and ctrl-c is no end of this program.
+    terminal.press("q\x03");
+    thread::sleep(Duration::from_millis(300));
+    assert!(terminal.child.try_wait().unwrap().is_none(), "{}", terminal.text());
+    // The interrupt was the script's end.
+    terminal.until_shown("the message is as it was");
+    fs::write(terminal.home.path().join("go"), "").unwrap();
+    terminal.press("\x07");
+    terminal.until_shown("draft and more");
+    let mode = fs::read_to_string(terminal.home.path().join("mode")).unwrap();
+    assert_eq!(mode.trim(), "600", "nobody else reads the message");
+    let after = LANES.map(|lane| terminal.pane(lane));
+    assert_ne!(before, after, "tokens came meanwhile");
+    terminal.until_both_go_on();
+
+    // Ended while the editor has the terminal, the program ends it, and leaves the terminal as it was.
+    fs::remove_file(terminal.home.path().join("go")).unwrap();
+    terminal.press("\x07");
+    terminal.until("the editor", |terminal| !terminal.seen.lock().unwrap().parser.screen().alternate_screen());
+    terminal.signal("TERM");
+    let ended = terminal.end();
+    assert_eq!(ended.code, 143, "{}", ended.text);
+    assert_eq!(places(&ended.bytes, LEAVE_SCREEN).len(), 3, "once for every editor");
+}
+
+#[test]
+fn an_editor_that_is_not_there_is_told_in_one_notice() {
+    let _alone = alone();
+    for (editor, words) in
+        [("no-such-editor -w", "there is no editor `no-such-editor -w`"), ("", "set VISUAL or EDITOR")]
+    {
+        let environment = [("VISUAL", editor), ("EDITOR", editor)];
+        let mut terminal = Terminal::start(home(), (100, 30), &["--no-demo", "--model", "m.gguf"], &environment);
+        terminal.until("the whole screen", tidy);
+        terminal.press("draft\x07");
+        terminal.until_shown(words);
+        terminal.until("the whole screen again", tidy);
+        terminal.until_shown("draft");
+        terminal.press("\x11");
+        assert_eq!(terminal.end().code, 0);
+    }
+}
+
 #[test]
 fn a_signal_amid_answers_restores_the_terminal() {
     let _alone = alone();

@@ -91,6 +91,8 @@ actions! {
     Send = "send", "send", Chat, Input, ["enter"];
     /// Begins a new line of the message
     Newline = "newline", "line", Chat, Input, ["alt-enter", "ctrl-j", "shift-enter"];
+    /// Opens the message in your editor, $VISUAL or $EDITOR
+    Edit = "edit", "editor", Chat, Always, ["ctrl-g", "e"];
     /// Earlier message of this history, in an empty input
     HistoryPrevious = "history-previous", "history", Chat, Input, ["up"];
     /// Later message of this history
@@ -105,6 +107,10 @@ actions! {
     Stop = "stop", "stop", Chat, Always, ["ctrl-x"];
     /// Compares the lanes token by token: both are fed what KV says, from the next message on; once more ends it
     Compare = "compare", "compare", Chat, Always, ["c", "alt-c"];
+    /// Copies the answer on show: the focused lane's, else KCache's
+    Copy = "copy", "copy", Chat, Always, ["y", "alt-y"];
+    /// Writes this session as Markdown
+    Export = "export", "export", Chat, Always, ["E", "alt-e"];
     /// Scrolls the transcripts a page up
     PageUp = "page-up", "scroll", Chat, Always, ["pageup"];
     /// Scrolls the transcripts a page down

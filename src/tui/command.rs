@@ -16,6 +16,25 @@ pub enum Command {
         /// What it is for.
         purpose: FilePurpose,
     },
+    /// Hand a text to the terminal's clipboard and answer with [`super::message::Message::Copied`].
+    Copy {
+        /// The text, no longer than a terminal takes.
+        text: String,
+        /// What to say when it is done.
+        notice: String,
+    },
+    /// Write the session on show as Markdown and answer with [`super::message::Message::Exported`].
+    Export {
+        /// Where to; `None` is a name of its own in the folder for pictures.
+        path: Option<PathBuf>,
+    },
+    /// Give the terminal to the user's editor for this text and answer with [`super::message::Message::Edited`].
+    Edit {
+        /// The session that the message is written in.
+        session: Option<SessionId>,
+        /// What is written so far.
+        text: String,
+    },
     /// Write a picture of the screen and answer with [`super::message::Message::PictureWritten`].
     WritePicture,
     /// Give the terminal back and stop, until somebody lets the program go on.

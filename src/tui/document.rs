@@ -52,7 +52,7 @@ pub fn read(path: &Path) -> Result<Opened, String> {
 }
 
 /// `~/…` in the user's home folder.
-fn at_home(path: &Path) -> PathBuf {
+pub(super) fn at_home(path: &Path) -> PathBuf {
     match (path.strip_prefix("~"), std::env::home_dir()) {
         (Ok(rest), Some(home)) => home.join(rest),
         _ => path.to_owned(),

@@ -2,12 +2,16 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use crate::{cache::Policy, config::ThemeName, engine::Op};
+use crate::{
+    cache::Policy,
+    config::ThemeName,
+    engine::{Op, StopSequences},
+};
 
 use super::{
     action::Action,
     command::{Command, FilePurpose},
-    comparison, help, hits, input,
+    comparison, copy, export, help, hits, input,
     keymap::Key,
     knobs, load,
     navigation::{
@@ -16,7 +20,7 @@ use super::{
     session::Message,
     slash::{self, Slash},
     state::{Focus, Frozen, Overlay, Preset, State},
-    update::{close, interrupt, open, select, stop, submit},
+    update::{close, interrupt, open, open_with, select, stop, submit},
 };
 
 /// The step of the cursor, as a share of the window.
@@ -87,6 +91,12 @@ pub fn act(state: &mut State, action: Action) -> Vec<Command> {
             state.input_mut().paste("/");
         }
         Action::Stop => return stop(state),
+        Action::Copy => return copy::copy(state),
+        Action::Export => return export::ask(state, None),
+        Action::Edit => {
+            let (session, text) = (state.session().map(|session| session.id), state.input().text());
+            return vec![Command::Edit { session, text }];
+        }
         Action::Compare => return comparison::switch(state),
         Action::PageUp if state.preset == Preset::Hits => hits::scroll(state, -1),
         Action::PageDown if state.preset == Preset::Hits => hits::scroll(state, 1),
@@ -256,6 +266,42 @@ fn new_session(state: &mut State, name: String) -> Vec<Command> {
     vec![command]
 }
 
+/// Gives the session on show a system message while nothing was said in it; else opens a new one with it.
+fn system(state: &mut State, text: String) -> Vec<Command> {
+    state.focus = Focus::Input;
+    if let Some(session) = state.session_mut().filter(|session| session.turns.is_empty() && !session.demo) {
+        session.system = Some(text.clone());
+        return vec![Command::Engine(Op::SetSystem { session: session.id, system: text })];
+    }
+    let name = format!("session {}", state.next_id);
+    let (id, command) = open_with(state, name, Some(text));
+    select(state, id);
+    state.toast("a new session begins with this system message", false);
+    vec![command]
+}
+
+/// Adds a stop sequence for the answers to come, or takes all away.
+fn stop_at(state: &mut State, text: Option<String>) {
+    let mut texts = Vec::from(state.stop.clone());
+    match text {
+        Some(text) if texts.contains(&text) => {}
+        Some(text) => texts.push(text),
+        None => texts.clear(),
+    }
+    match StopSequences::try_from(texts) {
+        Ok(stop) => {
+            let quoted: Vec<String> = stop.texts().iter().map(|text| format!("{text:?}")).collect();
+            let notice = match &quoted[..] {
+                [] => "from the next message on, no text ends an answer".to_owned(),
+                all => format!("from the next message on, answers end before {}", all.join(" or ")),
+            };
+            state.stop = stop;
+            state.toast(notice, false);
+        }
+        Err(error) => state.toast(format!("/stop-at: {error}; /stop-at alone takes all away"), true),
+    }
+}
+
 fn send(state: &mut State) -> Vec<Command> {
     let input = state.input();
     let text = input.text();
@@ -311,6 +357,14 @@ fn run(state: &mut State, command: Slash) -> Vec<Command> {
         Slash::Rename(name) => rename(state, name),
         Slash::Close => act(state, Action::CloseSession),
         Slash::Stop => stop(state),
+        Slash::Copy => copy::copy(state),
+        Slash::Export(path) => export::ask(state, path),
+        Slash::Edit => act(state, Action::Edit),
+        Slash::System(text) => system(state, text),
+        Slash::StopAt(text) => {
+            stop_at(state, text);
+            Vec::new()
+        }
         Slash::Load(None) => act(state, Action::Load),
         Slash::Load(Some(spec)) => load::start(state, spec).unwrap_or_else(|error| {
             state.toast(error, true);

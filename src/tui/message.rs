@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
-use crate::engine::Event;
+use crate::engine::{Event, SessionId};
 
 use super::{command::FilePurpose, document::Opened, saved::SavedSession};
 
@@ -36,6 +36,17 @@ pub enum Message {
     SessionsRead(Result<Vec<SavedSession>, String>),
     /// The sessions of this run were saved, or not; the error is one line.
     SessionsSaved(Result<(), String>),
+    /// An answer was handed to the terminal's clipboard, with what to say about it; or not, and why in one line.
+    Copied(Result<String, String>),
+    /// A session was written as Markdown, or not; the error is one line.
+    Exported(Result<PathBuf, String>),
+    /// A message comes back from the editor, or not; the error is one line.
+    Edited {
+        /// The session that it is written in; `None` where there was none.
+        session: Option<SessionId>,
+        /// The text.
+        result: Result<String, String>,
+    },
     /// A picture was written, or not; the error is one line.
     PictureWritten(Result<PathBuf, String>),
     /// A frame was drawn.

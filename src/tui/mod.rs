@@ -6,11 +6,15 @@
 pub mod action;
 mod ascii;
 mod axes;
+mod clipboard;
 pub mod command;
 pub mod comparison;
+mod copy;
 pub mod demo;
 pub mod document;
+mod editor;
 mod engine_events;
+mod export;
 pub mod figures;
 #[cfg(test)]
 mod fixture;
@@ -28,6 +32,7 @@ mod mouse;
 mod navigation;
 pub mod observer;
 pub mod picture;
+mod plain;
 mod replay;
 mod run;
 pub mod saved;

@@ -6,7 +6,9 @@
 
 use std::{
     collections::VecDeque,
-    fs, io,
+    fs,
+    future::pending,
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -25,19 +27,23 @@ use crate::{
     bench::LoadSpec,
     config::{Borders, Config, ThemeName},
     engine::{Event, EventKind, Op},
+    model::strftime_now,
 };
 
 use super::{
+    clipboard::Way,
     command::{Command, FilePurpose},
     demo::{Demo, DemoError},
     document,
+    editor::{Draft, Editor},
+    export,
     keyboard::Keyboard,
     keymap::{Keymap, KeymapError},
     load::Loads,
     message::Message,
     picture::{self, Palette},
     saved,
-    signals::{self, HANGUP, Heard, Signals},
+    signals::{self, HANGUP, Heard, INTERRUPT, QUIT, Signals},
     state::State,
     store::Store,
     terminal::{self, Screen},
@@ -195,6 +201,9 @@ struct Dashboard {
     began: Instant,
     picture_wanted: bool,
     suspend: bool,
+    /// A message to be edited, and the editor that has the terminal.
+    draft: Option<Draft>,
+    editor: Option<Editor>,
     quit: bool,
 }
 
@@ -224,12 +233,14 @@ impl Dashboard {
             began: Instant::now(),
             picture_wanted: false,
             suspend: false,
+            draft: None,
+            editor: None,
             quit: false,
         })
     }
 
     async fn serve(&mut self, mut events: mpsc::Receiver<Event>) -> io::Result<(u8, Option<String>)> {
-        let mut keys = Keyboard::listen()?;
+        let mut keys = Some(Keyboard::listen()?);
         let mut signals = Signals::new()?;
         let size = self.screen.terminal.size()?;
         self.take(Message::Resized(size.width, size.height));
@@ -245,7 +256,7 @@ impl Dashboard {
             let pause = if urgent { SHORTEST_FRAME } else { self.frame };
             select! {
                 biased;
-                key = keys.next() => {
+                key = next_key(&mut keys) => {
                     match key {
                         Some(event) => self.terminal(event),
                         // The terminal is gone, and nobody is there to read on.
@@ -257,11 +268,17 @@ impl Dashboard {
                     urgent = true;
                 }
                 heard = signals.next() => match heard {
+                    // The editor's: it shares the terminal's keys with this program.
+                    Heard::End(INTERRUPT | QUIT) if self.editor.is_some() => signals::stay(),
                     Heard::End(number) => {
+                        if let Some(editor) = self.editor.take() {
+                            editor.end().await;
+                        }
                         code = 128 + number;
                         self.take(Message::Terminated);
                     }
                     Heard::Stop => self.suspend = true,
+                    Heard::Continue if self.editor.is_some() => {}
                     Heard::Continue => self.resume()?,
                     Heard::Resized => {
                         let size = self.screen.terminal.size()?;
@@ -269,6 +286,12 @@ impl Dashboard {
                         urgent = true;
                     }
                 },
+                result = Editor::ended(&mut self.editor) => {
+                    let session = self.editor.take().and_then(|editor| editor.session());
+                    self.resume()?;
+                    keys = Some(Keyboard::listen()?);
+                    self.take(Message::Edited { session, result });
+                }
                 event = events.recv(), if listening => match event {
                     Some(event) => {
                         self.take(Message::Engine(event));
@@ -293,13 +316,25 @@ impl Dashboard {
                 terminal::restore();
                 // All threads stop here, the engine's too, until somebody says to go on.
                 emulate_default_handler(SIGTSTP)?;
-                self.resume()?;
+                // An editor is stopped and goes on by itself, and has the terminal.
+                if self.editor.is_none() {
+                    self.resume()?;
+                }
+            }
+            if let Some(draft) = self.draft.take() {
+                // It would read the editor's keys.
+                keys = None;
+                self.edit(draft)?;
+                if self.editor.is_none() {
+                    keys = Some(Keyboard::listen()?);
+                }
             }
             if ticked.elapsed() >= if urgent { SHORTEST_FRAME } else { self.frame } {
                 (ticked, urgent) = (Instant::now(), false);
                 let now_ms = self.began.elapsed().as_secs_f64() * 1_000.0;
                 self.take(Message::Tick(now_ms));
-                if self.state.changed || self.picture_wanted {
+                let ours = self.editor.is_none() && !self.quit;
+                if ours && (self.state.changed || self.picture_wanted) {
                     self.draw()?;
                 }
             }
@@ -325,6 +360,20 @@ impl Dashboard {
         let size = self.screen.terminal.size()?;
         self.take(Message::Resized(size.width, size.height));
         self.draw()
+    }
+
+    /// Gives the terminal to the editor. Meanwhile everything goes on but the drawing.
+    fn edit(&mut self, draft: Draft) -> io::Result<()> {
+        let session = draft.session();
+        terminal::restore();
+        match draft.open() {
+            Ok(editor) => self.editor = Some(editor),
+            Err(error) => {
+                self.resume()?;
+                self.take(Message::Edited { session, result: Err(error) });
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, message: Message) {
@@ -363,6 +412,17 @@ impl Dashboard {
                     let _ = answer.send(Message::FileRead { purpose, result: document::read(&path) });
                 });
             }
+            Command::Copy { text, notice } => {
+                let way = Way::from_here();
+                let copied = self.screen.copy(&text, way);
+                let said = copied.map(|()| notice + way.hint()).map_err(|error| error.to_string());
+                self.take(Message::Copied(said));
+            }
+            Command::Export { path } => self.export(path),
+            Command::Edit { session, text } => match Draft::new(session, &text) {
+                Ok(draft) => self.draft = Some(draft),
+                Err(error) => self.take(Message::Edited { session, result: Err(error) }),
+            },
             Command::WritePicture => self.picture_wanted = true,
             Command::Suspend => self.suspend = true,
             Command::Quit => self.quit = true,
@@ -382,6 +442,17 @@ impl Dashboard {
             let result = lock(&store).save(&sessions);
             // Nobody listens any more only when the dashboard has ended.
             let _ = answer.send(Message::SessionsSaved(result));
+        });
+    }
+
+    /// Writes the session on show as it is now.
+    fn export(&mut self, path: Option<PathBuf>) {
+        let when = strftime_now("%Y-%m-%d %H:%M").unwrap_or_default();
+        let Some((text, name)) = export::markdown(&self.state, &when) else { return };
+        let (answer, folder) = (self.answers.0.clone(), self.pictures.clone());
+        tokio::task::spawn_blocking(move || {
+            // Nobody listens any more only when the dashboard has ended.
+            let _ = answer.send(Message::Exported(export::write(path.as_deref(), &folder, &name, &text)));
         });
     }
 
@@ -434,10 +505,21 @@ fn log(message: &Message) {
         Message::FileRead { result: Err(error), .. }
         | Message::SessionsRead(Err(error))
         | Message::SessionsSaved(Err(error))
+        | Message::Copied(Err(error))
+        | Message::Exported(Err(error))
+        | Message::Edited { result: Err(error), .. }
         | Message::PictureWritten(Err(error)) => {
             tracing::warn!("{error}");
         }
         _ => {}
+    }
+}
+
+/// The next key; none while the terminal is somebody else's.
+async fn next_key(keys: &mut Option<Keyboard>) -> Option<TerminalEvent> {
+    match keys {
+        Some(keys) => keys.next().await,
+        None => pending().await,
     }
 }
 

@@ -15,11 +15,13 @@ use super::{
     session::{Phase, Session},
     state::State,
     transcript::Turn,
-    update::open,
+    update::open_with,
 };
 
 /// The version of the file's format; a later one may not be readable.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// The version of a file without system messages: an earlier kcache reads it too, and would lose them.
+const WITHOUT_SYSTEM: u32 = 1;
 
 /// The file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ struct Version {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedSession {
     name: String,
+    /// Its system message; since version 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    system: Option<String>,
     /// Whether it was on show.
     shown: bool,
     turns: Vec<SavedTurn>,
@@ -64,7 +69,8 @@ struct SavedAnswer {
 
 /// The file's text for these sessions.
 pub fn write(sessions: &[SavedSession]) -> String {
-    let file = File { version: VERSION, sessions: sessions.to_vec() };
+    let plain = sessions.iter().all(|session| session.system.is_none());
+    let file = File { version: if plain { WITHOUT_SYSTEM } else { VERSION }, sessions: sessions.to_vec() };
     // Strings, numbers and lists: nothing that JSON does not have.
     serde_json::to_string(&file).unwrap_or_default()
 }
@@ -89,6 +95,7 @@ pub fn sessions(state: &State) -> Vec<SavedSession> {
     let kept = state.sessions.iter().enumerate().filter(|(_, session)| !session.demo && !session.turns.is_empty());
     let saved = |(at, session): (usize, &Session)| SavedSession {
         name: session.name.clone(),
+        system: session.system.clone(),
         shown: at == state.selected,
         turns: session.turns.iter().enumerate().map(|(at, turn)| turn_of(session, at, turn)).collect(),
     };
@@ -118,8 +125,8 @@ fn turn_of(session: &Session, at: usize, turn: &Turn) -> SavedTurn {
 /// Opens the sessions of an earlier run; the engine gets each lane's side of the conversation.
 pub fn reopen(state: &mut State, saved: Vec<SavedSession>) -> Vec<Command> {
     let mut commands = Vec::new();
-    for SavedSession { name, shown, turns } in saved {
-        let (id, command) = open(state, name);
+    for SavedSession { name, system, shown, turns } in saved {
+        let (id, command) = open_with(state, name, system);
         commands.push(command);
         if shown {
             state.selected = state.sessions.len() - 1;

@@ -1,7 +1,12 @@
 //! The signals that the dashboard hears: those that end it, those that stop it and let it go on, and that of a terminal
 //! with another size.
 
-use std::{io, process, thread, time::Duration};
+use std::{
+    io, process,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use signal_hook::consts::{SIGCONT, SIGTSTP};
 use tokio::{
@@ -14,12 +19,22 @@ use super::terminal;
 
 /// The number of the signal of a terminal that has gone.
 pub const HANGUP: u8 = 1;
-const INTERRUPT: u8 = 2;
-const QUIT: u8 = 3;
+/// The number of the signal of ctrl-c.
+pub const INTERRUPT: u8 = 2;
+/// The number of the signal of ctrl-\.
+pub const QUIT: u8 = 3;
 const TERMINATE: u8 = 15;
 
 /// How long the dashboard may take to end after a signal; then the process ends as it is.
 const END_WITHIN: Duration = Duration::from_millis(1_700);
+
+/// Whether the dashboard stays in spite of a signal that it has heard.
+static STAY: AtomicBool = AtomicBool::new(false);
+
+/// The signal that was heard was meant for somebody else: it does not end the process either.
+pub fn stay() {
+    STAY.store(true, Ordering::SeqCst);
+}
 
 /// What a signal asks for.
 pub enum Heard {
@@ -102,11 +117,19 @@ pub fn end_in_any_case() -> io::Result<()> {
     // Not joined: it waits until the process ends.
     thread::Builder::new().name("signals".into()).spawn(move || {
         let number = runtime.block_on(async {
-            let first = ends.next().await;
-            select! {
-                () = sleep(END_WITHIN) => first,
-                // Somebody does not want to wait.
-                again = ends.next() => again,
+            let mut number = ends.next().await;
+            loop {
+                // Somebody who asks again does not want to wait.
+                let again = select! {
+                    () = sleep(END_WITHIN) => None,
+                    again = ends.next() => Some(again),
+                };
+                let stays = matches!(number, INTERRUPT | QUIT) && STAY.swap(false, Ordering::SeqCst);
+                number = match again {
+                    again if !stays => break again.unwrap_or(number),
+                    Some(next) => next,
+                    None => ends.next().await,
+                };
             }
         });
         terminal::restore_within(Duration::from_millis(100));

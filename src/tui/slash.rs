@@ -37,6 +37,16 @@ pub enum Slash {
     Policy(Policy),
     /// `/guard off|warn|rollback`
     Guard(GuardMode),
+    /// `/copy`: the answer, to the terminal's clipboard.
+    Copy,
+    /// `/export [PATH]`: the session as Markdown.
+    Export(Option<PathBuf>),
+    /// `/edit`: the message in the user's editor.
+    Edit,
+    /// `/system TEXT`: the system message of this session while nothing was said in it, else of a new one.
+    System(String),
+    /// `/stop-at [TEXT]`: answers end before this text, too; without it, no text ends them.
+    StopAt(Option<String>),
     /// `/help`
     Help,
     /// `/quit`
@@ -44,12 +54,17 @@ pub enum Slash {
 }
 
 /// The commands, for the hint while one is typed.
-pub const USAGE: [(&str, &str); 12] = [
+pub const USAGE: [(&str, &str); 17] = [
     ("/file PATH [QUESTION]", "attach a document to the message"),
     ("/open PATH [QUESTION]", "a new session about a document"),
     ("/new [NAME]", "a new session"),
     ("/rename NAME", "another name for this session"),
+    ("/system TEXT", "a system message, here or in a new session"),
     ("/stop", "stop the answers here"),
+    ("/stop-at TEXT", "end answers before this text; without TEXT, before none"),
+    ("/copy", "copy the answer"),
+    ("/export [PATH]", "this session as Markdown"),
+    ("/edit", "the message in your editor"),
     ("/close", "close this session"),
     ("/load sessions=16,context=1024,tokens=64,rate=30", "sessions that come by and by"),
     ("/n ROWS", "rows each head reads"),
@@ -62,7 +77,11 @@ pub const USAGE: [(&str, &str); 12] = [
 /// Reads a line. `None` where it is no command: text that does not begin with one `/`, or has more than one line.
 pub fn parse(line: &str) -> Option<Result<Slash, String>> {
     let line = line.trim();
-    if !line.starts_with('/') || line.starts_with("//") || line.contains('\n') {
+    if !line.starts_with('/') || line.starts_with("//") {
+        return None;
+    }
+    // What an editor brings may be a system message of several lines; any other text of several lines is a message.
+    if line.contains('\n') && line.split_whitespace().next() != Some("/system") {
         return None;
     }
     let (command, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
@@ -82,6 +101,17 @@ pub fn parse(line: &str) -> Option<Result<Slash, String>> {
         ("/rename", name) => Ok(Slash::Rename(name.to_owned())),
         ("/close", "") => Ok(Slash::Close),
         ("/stop", "") => Ok(Slash::Stop),
+        ("/copy", "") => Ok(Slash::Copy),
+        ("/export", "") => Ok(Slash::Export(None)),
+        ("/export", path) => match path_and_rest(path) {
+            (path, None) => Ok(Slash::Export(Some(path))),
+            (_, Some(rest)) => Err(format!("/export: one path, quoted where it has blanks, without `{rest}`")),
+        },
+        ("/edit", "") => Ok(Slash::Edit),
+        ("/system", "") => Err("/system: what text? /system TEXT".into()),
+        ("/system", text) => Ok(Slash::System(text.to_owned())),
+        ("/stop-at", "") => Ok(Slash::StopAt(None)),
+        ("/stop-at", text) => spelled(text).map(|text| Slash::StopAt(Some(text))),
         ("/load", "") => Ok(Slash::Load(None)),
         ("/load", text) => text.parse().map(|spec| Slash::Load(Some(spec))).map_err(|error| format!("/load: {error}")),
         ("/n", rows) => match rows.parse() {
@@ -100,6 +130,25 @@ pub fn parse(line: &str) -> Option<Result<Slash, String>> {
             "{command} is not a command here; /help lists everything. A second / sends it as text: /{line}"
         )),
     })
+}
+
+/// A text as it is typed on one line: in quotes where blanks around it count, `\n` is a line break, `\t` a tab.
+fn spelled(text: &str) -> Result<String, String> {
+    let inside = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+    let mut spelled = String::with_capacity(inside.len());
+    let mut chars = inside.chars();
+    while let Some(c) = chars.next() {
+        spelled.push(match c {
+            '\\' => match chars.next() {
+                Some('n') => '\n',
+                Some('t') => '\t',
+                Some(c @ ('\\' | '"')) => c,
+                _ => return Err(r#"/stop-at: after \ comes n, t, " or another \"#.into()),
+            },
+            c => c,
+        });
+    }
+    Ok(spelled)
 }
 
 /// The path, quoted where it has spaces, and what follows it.
@@ -136,6 +185,21 @@ mod tests {
     }
 
     #[test]
+    fn texts_are_spelled_on_one_line() {
+        let stop = |text: &str| match parse(text) {
+            Some(Ok(Slash::StopAt(text))) => text,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(stop("/stop-at ###"), Some("###".into()));
+        assert_eq!(stop(r#"/stop-at "\nUser: ""#), Some("\nUser: ".into()));
+        assert_eq!(stop(r"/stop-at a\\b\t"), Some("a\\b\t".into()));
+        assert_eq!(stop("/stop-at"), None);
+        assert!(parse(r"/stop-at \x").unwrap().unwrap_err().contains("after"));
+        assert_eq!(parse("/system Be brief.\nNo lists."), Some(Ok(Slash::System("Be brief.\nNo lists.".into()))));
+        assert_eq!(parse("/export 'my notes.md'"), Some(Ok(Slash::Export(Some("my notes.md".into())))));
+    }
+
+    #[test]
     fn mistakes_say_what_is_expected() {
         for (text, word) in [
             ("/file", "PATH"),
@@ -143,6 +207,8 @@ mod tests {
             ("/n 0", "at least 1"),
             ("/policy kcache:n=0", "at least 1"),
             ("/guard on", "rollback"),
+            ("/system", "what text"),
+            ("/export a b", "one path"),
             ("/fly", "/help"),
         ] {
             let error = parse(text).unwrap().unwrap_err();

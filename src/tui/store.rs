@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_used_is_named_in_a_line_and_kept() {
-        let texts: [&[u8]; 4] = [b"{\"version\":1,\"sess", b"", b"\xff\xfe", b"{\"version\":2,\"future\":true}"];
+        let texts: [&[u8]; 4] = [b"{\"version\":1,\"sess", b"", b"\xff\xfe", b"{\"version\":3,\"future\":true}"];
         for text in texts {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("sessions.json");

@@ -27,6 +27,8 @@ use crossterm::{
 use ratatui::{Terminal, backend::CrosstermBackend};
 use rustix::io::Errno;
 
+use super::clipboard::{self, Way};
+
 /// Whether the terminal is in our hands.
 static ENTERED: AtomicBool = AtomicBool::new(false);
 /// Who draws, and what other threads had to say when they panicked.
@@ -73,6 +75,20 @@ impl Screen {
         execute!(io::stdout(), Clear(ClearType::All))?;
         // `Terminal::clear` asks where the cursor is, and the answer would have to come past the reader of keys.
         self.terminal = fresh(&self.bytes)?;
+        Ok(())
+    }
+
+    /// Hands a text to the terminal's clipboard. What that writes is no part of what drawing costs.
+    ///
+    /// # Errors
+    ///
+    /// When the terminal cannot be written to.
+    pub fn copy(&mut self, text: &str, way: Way) -> io::Result<()> {
+        let drawn = self.bytes.get();
+        let terminal = self.terminal.backend_mut();
+        terminal.write_all(clipboard::sequence(text, way).as_bytes())?;
+        Write::flush(terminal)?;
+        self.bytes.set(drawn);
         Ok(())
     }
 

@@ -22,6 +22,7 @@ use crate::{
 };
 
 mod compare;
+mod extras;
 mod hits;
 mod keys;
 mod load;

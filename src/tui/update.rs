@@ -11,7 +11,7 @@ use super::{
     message::Message,
     mouse, saved,
     session::{self, Session},
-    state::{Overlay, State, TOAST_MS},
+    state::{Focus, Overlay, Preset, State, TOAST_MS},
 };
 
 /// A second ctrl-c within this many milliseconds quits: as long as the notice that says so is on the screen.
@@ -62,6 +62,24 @@ fn take_in(state: &mut State, message: Message) -> Vec<Command> {
         }
         Message::Tick(now_ms) => tick(state, now_ms),
         Message::FileRead { purpose, result } => file_read(state, purpose, result),
+        Message::Copied(result) => {
+            match result {
+                Ok(notice) => state.toast(notice, false),
+                Err(error) => state.toast(format!("nothing was copied: {error}"), true),
+            }
+            Vec::new()
+        }
+        Message::Exported(result) => {
+            match result {
+                Ok(path) => state.toast(format!("session written to {}", path.display()), false),
+                Err(error) => state.toast(format!("no export: {error}"), true),
+            }
+            Vec::new()
+        }
+        Message::Edited { session, result } => {
+            edited(state, session, result);
+            Vec::new()
+        }
         Message::PictureWritten(result) => {
             match result {
                 Ok(path) => state.toast(format!("picture written to {}", path.display()), false),
@@ -96,6 +114,24 @@ fn tick(state: &mut State, now_ms: f64) -> Vec<Command> {
         commands.extend(say(state, id, message, crate::engine::Priority::Background));
     }
     commands
+}
+
+/// A message comes back from the editor, into the session that it was taken from.
+fn edited(state: &mut State, session: Option<SessionId>, result: Result<String, String>) {
+    match result {
+        Ok(text) => {
+            let input = match session.and_then(|id| state.by_id(id)) {
+                Some(session) => &mut session.input,
+                None => state.input_mut(),
+            };
+            input.set("");
+            input.paste(&text);
+            if matches!(state.preset, Preset::Both | Preset::Chat) {
+                state.focus = Focus::Input;
+            }
+        }
+        Err(error) => state.toast(format!("{error}; the message is as it was"), true),
+    }
 }
 
 fn open_demo(state: &mut State) -> Vec<Command> {
@@ -157,11 +193,18 @@ fn file_read(state: &mut State, purpose: FilePurpose, result: Result<Opened, Str
 
 /// Opens a session in both lanes; it is not put on show.
 pub(super) fn open(state: &mut State, name: String) -> (SessionId, Command) {
+    open_with(state, name, None)
+}
+
+/// The same with a system message.
+pub(super) fn open_with(state: &mut State, name: String, system: Option<String>) -> (SessionId, Command) {
     let id = SessionId(state.next_id);
     state.next_id += 1;
     let lanes = Lane::ALL.to_vec();
-    state.sessions.push(Session::new(id, name.clone(), lanes.clone()));
-    (id, Command::Engine(Op::Open { session: id, name, system: None, lanes }))
+    let mut session = Session::new(id, name.clone(), lanes.clone());
+    session.system.clone_from(&system);
+    state.sessions.push(session);
+    (id, Command::Engine(Op::Open { session: id, name, system, lanes }))
 }
 
 /// Puts a session on show.

@@ -32,6 +32,20 @@ pub fn extent(state: &State, lane: Lane) -> (usize, usize) {
     (lines.len(), usize::from(body(session, lane, inner).height))
 }
 
+/// The turn in the middle of a transcript that was scrolled; `None` where its end is followed.
+pub fn turn_on_show(state: &State, lane: Lane) -> Option<usize> {
+    let session = state.session()?;
+    let top = session.top[lane as usize]?;
+    let inner = layout::transcript(state, lane);
+    let (width, height) = (usize::from(inner.width), usize::from(body(session, lane, inner).height));
+    let (waits, styles) = (waits_for(state, session, lane), Styles::default());
+    let mut lines = head(session, width, &styles);
+    (0..session.turns.len()).find(|&at| {
+        turn(session, at, lane, &waits, width, &styles, &mut lines);
+        lines.len() > top + height / 2
+    })
+}
+
 /// The rows for text: a prefill keeps the last one for its progress.
 fn body(session: &Session, lane: Lane, inner: Rect) -> Rect {
     let bar = u16::from(matches!(session.phase(lane), Phase::Prefill(_)) && inner.height >= 2);
@@ -122,7 +136,8 @@ fn welcome(state: &State, theme: &Theme, lane: Lane, inner: Rect, buf: &mut Buff
         (Lane::Kv, _) => "K and V stay on the device and every row is read: the ordinary KV cache, as the baseline.",
     };
     let width = usize::from(inner.width.saturating_sub(2));
-    let mut lines = wrap_text(words, theme.dim, width);
+    let mut lines = state.session().map_or_else(Vec::new, |session| head(session, width, &Styles::new(theme)));
+    lines.extend(wrap_text(words, theme.dim, width));
     if let Some(session) = state.session().filter(|session| session.demo) {
         lines.push(Line::default());
         let begins = match read_first(state, session) {
@@ -200,37 +215,9 @@ impl Styles {
 
 /// All lines of a transcript at a width; `waits` is what stands where the lane has not begun to answer.
 fn lines(session: &Session, lane: Lane, waits: &str, width: usize, styles: &Styles) -> Vec<Line<'static>> {
-    let mut lines = Vec::new();
-    for (at, turn) in session.turns.iter().enumerate() {
-        if at > 0 {
-            lines.push(Line::default());
-        }
-        question(turn, width, styles, &mut lines);
-        if session.lanes.contains(&lane) {
-            answer(turn, lane, width, styles, &mut lines);
-            let busy = session.phase(lane).busy() && turn.open(lane) && at + 1 == session.turns.len();
-            let set_back = matches!(session.phase(lane), Phase::SetBack { .. });
-            if busy && set_back {
-                lines.extend(wrap_text(waits, styles.warn, width));
-            } else if busy && turn.answer(lane).tokens.is_empty() {
-                let words = match (session.phase(lane), &turn.document) {
-                    (Phase::Waiting, _) => waits.to_owned(),
-                    (_, Some(document)) => format!("reads {document}"),
-                    (_, None) => "reads".to_owned(),
-                };
-                lines.extend(wrap_text(&words, styles.dim, width));
-            }
-        }
-        match session.turns.get(at + 1) {
-            _ if !turn.earlier => {}
-            None => lines.extend(wrap_text(
-                "↑ from an earlier run, computed again with the next message",
-                styles.dim,
-                width,
-            )),
-            Some(next) if !next.earlier => lines.extend(wrap_text("↑ from an earlier run", styles.dim, width)),
-            Some(_) => {}
-        }
+    let mut lines = head(session, width, styles);
+    for at in 0..session.turns.len() {
+        turn(session, at, lane, waits, width, styles, &mut lines);
     }
     if let (Lane::KCache, Some((state, reason))) = (lane, &session.guard) {
         let what = match state {
@@ -240,6 +227,55 @@ fn lines(session: &Session, lane: Lane, waits: &str, width: usize, styles: &Styl
         lines.extend(wrap_text(&format!("! {what}: {reason}"), styles.warn, width));
     }
     lines
+}
+
+/// What stands above the first message: the session's system message.
+fn head(session: &Session, width: usize, styles: &Styles) -> Vec<Line<'static>> {
+    let Some(system) = &session.system else { return Vec::new() };
+    let mut lines = wrap_text(&format!("system: {system}"), styles.dim, width);
+    lines.push(Line::default());
+    lines
+}
+
+/// The lines of one message and its answer, after those before it.
+fn turn(
+    session: &Session,
+    at: usize,
+    lane: Lane,
+    waits: &str,
+    width: usize,
+    styles: &Styles,
+    lines: &mut Vec<Line<'static>>,
+) {
+    let turn = &session.turns[at];
+    if at > 0 {
+        lines.push(Line::default());
+    }
+    question(turn, width, styles, lines);
+    if session.lanes.contains(&lane) {
+        answer(turn, lane, width, styles, lines);
+        let busy = session.phase(lane).busy() && turn.open(lane) && at + 1 == session.turns.len();
+        let set_back = matches!(session.phase(lane), Phase::SetBack { .. });
+        if busy && set_back {
+            lines.extend(wrap_text(waits, styles.warn, width));
+        } else if busy && turn.answer(lane).tokens.is_empty() {
+            let words = match (session.phase(lane), &turn.document) {
+                (Phase::Waiting, _) => waits.to_owned(),
+                (_, Some(document)) => format!("reads {document}"),
+                (_, None) => "reads".to_owned(),
+            };
+            lines.extend(wrap_text(&words, styles.dim, width));
+        }
+    }
+    match session.turns.get(at + 1) {
+        _ if !turn.earlier => {}
+        None => {
+            let words = "↑ from an earlier run, computed again with the next message";
+            lines.extend(wrap_text(words, styles.dim, width));
+        }
+        Some(next) if !next.earlier => lines.extend(wrap_text("↑ from an earlier run", styles.dim, width)),
+        Some(_) => {}
+    }
 }
 
 fn question(turn: &Turn, width: usize, styles: &Styles, lines: &mut Vec<Line<'static>>) {

@@ -99,7 +99,14 @@ fn hints(state: &State) -> Vec<Hint> {
         }
         Focus::Transcript(_) => {
             hints.push(Pair(Action::ScrollUp, Action::ScrollDown, "scroll"));
-            hints.extend(one(&[Action::Follow, Action::Expand, Action::FocusInput, stop, Action::FocusNext]));
+            hints.extend(one(&[
+                Action::Follow,
+                Action::Copy,
+                Action::Expand,
+                Action::FocusInput,
+                stop,
+                Action::FocusNext,
+            ]));
             hints.extend(one(&[Action::Help, Action::Compare]));
         }
         Focus::Hits => {
