@@ -211,32 +211,33 @@ fn rows(evaluation: &Evaluation) -> Vec<Vec<String>> {
     let header = [
         "policy",
         "KL mean",
-        "from",
-        "to",
-        "median",
-        "p99",
-        "p99.9",
+        "KL from",
+        "KL to",
+        "KL median",
+        "KL p99",
+        "KL p99.9",
         "same top-1",
-        "from",
+        "top-1 from",
+        "top-1 to",
         "ΔP rms",
         "ppl",
         "rows",
         "fetched",
         "kept mass",
-        "least",
+        "least kept",
         "in layer",
     ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     let no_figure = || "-".to_owned();
     let mut full = vec![no_figure(); header.len()];
     full[0] = "full attention".to_owned();
-    full[10] = evaluation.full_ppl().map_or_else(no_figure, |ppl| format!("{ppl:.2}"));
+    full[11] = evaluation.full_ppl().map_or_else(no_figure, |ppl| format!("{ppl:.2}"));
     rows.push(full);
     for score in &evaluation.scores {
         let figure = |name: &str| score.figure(name).unwrap_or(f64::NAN);
         let percent = |share: f64| format!("{:.1} %", share * 100.0);
         let [kl_from, kl_to] = score.interval(kl_mean);
-        let [top1_from, _] = score.interval(top1);
+        let [top1_from, top1_to] = score.interval(top1);
         rows.push(vec![
             score.policy.clone(),
             format!("{:.5}", figure("kl_mean")),
@@ -247,6 +248,7 @@ fn rows(evaluation: &Evaluation) -> Vec<Vec<String>> {
             format!("{:.4}", figure("kl_p999")),
             percent(figure("top1")),
             percent(top1_from),
+            percent(top1_to),
             percent(figure("dp_rms")),
             format!("{:.2}", figure("ppl")),
             format!("{:.1}", score.rows_mean),
@@ -262,7 +264,7 @@ fn rows(evaluation: &Evaluation) -> Vec<Vec<String>> {
 fn probe_rows(probes: &[Probed]) -> Vec<Vec<String>> {
     let mut header = vec!["probe".to_owned(), "asked".to_owned(), "full attention".to_owned()];
     let policies = probes.iter().take(1).flat_map(|probed| &probed.scores);
-    header.extend(policies.flat_map(|score| [score.policy.clone(), "KL".to_owned()]));
+    header.extend(policies.flat_map(|score| [score.policy.clone(), format!("KL of {}", score.policy)]));
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
     let row = |probed: &Probed| {
         let scores = probed.scores.iter().flat_map(|score| [percent(score.right), format!("{:.4}", score.kl_mean)]);
@@ -272,4 +274,25 @@ fn probe_rows(probes: &[Probed]) -> Vec<Vec<String>> {
             .collect()
     };
     [header].into_iter().chain(probes.iter().map(row)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_columns_have_the_same_name() {
+        let score = |policy: &str| ProbeScore { policy: policy.to_owned(), right: 1.0, kl_mean: 0.0 };
+        let scores = vec![score("kv"), score("kcache")];
+        let probed = Probed { probe: "list", asked: 3, full_right: 1.0, scores };
+        let empty = Evaluation { scores: Vec::new() };
+        for table in [rows(&empty), probe_rows(&[probed])] {
+            let mut header = table[0].clone();
+            header.sort();
+            let count = header.len();
+            header.dedup();
+            assert_eq!(header.len(), count, "{:?}", table[0]);
+            assert!(table.iter().all(|row| row.len() == count), "every row has every column");
+        }
+    }
 }

@@ -88,8 +88,14 @@ fn rows(rates: &MachineRates) -> Vec<Vec<String>> {
         1 => "1 thread again".to_owned(),
         threads => format!("{threads} threads"),
     };
-    let header = ["", "", "1 thread", "least", "most", &all, "least", "most", "ratio"];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let mut header = vec![String::new(); 2];
+    header.extend(
+        ["1 thread", &all]
+            .iter()
+            .flat_map(|threads| [(*threads).to_owned(), format!("{threads}: least"), format!("{threads}: most")]),
+    );
+    header.push("ratio".to_owned());
+    let mut rows = vec![header];
     let mut unit = |name: &str, unit: &str, digits: usize, Rate { one, all }: Rate| {
         let mut row = vec![name.to_owned(), unit.to_owned()];
         row.extend(
