@@ -44,11 +44,24 @@ pub enum FetchError {
         /// Bytes that a fetch takes at its peak.
         needed: u64,
     },
-    /// The file is not the one that was asked for.
+    /// What a source gave is not the file that was asked for.
     #[error("{what} is not the file it should be: {found} instead of {expected}; it was not kept")]
     Checksum {
-        /// Which file, or where from.
+        /// Where from.
         what: String,
+        /// Size and SHA-256 found.
+        found: String,
+        /// Size and SHA-256 in the table.
+        expected: String,
+    },
+    /// A file that was here before is not the one that it should be. It is left alone: who has it decides.
+    #[error(
+        "`{}` is damaged: {found} instead of {expected}; it was left where it is: delete it, then `kcache model fetch` gets it again",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
         /// Size and SHA-256 found.
         found: String,
         /// Size and SHA-256 in the table.

@@ -130,7 +130,7 @@ pub fn verify(
     cancel: &AtomicBool,
 ) -> Result<(), FetchError> {
     let (_, passed) = hash_file(path, known, progress, cancel)?;
-    compare(&format!("`{}`", path.display()), known, &passed)
+    compare(known, &passed).map_err(|[found, expected]| FetchError::Damaged { path: path.to_owned(), found, expected })
 }
 
 /// Reads the file at `path` through and hashes it.
@@ -160,7 +160,8 @@ fn fetch_one(
         }
         other => other,
     })?;
-    compare(&format!("the file from {}", source.name()), known, &delivery.passed)?;
+    let what = format!("the file from {}", source.name());
+    compare(known, &delivery.passed).map_err(|[found, expected]| FetchError::Checksum { what, found, expected })?;
     let path = dir.join(known.file_name);
     fs::rename(&delivery.path, &path).map_err(|source| at(&path, source))?;
     // The rename itself has to survive a power cut. Not every system lets a folder be flushed; then it is as it is.
@@ -170,13 +171,11 @@ fn fetch_one(
     Ok(path)
 }
 
-fn compare(what: &str, known: &KnownModel, passed: &Passed) -> Result<(), FetchError> {
+/// What was found and what was expected, where the two are not the same.
+fn compare(known: &KnownModel, passed: &Passed) -> Result<(), [String; 2]> {
     let expected = Passed { bytes: known.bytes, sha256: known.sha256.to_owned() };
-    if *passed == expected {
-        return Ok(());
-    }
     let show = |passed: &Passed| format!("{} bytes with SHA-256 {}", passed.bytes, passed.sha256);
-    Err(FetchError::Checksum { what: what.to_owned(), found: show(passed), expected: show(&expected) })
+    if *passed == expected { Ok(()) } else { Err([show(passed), show(&expected)]) }
 }
 
 const WORK_PREFIX: &str = ".kcache-fetch-";

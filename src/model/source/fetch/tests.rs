@@ -131,6 +131,8 @@ fn another_file_than_promised_is_not_kept() {
     fs::write(&path, damaged).unwrap();
     let error = verify(&path, &known, &mut |_| {}, &GO).unwrap_err().to_string();
     assert!(error.contains("tiny.gguf") && error.contains(known.sha256), "{error}");
+    assert!(error.contains("left where it is: delete it, then `kcache model fetch`"), "{error}");
+    assert!(!error.contains("not kept") && path.is_file(), "what is said is what was done: {error}");
 }
 
 #[test]
