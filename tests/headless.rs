@@ -170,7 +170,74 @@ fn what_is_refused_is_not_waited_for() {
     whole(&events, None);
     assert_eq!((tokens(&events, 1, Lane::Kv), tokens(&events, 2, Lane::Kv)), (0, 12));
     let said = stderr(&output);
-    assert!(said.starts_with("kcache: the message needs") && said.lines().count() == 1, "{said}");
+    assert!(said.starts_with("kcache: the message needs"), "{said}");
+    assert!(said.ends_with("\nkcache: 1 of 2 questions were refused\n") && said.lines().count() == 2, "{said}");
+    assert_eq!(output.status.code(), Some(1));
+
+    let output = kcache(&home, &["--headless", "--say", &long, "--say", &long]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.ends_with("\nkcache: nothing was answered: 2 of 2 questions were refused\n"), "{said}");
+}
+
+#[test]
+fn a_load_of_which_nothing_is_answered_fails_and_one_lane_without_room_does_not() {
+    let home = home(8192);
+    let load = |sessions: usize, budget: &str| {
+        let spec = format!("sessions={sessions},context=7000,tokens=4");
+        kcache(&home, &["--headless", "--load", &spec, "--budget", budget]).output().unwrap()
+    };
+    let output = load(3, "1MiB");
+    whole(&events(&stdout(&output)), None);
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("kcache: load: why the last was refused: with the message the session has 7000"), "{said}");
+    let summary = "load: 3 sessions came; kcache: 3 refused; kv: 3 refused; nothing was answered\n";
+    assert!(said.ends_with(summary), "{said}");
+
+    // A budget between what the two lanes take: one answers all, the other none. That is a finding and no failure.
+    let peaks = Lane::ALL.map(|lane| {
+        let peak = |event: &Event| match &event.kind {
+            EventKind::Queue(queue) if queue.lane == lane => Some(queue.device_peak_bytes),
+            _ => None,
+        };
+        events(&stdout(&load(1, "none"))).iter().filter_map(peak).max().unwrap()
+    });
+    assert!(peaks[0] + 200_000 < peaks[1], "{peaks:?}");
+    let output = load(3, &format!("{}KiB", (peaks[0] + peaks[1]) / 2 / 1024));
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.ends_with("load: 3 sessions came; kcache: 3 finished; kv: 3 refused\n"), "{said}");
+    assert!(said.contains("kcache: load: why the last was refused: "), "{said}");
+}
+
+#[test]
+fn a_recording_has_the_lines_of_stdout_and_an_impossible_one_is_refused_first() {
+    let home = home(512);
+    let output = kcache(&home, &["--headless", "--say", "hello", "--record", "run.jsonl"]).output().unwrap();
+    let said = fine(&output);
+    whole(&events(&said), None);
+    assert_eq!(fs::read_to_string(home.path().join("run.jsonl")).unwrap(), said);
+
+    for path in ["nowhere/run.jsonl", "."] {
+        // The model is looked for later: nothing was done before this was said.
+        let output = home.run(&["--model", "m.gguf", "--headless", "--say", "hello", "--record", path]);
+        assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
+        let said = stderr(&output);
+        assert!(said.starts_with(&format!("kcache: --record {path}: ")) && said.lines().count() == 1, "{said}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_recording_that_cannot_go_on_is_said_once_and_the_answers_are_finished() {
+    let home = home(512);
+    let output = kcache(&home, &["--headless", "--say", "hello", "--record", "/dev/full"]).output().unwrap();
+    let events = events(&stdout(&output));
+    whole(&events, None);
+    assert_eq!(tokens(&events, 1, Lane::Kv), 12);
+    let said = stderr(&output);
+    assert!(said.starts_with("kcache: the recording /dev/full ends early: ") && said.lines().count() == 1, "{said}");
     assert_eq!(output.status.code(), Some(1));
 }
 

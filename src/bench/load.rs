@@ -172,6 +172,12 @@ impl Load {
         self.why.as_deref()
     }
 
+    /// Whether sessions were refused, or broke, and not one was answered. One that somebody stopped is neither.
+    pub fn is_refused(&self) -> bool {
+        let sum = |of: fn(&LoadCounts) -> usize| self.ended.iter().map(of).sum::<usize>();
+        sum(|counts| counts.refused + counts.otherwise) > 0 && sum(|counts| counts.finished + counts.cancelled) == 0
+    }
+
     /// The sessions that are due at `now_ms`, on any clock that does not go back. A late one comes as soon as the engine
     /// has taken those before it.
     pub fn due(&mut self, now_ms: f64) -> Vec<Op> {

@@ -1,10 +1,9 @@
 //! `kcache` by itself: the dashboard.
 
 use std::{
-    fs::File,
-    io::{self, LineWriter, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -13,13 +12,13 @@ use color_eyre::eyre::WrapErr;
 
 use super::{
     Failure, engine,
-    headless::{self, HeadlessArgs},
+    headless::{self, Asked, HeadlessArgs},
     output,
+    recording::Recording,
 };
 use crate::{
     bench::LoadSpec,
     config::{Config, Overrides, folders},
-    engine::Event,
     tui,
 };
 
@@ -66,7 +65,8 @@ impl DashboardArgs {
 pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, Failure> {
     let demo = config.screen.demo && !args.no_demo;
     if args.headless.applies(json)? {
-        return headless::run(args.headless, &args.files, demo, args.load, &config);
+        let asked = Asked { files: &args.files, demo, load: args.load, record: args.record.as_deref() };
+        return headless::run(args.headless, asked, &config);
     }
     if std::env::var_os("TERM").is_some_and(|term| term == "dumb") {
         return Err(Failure::misuse(
@@ -84,12 +84,13 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     let lanes = engine::lanes(&config);
     let running = engine::start(model, &config, lanes)?;
     let (ops, events) = (running.engine.ops(), running.events);
+    // Said when the screen is gone.
+    let cut_off = Arc::new(Mutex::new(None::<String>));
+    let told = Arc::clone(&cut_off);
     let next = move || {
         let event = events.recv()?;
-        if let Some(failed) = recording.as_mut().and_then(|recording| recording.event(&event).err()) {
-            // The dashboard goes on; what was written so far is whole lines.
-            tracing::error!("the recording ends here: {failed}");
-            recording = None;
+        if let Some(why) = recording.as_mut().and_then(|recording| recording.event(&event)) {
+            *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         }
         Some(event)
     };
@@ -110,22 +111,13 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     if !running.engine.stop_within(ENGINE_WITHIN) {
         tracing::warn!("the engine is still busy; the program ends without waiting for it");
     }
+    let cut_off = cut_off.lock().unwrap_or_else(PoisonError::into_inner).take();
     // A closed window has taken stderr with it.
-    exit.panics.iter().chain(&exit.unsaved).chain(&exit.engine_error).for_each(|line| output::note(line));
+    exit.panics
+        .iter()
+        .chain(&cut_off)
+        .chain(&exit.unsaved)
+        .chain(&exit.engine_error)
+        .for_each(|line| output::note(line));
     Ok(ExitCode::from(exit.code))
-}
-
-/// A file of events, one a line; whole lines, however the program ends.
-struct Recording(LineWriter<File>);
-
-impl Recording {
-    fn create(path: &Path) -> Result<Self, Failure> {
-        let file = File::create(path).map_err(|error| Failure::misuse(format!("{}: {error}", path.display())))?;
-        Ok(Self(LineWriter::new(file)))
-    }
-
-    fn event(&mut self, event: &Event) -> io::Result<()> {
-        serde_json::to_writer(&mut self.0, event)?;
-        self.0.write_all(b"\n")
-    }
 }

@@ -3,11 +3,14 @@
 //! One object per line, written out as soon as it happens. What is asked: every `--say` in a session of its own, every
 //! `--file` in a session about it, and the first question of each demo session where there is neither. The last line
 //! is `stopped` on every way out but a reader that has gone. `--load` has sessions come by and by in place of the demo.
+//!
+//! The exit code is 1 where a question was not answered, for each was asked on purpose; of a load, which is there to find
+//! limits, where not one session was answered.
 
 use std::{
     collections::{BTreeSet, VecDeque},
     io::{self, ErrorKind, IsTerminal, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         atomic::Ordering,
@@ -19,12 +22,12 @@ use std::{
 use clap::Args;
 use color_eyre::eyre::WrapErr;
 
-use super::{Failure, engine, interrupt, output};
+use super::{Failure, engine, interrupt, output, recording::Recording};
 use crate::{
     bench::{Load, LoadSpec},
     config::Config,
     demo,
-    engine::{Document, Event, EventKind, Lane, Op, Priority, SessionId, Turn},
+    engine::{Document, Event, EventKind, FinishReason, Lane, Op, Priority, SessionId, Turn},
     tui::{
         document::{self, Opened},
         metrics::Answers,
@@ -43,6 +46,11 @@ const END_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Default, Args)]
 pub struct HeadlessArgs {
     /// Write the events as JSON lines instead of opening the dashboard; so does a stdout that is no terminal
+    ///
+    /// Exit codes: 0 where all was answered. 1 where a question of --say, --file or the demo was refused in a lane, or
+    /// where no session of a --load was answered. Sessions of a load that are refused beside others that are answered
+    /// are no failure: stderr says how many, and why the last. 2 for flags and files that cannot be used. 128 and the
+    /// signal's number where a signal ended it.
     #[arg(long)]
     pub headless: bool,
     /// Headless: end after this time (500ms, 30s, 2m)
@@ -86,15 +94,19 @@ struct Ask {
     priority: Priority,
 }
 
+/// What the flags for both ways of running ask of one without a screen.
+pub struct Asked<'a> {
+    pub files: &'a [PathBuf],
+    pub demo: bool,
+    pub load: Option<LoadSpec>,
+    pub record: Option<&'a Path>,
+}
+
 /// Runs the engine without a screen.
-pub fn run(
-    args: HeadlessArgs,
-    files: &[PathBuf],
-    demo: bool,
-    load: Option<LoadSpec>,
-    config: &Config,
-) -> Result<ExitCode, Failure> {
+pub fn run(args: HeadlessArgs, asked: Asked<'_>, config: &Config) -> Result<ExitCode, Failure> {
+    let Asked { files, demo, load, record } = asked;
     let asks = asks(args.says, files, demo && load.is_none())?;
+    let mut recording = record.map(Recording::create).transpose()?;
     let signal = interrupt::signal().wrap_err("cannot watch for Ctrl-C")?;
     let model = engine::open_model(config)?;
     let text = engine::load_text(&model, load.as_ref())?;
@@ -134,6 +146,7 @@ pub fn run(
             let error = "the engine is busy with something that does not end; it is not waited for".to_owned();
             let event = Event { t_ms, kind: EventKind::Stopped { error: Some(error) } };
             run.note(&event.kind);
+            run.record(&mut recording, &event);
             reader_gone = reader_gone || !write(&event)?;
             break;
         }
@@ -148,19 +161,18 @@ pub fn run(
         t_ms = event.t_ms;
         run.deliver(&event);
         run.note(&event.kind);
+        run.record(&mut recording, &event);
         if !reader_gone {
             reader_gone = !write(&event)?;
         }
     }
     running.end(Duration::ZERO);
-    if run.load.spec().is_some() {
-        output::note(&run.load.summary());
-        run.delivered().iter().for_each(|line| output::note(line));
-    }
+    run.summary().iter().for_each(|line| output::note(line));
     let number = signal.load(Ordering::Relaxed);
     if let Some(error) = run.engine_error.filter(|_| number == 0) {
         return Err(Failure::failed(error));
     }
+    run.errors += usize::from(run.load.is_refused());
     Ok(match number {
         _ if reader_gone => ExitCode::SUCCESS,
         0 => ExitCode::from(u8::from(run.errors > 0)),
@@ -209,13 +221,22 @@ fn asks(says: Vec<String>, files: &[PathBuf], demo: bool) -> Result<Vec<Ask>, Fa
 }
 
 /// What has been asked, and what has become of it.
+#[derive(Default)]
 struct Run {
     /// Ops that the engine has no room for yet.
     waiting: VecDeque<Op>,
     /// Answers that have not ended.
     awaited: BTreeSet<(SessionId, Lane)>,
+    /// How many were asked.
+    asked: usize,
     /// Sessions whose message was accepted: from then on each lane says by itself how its answer ended.
     accepted: BTreeSet<SessionId>,
+    /// Sessions whose message was refused before that.
+    refused: BTreeSet<SessionId>,
+    /// Sessions of which a lane said something, or was stopped by somebody.
+    answered: BTreeSet<SessionId>,
+    /// Sessions of which a lane ended with nothing said.
+    silent: BTreeSet<SessionId>,
     /// Sessions that come by and by; what becomes of them is in the events, and is no error of this run.
     load: Load,
     /// The answers of each lane, and when something was heard of the engine last.
@@ -227,27 +248,17 @@ struct Run {
 
 impl Run {
     fn new(asks: Vec<Ask>, compare: bool, config: &Config) -> Self {
-        let mut waiting = VecDeque::new();
-        let mut awaited = BTreeSet::new();
+        let mut run = Self { asked: asks.len(), ..Self::default() };
         for (session, Ask { name, document, text, priority }) in (1..).map(SessionId).zip(asks) {
             let turn = Turn { priority, ..config.sampling.turn() };
-            awaited.extend(Lane::ALL.map(|lane| (session, lane)));
-            waiting.push_back(Op::Open { session, name, system: None, lanes: Lane::ALL.to_vec() });
+            run.awaited.extend(Lane::ALL.map(|lane| (session, lane)));
+            run.waiting.push_back(Op::Open { session, name, system: None, lanes: Lane::ALL.to_vec() });
             if compare {
-                waiting.push_back(Op::Compare { session, on: true });
+                run.waiting.push_back(Op::Compare { session, on: true });
             }
-            waiting.push_back(Op::Say { session, document, text, turn });
+            run.waiting.push_back(Op::Say { session, document, text, turn });
         }
-        Self {
-            waiting,
-            awaited,
-            accepted: BTreeSet::new(),
-            load: Load::default(),
-            answers: Default::default(),
-            heard_ms: 0.0,
-            errors: 0,
-            engine_error: None,
-        }
+        run
     }
 
     /// Whether every answer has ended, and none is to come.
@@ -300,6 +311,14 @@ impl Run {
         Lane::ALL.into_iter().filter_map(line).collect()
     }
 
+    /// Writes an event to the recording, if there is one. One that ends early is an error of this run.
+    fn record(&mut self, recording: &mut Option<Recording>, event: &Event) {
+        if let Some(why) = recording.as_mut().and_then(|recording| recording.event(event)) {
+            self.errors += 1;
+            output::note(&why);
+        }
+    }
+
     fn note(&mut self, event: &EventKind) {
         if let Some(ops) = self.load.note(event) {
             return self.waiting.extend(ops);
@@ -310,6 +329,10 @@ impl Run {
             }
             EventKind::Finished(finished) => {
                 self.awaited.remove(&(finished.session, finished.lane));
+                let nothing = finished.usage.completion_tokens == 0;
+                let broke = matches!(finished.reason, FinishReason::Budget | FinishReason::Failed);
+                let kind = if nothing && broke { &mut self.silent } else { &mut self.answered };
+                kind.insert(finished.session);
             }
             EventKind::Error { session, message, .. } => {
                 self.errors += 1;
@@ -317,11 +340,32 @@ impl Run {
                 tracing::warn!(?session, "{message}");
                 if let Some(session) = session.filter(|session| !self.accepted.contains(session)) {
                     self.awaited.retain(|(awaited, _)| *awaited != session);
+                    self.refused.insert(session);
                 }
             }
             EventKind::Stopped { error } => self.engine_error.clone_from(error),
             _ => {}
         }
+    }
+
+    /// What it came to, where that is not plain from the events: how many of several questions were refused, and the
+    /// load.
+    fn summary(&self) -> Vec<String> {
+        let unanswered = self.refused.union(&self.silent).filter(|session| !self.answered.contains(session)).count();
+        let mut lines = Vec::new();
+        // Of a single one its own line has said it.
+        if self.asked > 1 && unanswered > 0 {
+            let none = if unanswered == self.asked { "nothing was answered: " } else { "" };
+            lines.push(format!("{none}{unanswered} of {} questions were refused", self.asked));
+        }
+        if self.load.spec().is_some() {
+            let why = self.load.why().map(|why| format!("load: why the last was refused: {why}"));
+            lines.extend(why);
+            let none = if self.load.is_refused() { "; nothing was answered" } else { "" };
+            lines.push(self.load.summary() + none);
+            lines.extend(self.delivered());
+        }
+        lines
     }
 }
 

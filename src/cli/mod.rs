@@ -33,6 +33,7 @@ mod model;
 mod output;
 mod picture;
 mod plan;
+mod recording;
 mod shell;
 mod soak;
 mod text;
