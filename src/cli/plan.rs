@@ -11,7 +11,9 @@ mod report;
 use super::{
     Failure,
     engine::threads,
-    fetch, machine,
+    fetch,
+    headless::duration,
+    machine,
     measuring::{policies, table},
     output::{print, print_json},
 };
@@ -57,10 +59,12 @@ pub struct PlanArgs {
     /// The share of the memory that can be used
     #[arg(long, value_name = "0..1", default_value_t = 0.9, value_parser = share)]
     usable: f64,
-    /// Tokens of a session, prompt and answer together
-    #[arg(long, value_name = "TOKENS,…", value_parser = tokens())]
-    #[arg(value_delimiter = ',', default_values_t = [512, 4096, 32768])]
+    /// Tokens of a session, prompt and answer together; left out, 512, 4096 and 32768, none beyond the model's context
+    #[arg(long, value_name = "TOKENS,…", value_parser = tokens(), value_delimiter = ',')]
     ctx: Vec<u32>,
+    /// The longest step: the time between two tokens of a session. More sessions than that allows are left out; `none` counts all that memory holds
+    #[arg(long, value_name = "TIME", default_value = "100ms", value_parser = itl)]
+    itl: Itl,
     /// A policy to plan for; repeat it to compare with the first. Without it, `kv`, `kv-q8`, `kcache`, `kcache:k=q8`
     #[arg(long = "policy", value_name = "P")]
     policies: Vec<String>,
@@ -93,6 +97,27 @@ struct DescribedArgs {
     /// Bits of a weight, scales included; left out, 16
     #[arg(long, value_name = "4.5", value_parser = bits)]
     weight_bits: Option<f64>,
+}
+
+/// The longest step in milliseconds, if any is too long.
+#[derive(Debug, Clone, Copy)]
+struct Itl(Option<f64>);
+
+fn itl(text: &str) -> Result<Itl, String> {
+    match text {
+        "none" => Ok(Itl(None)),
+        time => duration(time).map(|time| Itl(Some(time.as_secs_f64() * 1e3))).map_err(|why| format!("{why}, or none")),
+    }
+}
+
+/// Contexts to plan for where none are asked for.
+const CONTEXTS: [usize; 3] = [512, 4096, 32768];
+
+/// Those, with the model's own in place of what is beyond it.
+fn contexts(longest: Option<usize>) -> Vec<usize> {
+    let mut contexts = CONTEXTS.map(|ctx| longest.map_or(ctx, |longest| ctx.min(longest))).to_vec();
+    contexts.dedup();
+    contexts
 }
 
 fn tokens() -> RangedI64ValueParser<u32> {
@@ -134,7 +159,7 @@ fn long_help() -> String {
          A step reads the weights once for all sessions, and for each its K, its V on the device and N rows a head\n  \
          over the link. A stage takes the longer of bytes over bandwidth and arithmetic over the peak (the roofline),\n  \
          and stages come one after the other. These are bounds: nothing reaches its peak, and what is small is left\n  \
-         out. On this machine, measured, the times of its kernels count instead: a time for each row of the linear\n  \
+         out. Of the sessions that memory holds only so many count as keep a step within --itl. On this machine, measured, the times of its kernels count instead: a time for each row of the linear\n  \
          layers beyond the first, for each position that a head scores, and for each row that it chooses. With\n  \
          --bandwidth, --link or --compute it is no longer this machine, and bounds are computed from its rates.\n  \
          `kcache bench capacity` shows how far the plan for this machine is off; --measured does it for a report.\n",
@@ -158,9 +183,13 @@ pub fn run(args: &PlanArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
     let policies = policies.into_iter().map(on).collect::<Result<_, _>>().map_err(Failure::misuse)?;
     let device = device(args, &model, config)?;
     let room = args.budget.map_or(Room::Share(args.usable), Room::Budget);
-    let planner = Planner::new(model, device, room).map_err(Failure::misuse)?;
+    let planner = Planner::new(model, device, room).map_err(Failure::misuse)?.within(args.itl.0);
     let compared = measured.as_deref().map(|runs| planner.compare(runs)).transpose().map_err(Failure::misuse)?;
-    let plan = Plan { planner, policies, ctx: args.ctx.iter().map(|&ctx| ctx as usize).collect(), compared };
+    let ctx = match &args.ctx[..] {
+        [] => contexts(planner.model().context),
+        asked => asked.iter().map(|&ctx| ctx as usize).collect(),
+    };
+    let plan = Plan { planner, policies, ctx, itl_ms: args.itl.0, compared };
     if json {
         print_json(&plan.as_json())?
     } else {
@@ -250,4 +279,24 @@ fn device(args: &PlanArgs, model: &PlanModel, config: &Config) -> Result<Device,
         (device.linear_flops, device.attention_flops) = (args.compute, args.compute);
     }
     Ok(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_none_that_the_model_lacks() {
+        assert_eq!(contexts(None), [512, 4096, 32768]);
+        assert_eq!(contexts(Some(8192)), [512, 4096, 8192]);
+        assert_eq!(contexts(Some(4096)), [512, 4096]);
+        assert_eq!(contexts(Some(300)), [300]);
+    }
+
+    #[test]
+    fn the_longest_step_is_a_time_or_none() {
+        let ms = |text: &str| itl(text).map(|itl| itl.0);
+        assert_eq!([ms("100ms"), ms("2s"), ms("none")], [Ok(Some(100.0)), Ok(Some(2e3)), Ok(None)]);
+        assert!(ms("100").is_err_and(|why| why.ends_with(", or none")));
+    }
 }

@@ -23,4 +23,4 @@ pub mod units;
 pub use compare::{Comparison, Measured};
 pub use device::{Device, PRESETS};
 pub use model::{Described, PlanModel};
-pub use predict::{Bound, PlanError, Planner, Prediction, Room, StepTime};
+pub use predict::{Bound, PlanError, Planner, Prediction, Room, StepTime, WinsByCtx};

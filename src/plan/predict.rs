@@ -50,6 +50,8 @@ pub struct Planner {
     budget: u64,
     /// Whether host rows take from the same bytes.
     together: bool,
+    /// The longest step that is still of use, in seconds.
+    longest: Option<f64>,
 }
 
 /// Where the time of a step goes, in seconds. Stages come one after the other.
@@ -79,18 +81,23 @@ pub enum Bound {
     Link,
 }
 
-/// What is predicted of a saturated lane: as many sessions as fit, each of `ctx` tokens.
+/// What is predicted of a saturated lane: as many sessions as fit, each of `ctx` tokens, and no more than may take part in
+/// a step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
     /// Tokens of each session.
     pub ctx: usize,
-    /// Sessions that fit.
+    /// Sessions that fit and whose step is not too long: those that all other figures are of.
     pub sessions: usize,
+    /// Sessions that memory holds, however long their step.
+    pub sessions_in_memory: usize,
+    /// A step of one session alone, in milliseconds, where memory holds one.
+    pub step_ms_alone: Option<f64>,
     /// Bytes that a session takes on the device, in whole pages.
     pub device_bytes: u64,
     /// Bytes that a session takes in host memory.
     pub host_bytes: u64,
-    /// Tokens per second of all sessions; `None` where not even one fits.
+    /// Tokens per second of all sessions; `None` without one.
     pub tok_s: Option<f64>,
     /// The same if rows from the host came while everything else is computed; `None` where nothing comes over a link.
     pub tok_s_overlapped: Option<f64>,
@@ -128,7 +135,14 @@ impl Planner {
                 (usable.checked_sub(weights).ok_or(PlanError::Weights { name, weights, usable })?, device.one_memory)
             }
         };
-        Ok(Self { model, device, budget, together })
+        Ok(Self { model, device, budget, together, longest: None })
+    }
+
+    /// The same where a step takes at most so many milliseconds, which is the time between two tokens of a session: more
+    /// sessions than that allows are of no use to those who read. `None` bounds nothing.
+    #[must_use]
+    pub fn within(self, step_ms: Option<f64>) -> Self {
+        Self { longest: step_ms.map(|ms| ms / 1e3), ..self }
     }
 
     /// The model.
@@ -158,8 +172,25 @@ impl Planner {
         (layers * k + device_v * v + sums, (layers - device_v) * v)
     }
 
-    /// Sessions of `ctx` tokens that fit.
+    /// Sessions of `ctx` tokens that fit and whose step is not too long; 0 where that of one alone is.
     pub fn sessions(&self, policy: &Policy, ctx: usize) -> usize {
+        let fit = self.sessions_in_memory(policy, ctx);
+        let Some(longest) = self.longest else { return fit };
+        // More sessions never take a shorter step.
+        let short = |sessions: usize| self.step(policy, ctx, sessions).total() <= longest;
+        if short(fit) {
+            return fit;
+        }
+        let (mut known, mut long) = (0, fit);
+        while long - known > 1 {
+            let middle = known + (long - known) / 2;
+            if short(middle) { known = middle } else { long = middle }
+        }
+        known
+    }
+
+    /// Sessions of `ctx` tokens that memory holds.
+    pub fn sessions_in_memory(&self, policy: &Policy, ctx: usize) -> usize {
         let (device, host) = self.session_bytes(policy, ctx);
         let taken = if self.together { device + host } else { device };
         let fit = self.budget / taken.max(1);
@@ -293,12 +324,15 @@ impl Planner {
     pub fn predict(&self, policy: &Policy, ctx: usize) -> Prediction {
         let sessions = self.sessions(policy, ctx);
         let (device_bytes, host_bytes) = self.session_bytes(policy, ctx);
+        let sessions_in_memory = self.sessions_in_memory(policy, ctx);
         let step = (sessions > 0).then(|| self.step(policy, ctx, sessions));
         let ms = |of: fn(&StepTime) -> f64| step.map(|step| of(&step) * 1e3);
         let rate = |seconds: f64| sessions as f64 / seconds;
         Prediction {
             ctx,
             sessions,
+            sessions_in_memory,
+            step_ms_alone: (sessions_in_memory > 0).then(|| self.step(policy, ctx, 1).total() * 1e3),
             device_bytes,
             host_bytes,
             tok_s: step.map(|step| rate(step.total())),
@@ -338,13 +372,43 @@ impl Planner {
         Some(known)
     }
 
-    /// The shortest context, in whole pages, at which a saturated lane under `policy` gives more tokens per second
-    /// than one under `baseline`. Looked for up to the model's context, or 1 Mi tokens.
-    pub fn wins_from_ctx(&self, policy: &Policy, baseline: &Policy) -> Option<usize> {
-        let last = self.model.context.unwrap_or(FAR);
-        let saturated = |policy: &Policy, ctx| self.tok_s(policy, ctx, self.sessions(policy, ctx));
-        (PAGE_TOKENS..=last).step_by(PAGE_TOKENS).find(|&ctx| faster(saturated(policy, ctx), saturated(baseline, ctx)))
+    /// At which contexts, in whole pages and up to `last`, a saturated lane under `policy` gives more tokens per second
+    /// than one under `baseline`.
+    pub fn wins_by_ctx(&self, policy: &Policy, baseline: &Policy, last: usize) -> WinsByCtx {
+        let rates = |ctx| [policy, baseline].map(|policy| self.tok_s(policy, ctx, self.sessions(policy, ctx)));
+        let mut found = WinsByCtx { up_to: 0, from: None, longest: None };
+        for ctx in (PAGE_TOKENS..=last).step_by(PAGE_TOKENS) {
+            let [rate, other] = rates(ctx);
+            // Where neither has a session there is nothing to compare.
+            if rate == 0.0 && other == 0.0 {
+                continue;
+            }
+            found.up_to = ctx;
+            if faster(rate, other) {
+                found.from.get_or_insert(ctx);
+                found.longest = Some(ctx);
+            } else {
+                found.from = None;
+            }
+        }
+        found
     }
+
+    /// The longest context that is of interest: the model's, or 1 Mi tokens where it names none.
+    pub fn longest_ctx(&self) -> usize {
+        self.model.context.unwrap_or(FAR)
+    }
+}
+
+/// At which contexts one policy is faster than another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WinsByCtx {
+    /// The longest context at which either has a session; 0 without any.
+    pub up_to: usize,
+    /// From this context on at every one up to there.
+    pub from: Option<usize>,
+    /// The longest context at which it is faster; beyond it, and perhaps before, it is not.
+    pub longest: Option<usize>,
 }
 
 /// Whether one rate is above another by more than rounding.

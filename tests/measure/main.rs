@@ -1,7 +1,8 @@
-//! `kcache bench`, `eval` and `tune` as a user meets them: the built program on tiny models and small sizes.
+//! `kcache bench`, `eval`, `plan` and `tune` as a user meets them: the built program on tiny models and small sizes.
 
 mod bench;
 mod eval;
+mod plan;
 #[path = "../support/tiny.rs"]
 mod tiny;
 

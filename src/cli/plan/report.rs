@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     cache::Policy,
     cli::measuring::table,
-    plan::{Comparison, Planner, Prediction},
+    plan::{Comparison, Planner, Prediction, WinsByCtx},
 };
 
 /// A plan to be shown.
@@ -13,6 +13,8 @@ pub struct Plan {
     pub planner: Planner,
     pub policies: Vec<(String, Policy)>,
     pub ctx: Vec<usize>,
+    /// The longest step in milliseconds, if any is too long.
+    pub itl_ms: Option<f64>,
     pub compared: Option<Vec<Comparison>>,
 }
 
@@ -33,10 +35,13 @@ impl Plan {
             .collect()
     }
 
-    /// From which context on a full lane is faster than one under the first policy.
-    fn wins_from_ctx(&self) -> Vec<(&str, Option<usize>)> {
+    /// At which contexts a full lane is faster than one under the first policy: up to the model's, and to the longest that
+    /// was asked for, so that no row says another thing.
+    fn wins_by_ctx(&self) -> Vec<(&str, WinsByCtx)> {
         let Some(((_, first), others)) = self.policies.split_first() else { return Vec::new() };
-        others.iter().map(|(spelling, policy)| (spelling.as_str(), self.planner.wins_from_ctx(policy, first))).collect()
+        let last = self.ctx.iter().copied().max().unwrap_or(0).max(self.planner.longest_ctx());
+        let wins = |policy| self.planner.wins_by_ctx(policy, first, last);
+        others.iter().map(|(spelling, policy)| (spelling.as_str(), wins(policy))).collect()
     }
 
     pub fn as_json(&self) -> Value {
@@ -50,10 +55,12 @@ impl Plan {
             run
         };
         let runs: Vec<Value> = self.ctx.iter().flat_map(|&ctx| self.runs(ctx).into_iter().map(run)).collect();
-        let from = self.wins_from_ctx().into_iter().map(|(policy, ctx)| json!({ "policy": policy, "ctx": ctx }));
+        let from = self.wins_by_ctx().into_iter().map(|(policy, wins)| {
+            json!({ "policy": policy, "ctx": wins.from, "up_to": wins.up_to, "longest": wins.longest })
+        });
         json!({
             "model": self.planner.model(), "device": self.planner.device(), "budget_bytes": self.planner.budget(),
-            "simulated": self.planner.device().one_memory, "runs": runs, "wins_from_ctx": from.collect::<Vec<_>>(),
+            "itl_ms": self.itl_ms, "simulated": self.planner.device().one_memory, "runs": runs, "wins_from_ctx": from.collect::<Vec<_>>(),
             "compared": self.compared,
         })
     }
@@ -78,21 +85,34 @@ impl Plan {
         if device.one_memory {
             text += "device and host are one memory here: the split between them is simulated\n";
         }
+        text += &match self.itl_ms {
+            Some(ms) => format!(
+                "as many sessions as keep a step, the time between two tokens of each, within {ms} ms: --itl TIME, --itl none\n"
+            ),
+            None => "as many sessions as memory holds, however long their step: --itl bounds it\n".to_owned(),
+        };
         for &ctx in &self.ctx {
-            text += &format!("\n{}", table(&self.rows(ctx)));
+            text += &format!("\n{}{}", table(&self.rows(ctx)), self.too_long(ctx));
         }
         let base = self.policies.first().map_or("", |(spelling, _)| spelling);
-        for (policy, ctx) in self.wins_from_ctx() {
-            text += &match ctx {
-                Some(ctx) => format!("\na full lane under {policy} is faster than under {base} from {ctx} tokens on"),
-                None => format!("\na full lane under {policy} is never faster than under {base}"),
-            };
+        for (policy, wins) in self.wins_by_ctx() {
+            text += &format!("\na full lane under {policy} {}", compared_by_ctx(wins, base));
         }
         text += "\n";
         if let Some(compared) = &self.compared {
             text += &format!("\n{}", table(&compared_rows(compared)));
         }
         text
+    }
+
+    /// A line for each policy under which one session alone takes longer than a step may.
+    fn too_long(&self, ctx: usize) -> String {
+        let line = |(spelling, policy): &(String, Policy)| {
+            let found = self.planner.predict(policy, ctx);
+            let alone = found.step_ms_alone.filter(|_| found.sessions == 0)?;
+            Some(format!("{spelling}: a step of one session alone takes {alone:.0} ms, more than --itl allows\n"))
+        };
+        self.policies.iter().filter_map(line).collect()
     }
 
     fn rows(&self, ctx: usize) -> Vec<Vec<String>> {
@@ -102,6 +122,7 @@ impl Plan {
         let header = [
             &title,
             "sessions",
+            "memory holds",
             "device/session",
             "host/session",
             "tok/s",
@@ -117,10 +138,14 @@ impl Plan {
         let mut rows = vec![header.map(str::to_owned).to_vec()];
         let figure =
             |value: Option<f64>, digits: usize| value.map_or("n/a".to_owned(), |value| format!("{value:.digits$}"));
-        for (index, (policy, prediction, ratio, from)) in self.runs(ctx).into_iter().enumerate() {
+        // Where neither this policy nor the first has a session there is nothing to win.
+        let runs = self.runs(ctx);
+        let base = runs.first().map_or(0, |(_, prediction, ..)| prediction.sessions);
+        for (index, (policy, prediction, ratio, from)) in runs.into_iter().enumerate() {
             let bound = prediction.bound.map_or("n/a".to_owned(), |bound| format!("{bound:?}").to_lowercase());
             let wins = match from {
                 _ if index == 0 => "-".to_owned(),
+                None if base == 0 && prediction.sessions == 0 => "n/a".to_owned(),
                 None => "never".to_owned(),
                 Some(1) => "1 session".to_owned(),
                 Some(sessions) => format!("{sessions} sessions"),
@@ -130,6 +155,7 @@ impl Plan {
             rows.push(vec![
                 policy.to_owned(),
                 prediction.sessions.to_string(),
+                prediction.sessions_in_memory.to_string(),
                 size(prediction.device_bytes),
                 size(prediction.host_bytes),
                 figure(prediction.tok_s, 1),
@@ -147,8 +173,24 @@ impl Plan {
     }
 }
 
+/// Where a full lane is faster than one under the first policy, in words.
+fn compared_by_ctx(wins: WinsByCtx, base: &str) -> String {
+    let WinsByCtx { up_to, from, longest } = wins;
+    match (from, longest) {
+        _ if up_to == 0 => format!("cannot be compared with one under {base}: neither has a session at any context"),
+        (Some(from), _) if from == up_to => format!("is faster than under {base} at {up_to} tokens, not below"),
+        (Some(from), _) => format!("is faster than under {base} from {from} tokens on (looked at up to {up_to})"),
+        (None, Some(longest)) => {
+            format!(
+                "is faster than under {base} only at contexts of at most {longest} tokens (looked at up to {up_to})"
+            )
+        }
+        (None, None) => format!("is not faster than under {base} at any context up to {up_to} tokens"),
+    }
+}
+
 fn compared_rows(compared: &[Comparison]) -> Vec<Vec<String>> {
-    let header = ["measured", "ctx", "sessions", "predicted", "tok/s", "predicted", "error"];
+    let header = ["policy", "ctx", "sessions run", "sessions predicted", "tok/s measured", "tok/s predicted", "error"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for Comparison { measured, predicted_tok_s, error, predicted_sessions } in compared {
         rows.push(vec![

@@ -170,15 +170,63 @@ fn the_link_decides_who_wins() {
     let fast = with_link(1e9);
     assert_eq!(fast.wins_from_sessions(&kcache, &Policy::Kv, 4096), Some(1));
     // At short contexts every row is chosen, which costs the same here, and twice the sessions fit.
-    let from = fast.wins_from_ctx(&kcache, &Policy::Kv).unwrap();
-    assert!((64..1024).contains(&from), "{from}");
+    let wins = fast.wins_by_ctx(&kcache, &Policy::Kv, 8192);
+    assert!(wins.from.is_some_and(|from| (64..1024).contains(&from)), "{wins:?}");
+    assert_eq!((wins.up_to, wins.longest), (8192, Some(8192)));
     let slow = with_link(1e5);
     assert_eq!(slow.wins_from_sessions(&kcache, &Policy::Kv, 4096), None);
-    assert_eq!(slow.wins_from_ctx(&kcache, &Policy::Kv), None);
+    let never = WinsByCtx { up_to: 8192, from: None, longest: None };
+    assert_eq!(slow.wins_by_ctx(&kcache, &Policy::Kv, 8192), never);
     assert_eq!(fast.wins_from_sessions(&kcache, &kcache, 4096), None);
     // Where not even one session of the baseline fits, one of the other is enough.
     assert_eq!(fast.sessions(&Policy::Kv, 20_000), 0);
     assert_eq!(fast.wins_from_sessions(&kcache, &Policy::Kv, 20_000), Some(1));
+}
+
+#[test]
+fn a_step_that_is_too_long_has_fewer_sessions() {
+    // 1 ms for the weights of up to 10 sessions, and 1.024 ms of attention for each.
+    assert_eq!(planner().sessions(&Policy::Kv, 1000), 16);
+    let within = |ms: f64| planner().within(Some(ms));
+    for (ms, sessions) in [(1.0, 0), (2.024, 1), (2.03, 1), (9.0, 7), (1e3, 16)] {
+        assert_eq!(within(ms + 1e-9).sessions(&Policy::Kv, 1000), sessions, "{ms} ms");
+    }
+    let found = within(9.0).predict(&Policy::Kv, 1000);
+    assert_eq!((found.sessions, found.sessions_in_memory), (7, 16));
+    assert!(found.step_ms.is_some_and(|ms| ms <= 9.0), "{found:?}");
+    let none = within(1.0).predict(&Policy::Kv, 1000);
+    assert_eq!((none.sessions, none.tok_s, none.step_ms), (0, None, None));
+    close(none.step_ms_alone.unwrap(), 2.024);
+    assert_eq!(planner().predict(&Policy::Kv, 1 << 20).step_ms_alone, None, "memory holds none");
+}
+
+/// What a table says of one context and what is said of all of them is the same claim.
+#[test]
+fn winning_at_a_context_and_from_a_context_on_agree() {
+    // Faster at short contexts, which read every row and keep half as much, and slower where rows come over the link.
+    let device = Device { link: 3e7, ..device() };
+    let planner = Planner::new(model(), device, Room::Share(0.9)).unwrap();
+    let few = policy("kcache:n=64,dense=0");
+    let many = policy("kcache:n=8192,dense=0,k=q8");
+    for policy in [few, many, Policy::KvQ8] {
+        for planner in [planner.clone(), planner.clone().within(Some(20.0))] {
+            let found = planner.wins_by_ctx(&policy, &Policy::Kv, 8192);
+            let wins = |ctx: usize| planner.wins_from_sessions(&policy, &Policy::Kv, ctx).is_some();
+            let (mut from, mut longest) = (None, None);
+            for ctx in (64..=found.up_to).step_by(64) {
+                if wins(ctx) {
+                    from = from.or(Some(ctx));
+                    longest = Some(ctx);
+                } else {
+                    from = None;
+                }
+            }
+            assert_eq!((found.from, found.longest), (from, longest), "{policy}");
+        }
+    }
+    // Beyond what either has room for nothing is claimed.
+    let found = planner.wins_by_ctx(&few, &Policy::Kv, 1 << 20);
+    assert!((8192..1 << 20).contains(&found.up_to), "{found:?}");
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
@@ -254,7 +302,9 @@ proptest! {
     #[test]
     fn a_search_finds_what_looking_at_each_finds(
         planner in planners(), policy in policies(), baseline in policies(), ctx in 1usize..3000,
+        longest in proptest::option::of(0.1..1e3f64),
     ) {
+        let planner = planner.within(longest);
         let fits = [&policy, &baseline].map(|policy| planner.sessions(policy, ctx));
         let wins = |asked: usize| {
             faster(planner.tok_s(&policy, ctx, asked.min(fits[0])), planner.tok_s(&baseline, ctx, asked.min(fits[1])))
