@@ -18,6 +18,7 @@ use super::{
     text,
 };
 use crate::{
+    cache::Split,
     config::Config,
     quality::{EvalError, TuneError, TuneOptions, Tuned, tune},
 };
@@ -35,7 +36,7 @@ pub struct TuneArgs {
     /// Tokens of context before the first one that is learnt from
     #[arg(long, value_name = "TOKENS", default_value_t = 3072)]
     context: usize,
-    /// Tokens of each text that are learnt from
+    /// Tokens of each text that are learnt from; a quarter as many after them are held out, to measure what was learnt
     #[arg(long, value_name = "TOKENS", default_value_t = 384)]
     tokens: usize,
     /// Write the profile there instead of stdout
@@ -70,12 +71,13 @@ pub fn run(args: &TuneArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
     if json {
         print_json(&json!({
             "machine": machine.facts(), "texts": args.texts, "context": options.context, "tokens": options.tokens,
+            "learnt_tokens": tuned.learnt_tokens, "held_out_tokens": tuned.held_out.as_ref().map(|part| part.tokens),
             "out": args.out, "splits": splits(&tuned), "profile": args.out.is_none().then_some(profile),
         }))?;
     } else if args.out.is_some() {
-        print(&table(&rows(&tuned)))?;
+        print(&losses(&tuned))?;
     } else {
-        note(&table(&rows(&tuned)));
+        note(&losses(&tuned));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -122,25 +124,49 @@ fn write(path: &Path, text: &str) -> Result<(), Failure> {
 }
 
 fn splits(tuned: &Tuned) -> Vec<serde_json::Value> {
-    let expected = tuned.expected_kl.iter().zip(&tuned.expected_even_kl);
-    let split = |(split, (kl, even)): (&crate::cache::Split, _)| {
+    let split = |(at, split): (usize, &Split)| {
         let rows = split.rows.iter().flatten();
         json!({
-            "n": split.n, "expected_kl": kl, "expected_even_kl": even,
+            "n": split.n, "expected_kl": tuned.expected_kl[at], "expected_even_kl": tuned.expected_even_kl[at],
+            "held_out_kl": tuned.held_out.as_ref().map(|part| part.kl[at]),
+            "held_out_even_kl": tuned.held_out.as_ref().map(|part| part.even_kl[at]),
             "least": rows.clone().min(), "most": rows.max(),
         })
     };
-    tuned.table.split.iter().zip(expected).map(split).collect()
+    tuned.table.split.iter().enumerate().map(split).collect()
+}
+
+/// What the profile should lose, and what that was measured on.
+fn losses(tuned: &Tuned) -> String {
+    let apart = match &tuned.held_out {
+        Some(part) => format!("held out: the {} tokens after those, which nothing was learnt from", part.tokens),
+        None => "held out: n/a, every text ends before a quarter more tokens".to_owned(),
+    };
+    format!(
+        "expected KL in nats, with the profile and with the same rows for every head (even)\n\
+         learnt: on the {} tokens that the profile was made from, which flatters it\n{apart}\n\n{}",
+        tuned.learnt_tokens,
+        table(&rows(tuned))
+    )
 }
 
 fn rows(tuned: &Tuned) -> Vec<Vec<String>> {
-    let header = ["mean rows", "expected KL", "with the same rows everywhere", "least", "most"];
+    let header = ["mean rows", "held out", "even, held out", "learnt", "even, learnt", "fewest rows", "most rows"];
     let mut table = vec![header.map(str::to_owned).to_vec()];
-    for (split, (kl, even)) in tuned.table.split.iter().zip(tuned.expected_kl.iter().zip(&tuned.expected_even_kl)) {
+    let nats = |kl: f64| format!("{kl:.5}");
+    let apart = |kl: Option<f64>| kl.map_or("n/a".to_owned(), nats);
+    for (at, split) in tuned.table.split.iter().enumerate() {
         let rows = split.rows.iter().flatten();
-        let bound = |rows: Option<&u32>| rows.map_or("-".to_owned(), u32::to_string);
-        let ends = [bound(rows.clone().min()), bound(rows.max())];
-        table.push([split.n.to_string(), format!("{kl:.5}"), format!("{even:.5}")].into_iter().chain(ends).collect());
+        let bound = |rows: Option<&u32>| rows.map_or("n/a".to_owned(), u32::to_string);
+        table.push(vec![
+            split.n.to_string(),
+            apart(tuned.held_out.as_ref().map(|part| part.kl[at])),
+            apart(tuned.held_out.as_ref().map(|part| part.even_kl[at])),
+            nats(tuned.expected_kl[at]),
+            nats(tuned.expected_even_kl[at]),
+            bound(rows.clone().min()),
+            bound(rows.max()),
+        ]);
     }
     table
 }

@@ -16,4 +16,4 @@ pub use gate::Gate;
 pub use guard::{Guard, GuardMode, GuardOptions, GuardState, Observed, Verdict};
 pub use probes::{Probe, ProbeScore, Probed, probes};
 pub use score::{ESTIMATES, Estimate, FIGURES, Figure, Score, TokenScore, dp_rms, full_ppl, kl_mean, ppl, top1};
-pub use tune::{TuneError, TuneOptions, Tuned, tune};
+pub use tune::{HeldOut, TuneError, TuneOptions, Tuned, tune};

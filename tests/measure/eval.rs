@@ -170,9 +170,29 @@ fn a_tuned_profile_loses_less_than_the_same_rows_everywhere() {
         "p.toml",
     ]);
     assert_eq!(tuned["splits"][1]["n"], 12);
-    assert!(figure(&tuned["splits"][0], "expected_kl") < figure(&tuned["splits"][0], "expected_even_kl"));
+    for split in tuned["splits"].as_array().unwrap() {
+        assert!(figure(split, "expected_kl") < figure(split, "expected_even_kl"));
+        assert!(figure(split, "held_out_kl") > 0.0 && figure(split, "held_out_even_kl") > 0.0, "{split:#}");
+    }
+    assert_eq!((figure(&tuned, "learnt_tokens"), figure(&tuned, "held_out_tokens")), (100.0, 25.0));
     let written = fs::read_to_string(home.path("p.toml")).unwrap();
     assert!(written.contains("# kcache tune --text learn.txt --rows 6,12 --context 100 --tokens 100\n"), "{written}");
+
+    let said = |context: &str| {
+        let sizes = ["--context", context, "--tokens", "100", "--rows", "6"];
+        stdout(&home.run(&[&["tune", "--text", "learn.txt", "--out", "q.toml"], &sizes[..]].concat()))
+    };
+    let text = said("100");
+    assert!(
+        text.contains("learnt: on the 100 tokens that the profile was made from") && text.contains("the 25 tokens")
+    );
+    let columns = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        columns(&text).contains("mean rows held out even, held out learnt even, learnt fewest rows most rows 6 "),
+        "{text}"
+    );
+    let text = said("190");
+    assert!(text.contains("held out: n/a, every text ends before") && columns(&text).contains(" 6 n/a n/a "), "{text}");
 
     let sizes = ["eval", "--text", "test.txt", "--context", "100", "--tokens", "60", "--exact"];
     let policies = ["--policy", "kcache:profile=p.toml,n=9", "--policy", "kcache:n=9,dense=0"];

@@ -74,8 +74,13 @@ impl HeadCurve {
 
     /// The error with `rows` rows and the mean of all rows as the tail.
     pub fn even_error(&self, rows: f64) -> f64 {
+        self.error(rows, 0.0)
+    }
+
+    /// The error with `rows` rows and a lean that was chosen elsewhere. It is not a number where no position was added.
+    pub fn error(&self, rows: f64, lean: f64) -> f64 {
         let (below, above, part) = around(rows);
-        let [low, high] = [below, above].map(|at| self.points[at].error(0.0) / self.positions);
+        let [low, high] = [below, above].map(|at| self.points[at].error(lean) / self.positions);
         low + part * (high - low)
     }
 
@@ -140,5 +145,6 @@ mod tests {
         assert!((curve.lean(8.0) - lean).abs() < 1e-5, "{}", curve.lean(8.0));
         let at = GRID.iter().position(|&n| n == 8).unwrap();
         assert!(curve.points()[at][1] < 1e-9, "with it nothing is lost");
+        assert!(curve.error(8.0, lean) < 1e-9 && curve.error(8.0, 0.0) > 1e-3, "the lean of another text counts");
     }
 }

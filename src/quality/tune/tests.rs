@@ -135,6 +135,33 @@ fn a_profile_is_learnt_and_more_rows_lose_less() {
 }
 
 #[test]
+fn what_is_held_out_is_measured_and_not_learnt_from() {
+    let model = model();
+    let options = TuneOptions { context: 100, tokens: 60, rows: vec![6, 12, 24] };
+    let run = |text: &[u32]| {
+        tune(&model, &Pool::new(2), &[text.to_vec()], &options, &mut |_| ControlFlow::Continue(())).unwrap()
+    };
+    let text = words(&model, 200);
+    let tuned = run(&text);
+    assert_eq!(tuned.learnt_tokens, 60);
+    let held_out = tuned.held_out.unwrap();
+    assert_eq!((held_out.tokens, held_out.kl.len()), (15, 3));
+    assert!(held_out.kl.is_sorted_by(|a, b| a > b) && held_out.kl[2] > 0.0, "{held_out:?}");
+    assert!(held_out.kl.iter().zip(&tuned.expected_kl).all(|(held_out, learnt)| held_out != learnt));
+
+    // Other words there: another measure, and the same profile.
+    let other = [&text[..160], &words(&model, 120)[70..]].concat();
+    let elsewhere = run(&other);
+    assert_eq!((&elsewhere.table, &elsewhere.expected_kl), (&tuned.table, &tuned.expected_kl));
+    assert_ne!(elsewhere.held_out.unwrap().kl, held_out.kl);
+
+    // A text that ends with what is learnt from is enough; then nothing is held out, and nothing is said of it.
+    let short = run(&text[..161]);
+    assert_eq!(short.table, tuned.table);
+    assert_eq!(short.held_out, None);
+}
+
+#[test]
 fn what_cannot_be_learnt_from_is_refused() {
     let model = model();
     let texts = [words(&model, 100)];
