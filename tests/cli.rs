@@ -207,6 +207,8 @@ fn doctor_names_what_is_missing_and_exits_1() {
     assert_eq!(output.status.code(), Some(1));
     let text = stdout(&output);
     assert!(text.contains("MISSING  config        nowhere.toml: cannot be read"), "{text}");
+    assert!(text.contains("-> name a file that can be read (--config, KCACHE_CONFIG); `kcache config init`"), "{text}");
+    assert!(!text.contains("mend these"), "there are no lines to mend: {text}");
 
     let output = home.command(&["doctor"]).env("KCACHE_DATA_DIR", "/proc/nowhere").output().unwrap();
     assert_eq!(output.status.code(), Some(1));
@@ -289,6 +291,36 @@ fn a_plan_needs_neither_file_nor_device() {
 }
 
 #[test]
+fn a_plan_counts_the_sessions_whose_step_is_short_enough() {
+    let home = Home::new();
+    let plan = |more: &[&str]| -> Value {
+        let device = ["--memory", "1TB", "--bandwidth", "100GB/s", "--link", "10GB/s", "--ctx", "4096", "--json"];
+        serde_json::from_str(&fine(&home.run(&[&LLAMA, &device[..], more].concat()))).unwrap()
+    };
+    let figures = |report: &Value| {
+        let run = &report["runs"][0];
+        ["sessions", "sessions_in_memory", "step_ms", "step_ms_alone"].map(|name| run[name].as_f64())
+    };
+    let bounded = plan(&[]);
+    let [sessions, in_memory, step_ms, _] = figures(&bounded);
+    assert_eq!((bounded["itl_ms"].as_f64(), in_memory > Some(1000.0)), (Some(100.0), true), "{bounded:#}");
+    assert!(sessions > Some(1.0) && sessions < Some(20.0) && step_ms <= Some(100.0), "{bounded:#}");
+    let free = plan(&["--itl", "none"]);
+    assert_eq!((&free["itl_ms"], figures(&free)[0]), (&Value::Null, in_memory));
+    assert!(figures(&free)[2] > Some(1000.0), "{free:#}");
+    // 45 ms for the weights alone: nobody can have a token every 10 ms, and it says what one takes.
+    let never = plan(&["--itl", "10ms"]);
+    assert!(figures(&never)[0] == Some(0.0) && figures(&never)[3] > Some(45.0), "{never:#}");
+    let device = ["--memory", "1TB", "--bandwidth", "100GB/s", "--link", "10GB/s", "--ctx", "4096", "--itl", "10ms"];
+    let text = fine(&home.run(&[&LLAMA, &device[..]].concat()));
+    assert!(
+        text.contains("within 10 ms: --itl") && text.contains("kv: a step of one session alone takes 50 ms"),
+        "{text}"
+    );
+    assert!(text.contains("cannot be compared with one under kv: neither has a session"), "{text}");
+}
+
+#[test]
 fn a_plan_that_cannot_be_made_says_why() {
     let home = Home::new();
     fs::write(home.path().join("empty.json"), "{}").unwrap();
@@ -298,6 +330,7 @@ fn a_plan_that_cannot_be_made_says_why() {
         (llama(&["--memory", "24GiB"]), "a device without a name needs --memory, --bandwidth and --link"),
         (llama(&["--device", "l4", "--bandwidth", "300GB"]), "`300GB` is not a bandwidth such as `936GB/s`"),
         (llama(&["--device", "l4", "--ctx", "0"]), "0 is not in"),
+        (llama(&["--device", "l4", "--itl", "100"]), "write a number and ms, s, m or h, such as 30s, or none"),
         (llama(&["--device", "l4", "--usable", "1.5"]), "it is a number above 0, at most 1"),
         (llama(&["--device", "l4", "--policy", "kvq"]), "policy `kvq`: expected `kv`"),
         (llama(&["--device", "l4", "--measured", "empty.json"]), "empty.json: it has no `runs`"),

@@ -69,16 +69,67 @@ fn two_gpus_report_what_they_can_and_say_what_they_cannot() {
     assert_eq!(samples(&library), [first, second]);
 
     // The same through the program, with the library chosen by the environment.
+    let gpus = doctor(&library);
+    let found = gpus["found"].as_str().unwrap();
+    assert!(found.contains("Stub H100") && found.contains("Stub L4") && found.contains("580.95.05"), "{found}");
+}
+
+/// `kcache doctor --json` with that library, and what it says of the GPU.
+fn doctor(library: &Path) -> serde_json::Value {
     let doctor = Command::new(env!("CARGO_BIN_EXE_kcache"))
         .args(["doctor", "--json"])
-        .env("KCACHE_NVML_LIB", &library)
+        .env("KCACHE_NVML_LIB", library)
         .env("KCACHE_CONFIG", "/dev/null")
         .output()
         .unwrap();
     let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    let gpus = report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "gpu").unwrap();
-    let found = gpus["found"].as_str().unwrap();
-    assert!(found.contains("Stub H100") && found.contains("Stub L4") && found.contains("580.95.05"), "{found}");
+    report["checks"].as_array().unwrap().iter().find(|check| check["name"] == "gpu").unwrap().clone()
+}
+
+#[test]
+fn what_no_driver_can_mean_is_unknown_with_its_reason() {
+    let (_folder, library) = build("nonsense");
+    let samples = samples(&library);
+    for sample in &samples {
+        assert_eq!((sample.memory_used_bytes, sample.memory_total_bytes), (None, None), "{sample:?}");
+        assert_eq!(
+            (sample.utilization_percent, sample.temperature_c, sample.power_w),
+            (None, None, None),
+            "{sample:?}"
+        );
+        assert_eq!((sample.pcie_rx_kib_s, sample.pcie_tx_kib_s), (None, None), "{sample:?}");
+        let why = sample.missing.as_ref().unwrap();
+        assert!(
+            why.contains("utilisation: 4000 % is more than all") && why.contains("temperature: 4294967295"),
+            "{why}"
+        );
+    }
+    let why = |at: usize| samples[at].missing.as_deref().unwrap();
+    assert!(why(0).contains("memory: 86973087744 bytes in use of 85899345920 contradict each other"), "{}", why(0));
+    assert!(why(1).contains("memory: a total of 0 bytes is no size of a GPU"), "{}", why(1));
+    assert!(why(1).contains("memory: 18446744073709551615 bytes in use is more than any GPU has"), "{}", why(1));
+
+    let check = doctor(&library);
+    assert!(check["found"].as_str().unwrap().contains("n/a of n/a GiB used\n  n/a: memory: 869"), "{check:#}");
+    assert_eq!(check["status"], "note");
+    assert!(check["advice"].as_str().unwrap().contains("nvidia-smi -q"), "{check:#}");
+}
+
+#[test]
+fn doctor_says_for_every_reason_what_to_do() {
+    for (scenario, found, advice) in [
+        ("none", "NVML sees no GPU", "give it to this container"),
+        ("asleep", "NVML does not start", "load the driver"),
+        ("lost", "fell off the bus", "reset the GPU"),
+    ] {
+        let (_folder, library) = build(scenario);
+        let check = doctor(&library);
+        assert_eq!(check["status"], "note", "{check:#}");
+        assert!(check["found"].as_str().unwrap().contains(found), "{check:#}");
+        assert!(check["advice"].as_str().unwrap().contains(advice), "{check:#}");
+    }
+    let check = doctor(Path::new("/nonexistent/libnvml.so"));
+    assert!(check["advice"].as_str().unwrap().starts_with("mend KCACHE_NVML_LIB"), "{check:#}");
 }
 
 #[test]

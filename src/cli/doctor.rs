@@ -19,9 +19,12 @@ use super::{
     output::{print, print_json},
 };
 use crate::{
-    config::{Config, ConfigError, Kernels, Layers, Overrides, folders},
+    config::{Config, ConfigError, Kernels, Layers, Mistake, Origin, Overrides, folders},
     model::{Gguf, LanguageModel, source},
-    telemetry::{GpuSampler, HostSampler, cpu_name, default_threads, physical_cores},
+    telemetry::{
+        GpuSample, GpuSampler, GpuUnavailable, HostSampler, cpu_name, default_threads, nvml::LIB_VARIABLE,
+        physical_cores,
+    },
 };
 
 /// How one thing stands.
@@ -108,12 +111,15 @@ fn configuration(loaded: &Result<(Layers, Config), ConfigError>) -> Check {
             let file = layers.file().map_or("defaults; no file".to_owned(), |file| file.display().to_string());
             Check::ok("config", file)
         }
-        Err(error) => Check::missing(
-            "config",
-            error.to_string(),
-            "mend these lines; `kcache config print --default` \
-             shows every key",
-        ),
+        Err(error) => {
+            let unread = |mistake: &Mistake| matches!(mistake.origin, Origin::File(_, None));
+            let advice = if error.mistakes.iter().all(unread) {
+                "name a file that can be read (--config, KCACHE_CONFIG); `kcache config init` writes one"
+            } else {
+                "mend these; `kcache config print --default` shows every key"
+            };
+            Check::missing("config", error.to_string(), advice)
+        }
     }
 }
 
@@ -132,12 +138,16 @@ fn processor(config: &Config) -> Check {
     } else if lacking.is_empty() && !features.is_empty() {
         Check::ok("processor", found)
     } else {
-        let without = if lacking.is_empty() { env::consts::ARCH.to_owned() } else { lacking.join(", ") };
-        Check::note(
-            "processor",
-            found,
-            format!("no fast kernels here ({without}): the portable ones are used, which are slower"),
-        )
+        let advice = if lacking.is_empty() {
+            "only the portable kernels are for this kind of processor: take a smaller model, or an x86-64 machine"
+                .to_owned()
+        } else {
+            format!(
+                "no fast kernels without {}: where this is a virtual machine, have it pass the host's processor on",
+                lacking.join(", ")
+            )
+        };
+        Check::note("processor", found, advice)
     }
 }
 
@@ -182,7 +192,8 @@ const COMFORTABLE_BYTES: u64 = 1 << 30;
 fn memory() -> Check {
     let sample = HostSampler::new().map(|mut host| host.sample());
     let Some((used, total)) = sample.and_then(|host| host.memory_used_bytes.zip(host.memory_total_bytes)) else {
-        return Check::note("memory", "n/a: the system does not tell", "nothing to do");
+        let advice = "set budgets in [lanes] that are sure to fit: nothing here can check them";
+        return Check::note("memory", "n/a: the system does not tell", advice);
     };
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     let free = total.saturating_sub(used);
@@ -247,27 +258,49 @@ fn fetching() -> Check {
 fn gpu() -> Check {
     match GpuSampler::open() {
         Ok(gpus) => {
-            let each: Vec<_> = gpus
-                .sample()
-                .into_iter()
-                .map(|gpu| {
-                    let gib = |bytes: Option<u64>| {
-                        bytes.map_or("n/a".to_owned(), |bytes| format!("{:.1}", bytes as f64 / (1u64 << 30) as f64))
-                    };
-                    let why = gpu.missing.map(|why| format!("\n  n/a: {why}")).unwrap_or_default();
-                    let (used, total) = (gib(gpu.memory_used_bytes), gib(gpu.memory_total_bytes));
-                    format!("{}: {used} of {total} GiB used{why}", gpu.name)
-                })
-                .collect();
+            let samples = gpus.sample();
+            let each: Vec<_> = samples.iter().map(gpu_text).collect();
             let driver = gpus.driver().map(|version| format!("driver {version}\n")).unwrap_or_default();
-            Check::ok("gpu", driver + &each.join("\n"))
+            let found = driver + &each.join("\n");
+            // What the charts show. That a driver does not tell the rest is common, and nothing can be done about it.
+            if samples.iter().all(|gpu| gpu.memory_used_bytes.is_some() && gpu.memory_total_bytes.is_some()) {
+                Check::ok("gpu", found)
+            } else {
+                Check::note(
+                    "gpu",
+                    found,
+                    "compare with `nvidia-smi -q`: where it has no figures either, reset the GPU or mend the driver; \
+                     where it has them, let this user ask NVML for them",
+                )
+            }
         }
-        Err(reason) => Check::note(
-            "gpu",
-            reason.to_string(),
-            "nothing to do: without a GPU the device tier is simulated in memory",
-        ),
+        Err(reason) => Check::note("gpu", reason.to_string(), gpu_advice(&reason)),
     }
+}
+
+fn gpu_text(gpu: &GpuSample) -> String {
+    let gib = |bytes: Option<u64>| {
+        bytes.map_or("n/a".to_owned(), |bytes| format!("{:.1}", bytes as f64 / (1u64 << 30) as f64))
+    };
+    let why = gpu.missing.as_ref().map(|why| format!("\n  n/a: {why}")).unwrap_or_default();
+    let (used, total) = (gib(gpu.memory_used_bytes), gib(gpu.memory_total_bytes));
+    format!("{}: {used} of {total} GiB used{why}", gpu.name)
+}
+
+fn gpu_advice(reason: &GpuUnavailable) -> String {
+    let what = match reason {
+        GpuUnavailable::NoLibrary { .. } if env::var_os(LIB_VARIABLE).is_some_and(|path| !path.is_empty()) => {
+            format!("mend {LIB_VARIABLE}, which names this library, or unset it")
+        }
+        GpuUnavailable::NoLibrary { .. } => {
+            "where there is a GPU, install its driver, or start the container with it (`--gpus all`)".to_owned()
+        }
+        GpuUnavailable::NotStarted(_) => {
+            "`nvidia-smi` says more; load the driver, or start the machine again after an update of it".to_owned()
+        }
+        GpuUnavailable::NoGpu => "where there is one, give it to this container (`--gpus all`)".to_owned(),
+    };
+    format!("{what}; without a GPU the device tier is simulated in memory")
 }
 
 fn terminal() -> Check {
@@ -284,7 +317,11 @@ fn terminal() -> Check {
         }
     );
     if !io::stdout().is_terminal() {
-        return Check::note("terminal", found, "the dashboard needs one; elsewhere kcache writes JSON lines");
+        return Check::note(
+            "terminal",
+            found,
+            "run it in a terminal for the dashboard; elsewhere kcache writes JSON lines",
+        );
     }
     if variable("TERM") == "dumb" {
         return Check::note("terminal", found, "TERM=dumb cannot show a dashboard; set it to what the terminal is");
@@ -313,31 +350,30 @@ fn locale() -> Check {
     Check::note("locale", found, "charts are drawn in Unicode; set LANG=C.UTF-8 if they look wrong")
 }
 
+/// How a finding becomes a check that says what to do about it.
+type Bad = fn(&'static str, String, &'static str) -> Check;
+
 fn writable_folders(config: &Config) -> Vec<Check> {
     let parent = |file: Option<PathBuf>| file.and_then(|file| file.parent().map(Path::to_owned));
     let log = config.log.file.clone().or_else(folders::log_file);
     [
-        ("config folder", parent(folders::config_file()), Status::Note),
-        ("model folder", source::data_dir().ok(), Status::Missing),
-        ("log folder", parent(log), Status::Note),
+        ("config folder", parent(folders::config_file()), Check::note as Bad),
+        ("model folder", source::data_dir().ok(), Check::missing),
+        ("log folder", parent(log), Check::note),
     ]
     .into_iter()
     .map(|(name, folder, otherwise)| match folder.map(|folder| (can_write(&folder), folder)) {
         Some((Ok(()), folder)) => Check::ok(name, format!("{} can be written", folder.display())),
-        Some((Err(error), folder)) => Check {
+        Some((Err(error), folder)) => otherwise(
             name,
-            status: otherwise,
-            found: format!("{} cannot be written: {error}", folder.display()),
-            advice: Some(
-                "give this user the right to write there, or name another place (KCACHE_DATA_DIR, log.file)".into(),
-            ),
-        },
-        None => Check {
+            format!("{} cannot be written: {error}", folder.display()),
+            "give this user the right to write there, or name another place (--config, KCACHE_DATA_DIR, log.file)",
+        ),
+        None => otherwise(
             name,
-            status: otherwise,
-            found: "there is no home folder".into(),
-            advice: Some("set HOME, or name places with --config, KCACHE_DATA_DIR and log.file".into()),
-        },
+            "there is no home folder".to_owned(),
+            "set HOME, or name places with --config, KCACHE_DATA_DIR and log.file",
+        ),
     })
     .collect()
 }

@@ -1,6 +1,6 @@
 //! GPUs through NVML, the library that comes with NVIDIA's driver. Where there is none, the reason is said once.
 //!
-//! A value that NVML refuses is `None` and the sample says why. Under MIG a container often may not ask the physical
+//! A value that NVML refuses, or that no driver can mean, is `None` and the sample says why. Under MIG a container often may not ask the physical
 //! GPU at all; then its instances are asked, which answer for their own memory and processes.
 
 use std::{
@@ -136,6 +136,7 @@ fn sample_device(device: &Device<'_>, index: u32, name: String) -> GpuSample {
         pcie_tx_kib_s: missing.unless("PCIe send", device.pcie_throughput(PcieUtilCounter::Send)),
         missing: missing.reasons(),
     }
+    .plausible()
 }
 
 /// A GPU that NVML counts but does not hand out.

@@ -149,8 +149,9 @@ impl Metrics {
         self.lanes.iter_mut().for_each(|lane| lane.quiet(t_ms));
     }
 
-    /// A sample of a GPU.
+    /// A sample of a GPU. One from a recording may be of a version that believed every driver.
     pub fn gpu(&mut self, t_ms: f64, sample: GpuSample) {
+        let sample = sample.plausible();
         let at = match self.gpus.binary_search_by_key(&sample.index, |gpu| gpu.sample.index) {
             Ok(at) => at,
             Err(at) => {

@@ -223,7 +223,13 @@ fn a_gpu_gets_its_chart_and_an_unknown_value_its_reason() {
     press(&mut state, &["esc", "2"]);
     let screen = text(&state);
     assert!(screen.contains("GPU memory (NVML)") && screen.contains("3.00 GiB"), "{screen}");
-    assert!(screen.contains("n/a"), "{screen}");
+    assert!(screen.contains("Test GPU of 80.0 GiB, busy 40.0 % · n/a: NoPermission"), "{screen}");
+    // A recording of a driver that nobody should believe.
+    let nonsense = GpuSample { memory_total_bytes: Some(0), ..sample(0, Some(u64::MAX), None) };
+    let t_ms = state.engine_ms;
+    update(&mut state, Message::Engine(Event { t_ms, kind: EventKind::Gpu(nonsense) }));
+    let screen = text(&state);
+    assert!(screen.contains("n/a: memory: a total of 0 bytes is no size of a GPU"), "{screen}");
 }
 
 #[test]

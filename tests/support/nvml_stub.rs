@@ -115,6 +115,9 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(handle: Handle, memory: *mut
         return NO_PERMISSION;
     }
     let (used, total) = match gpu(handle) {
+        // Nonsense: more in use than there is; and all bits set, of nothing.
+        0 if SCENARIO == "nonsense" => (81 << 30, 80 << 30),
+        _ if SCENARIO == "nonsense" => (c_ulonglong::MAX, 0),
         _ if is_instance(handle) => (1 << 30, 10 << 30),
         0 => (8 << 30, 80 << 30),
         _ => (2 << 30, 24 << 30),
@@ -125,7 +128,7 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(handle: Handle, memory: *mut
     if version != (size_of::<Memory>() | 2 << 24) as c_uint {
         return INVALID_ARGUMENT;
     }
-    unsafe { put(memory, Memory { version, total, reserved: 0, free: total - used, used }) }
+    unsafe { put(memory, Memory { version, total, reserved: 0, free: total.saturating_sub(used), used }) }
 }
 
 #[repr(C)]
@@ -139,6 +142,9 @@ pub unsafe extern "C" fn nvmlDeviceGetUtilizationRates(handle: Handle, rates: *m
     if refused(handle) || is_instance(handle) {
         return NOT_SUPPORTED;
     }
+    if SCENARIO == "nonsense" {
+        return unsafe { put(rates, Utilisation { gpu: 4_000, memory: 11 }) };
+    }
     unsafe { put(rates, Utilisation { gpu: 37 + gpu(handle) as c_uint, memory: 11 }) }
 }
 
@@ -147,7 +153,7 @@ pub unsafe extern "C" fn nvmlDeviceGetTemperature(handle: Handle, _sensor: c_uin
     if refused(handle) || is_instance(handle) {
         return NOT_SUPPORTED;
     }
-    unsafe { put(degrees, 51) }
+    unsafe { put(degrees, if SCENARIO == "nonsense" { c_uint::MAX } else { 51 }) }
 }
 
 #[unsafe(no_mangle)]
@@ -155,7 +161,7 @@ pub unsafe extern "C" fn nvmlDeviceGetPowerUsage(handle: Handle, milliwatts: *mu
     if refused(handle) || is_instance(handle) || gpu(handle) == 1 {
         return NOT_SUPPORTED;
     }
-    unsafe { put(milliwatts, 312_500) }
+    unsafe { put(milliwatts, if SCENARIO == "nonsense" { c_uint::MAX } else { 312_500 }) }
 }
 
 #[unsafe(no_mangle)]
@@ -165,6 +171,9 @@ pub unsafe extern "C" fn nvmlDeviceGetPcieThroughput(handle: Handle, counter: c_
     }
     if gpu(handle) == 1 {
         return NO_PERMISSION;
+    }
+    if SCENARIO == "nonsense" {
+        return unsafe { put(kib_s, c_uint::MAX) };
     }
     // NVML's counters: 0 sends, 1 receives.
     unsafe { put(kib_s, if counter == 0 { 100 } else { 2000 }) }

@@ -13,7 +13,7 @@ use crate::{
         state::{Chart, Focus, State},
         theme::{SeriesLook, Theme},
         widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit, units::millis},
-        width::width,
+        width::{clip_words, width},
     },
 };
 
@@ -135,12 +135,18 @@ impl<'a> Drawing<'a> {
         }
         chart.render(self.area, buf);
         let Some(gpu) = gpus.first() else { return };
-        let missing = gpu.sample.missing.as_ref().map(|why| format!(" n/a: {why} "));
-        let figures = missing.unwrap_or_else(|| {
-            let total = gpu.sample.memory_total_bytes.map(|bytes| bytes as f64);
-            let busy = gpu.sample.utilization_percent.map(|percent| f64::from(percent) / 100.0);
-            format!(" {} of {}, busy {} ", gpu.sample.name, Unit::Bytes.text(total), Unit::Percent.text(busy))
-        });
+        let total = gpu.sample.memory_total_bytes.map(|bytes| bytes as f64);
+        let busy = gpu.sample.utilization_percent.map(|percent| f64::from(percent) / 100.0);
+        let name = &gpu.sample.name;
+        let mut figures = format!(" {name} of {}, busy {} ", Unit::Bytes.text(total), Unit::Percent.text(busy));
+        if let Some(why) = &gpu.sample.missing {
+            let room = usize::from(self.area.width.saturating_sub(4));
+            figures += &format!("· n/a: {why} ");
+            if width(&figures) > room {
+                // Why a figure is missing is said before those that are known.
+                figures = format!(" {} ", clip_words(&format!("n/a: {why}"), room.saturating_sub(2)));
+            }
+        }
         self.note(buf, vec![self.dim(figures)]);
     }
 
@@ -313,7 +319,7 @@ impl Sum {
                 sum.distance.resize(hits.distance.len(), vec![0; DISTANCE_BUCKETS]);
             }
             for (into, from) in sum.distance.iter_mut().zip(&hits.distance) {
-                into.iter_mut().zip(from).for_each(|(into, from)| *into += from);
+                into.iter_mut().zip(from).for_each(|(into, from)| *into = into.saturating_add(*from));
             }
             // The shares are of the rows, the kept mass of the tokens.
             let rows = hits.distance.iter().flatten().sum::<u64>() as f64;
