@@ -31,8 +31,8 @@ impl Format {
     /// Bytes of one row of `head_dim` values.
     pub const fn row_bytes(self, head_dim: usize) -> u64 {
         match self {
-            Self::F16 => (head_dim * size_of::<f16>()) as u64,
-            Self::Q8 => (head_dim + q8::blocks(head_dim) * size_of::<f16>()) as u64,
+            Self::F16 => head_dim.saturating_mul(size_of::<f16>()) as u64,
+            Self::Q8 => head_dim.saturating_add(q8::blocks(head_dim).saturating_mul(size_of::<f16>())) as u64,
         }
     }
 }

@@ -119,6 +119,7 @@ fn key(text: &str) -> Result<Key, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::SplitMix64;
 
     #[test]
     fn sizes_and_moments_are_read_or_refused() {
@@ -179,5 +180,53 @@ mod tests {
         fs::write(&file, "").unwrap();
         assert!(matches!(picture(&file, None, ""), Err(Failure::Misuse(_))));
         assert!(matches!(picture(&folder.path().join("missing"), None, ""), Err(Failure::Misuse(_))));
+    }
+
+    /// Bytes of a real recording exchanged, a line cut, one put in: a picture comes, or the first line that is no event is
+    /// named by its number.
+    #[test]
+    fn a_damaged_recording_is_drawn_or_its_first_bad_line_is_named() {
+        let text = fs::read(RUN).unwrap();
+        let mut random = SplitMix64(7);
+        let mut below = |count: usize| (random.unit() * count as f64) as usize;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run.jsonl");
+        let (mut drawn, mut named) = (0, 0);
+        for _ in 0..60 {
+            let mut damaged = text.clone();
+            for _ in 0..=below(3) {
+                let at = below(damaged.len());
+                match below(5) {
+                    0 => damaged[at] = below(256) as u8,
+                    1 => drop(damaged.drain(at..(at + below(200)).min(text.len() / 2).max(at))),
+                    2 => damaged.insert(at, b'\n'),
+                    // A digit for a digit: another figure, and still an event.
+                    _ => damaged
+                        .iter_mut()
+                        .skip(at)
+                        .find(|byte| byte.is_ascii_digit())
+                        .into_iter()
+                        .for_each(|byte| *byte = b'9'),
+                }
+            }
+            fs::write(&file, &damaged).unwrap();
+            let is_event = |line: &[u8]| {
+                serde_json::from_slice::<Event>(line).is_ok_and(|event| event.t_ms.is_finite() && event.t_ms >= 0.0)
+            };
+            let lines = damaged.strip_suffix(b"\n").unwrap_or(&damaged).split(|&byte| byte == b'\n');
+            let bad = lines.map(|line| line.strip_suffix(b"\r").unwrap_or(line)).position(|line| !is_event(line));
+            match (picture(&file, None, "esc 5"), bad) {
+                (Ok(svg), None) => {
+                    assert!(svg.trim_end().ends_with("</svg>"));
+                    drawn += 1;
+                }
+                (Err(Failure::Misuse(said)), Some(at)) => {
+                    assert!(said.contains(&format!("run.jsonl:{}: ", at + 1)) && said.lines().count() == 1, "{said}");
+                    named += 1;
+                }
+                (found, bad) => panic!("line {bad:?} is bad, and this came of it: {:?}", found.map(|svg| svg.len())),
+            }
+        }
+        assert!(drawn > 5 && named > 5, "{drawn} {named}");
     }
 }

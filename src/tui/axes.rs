@@ -62,7 +62,7 @@ impl Axes {
         follow(
             &mut self.ledger,
             &mut lanes.iter().filter_map(|lane| lane.ledger_at(to_ms)).map(|ledger| {
-                let device = ledger.device.weights + ledger.device.cache().max(ledger.ghost_kv_bytes);
+                let device = ledger.device.weights.saturating_add(ledger.device.cache().max(ledger.ghost_kv_bytes));
                 Some(device.max(ledger.host.total()) as f64)
             }),
         );

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    cache::Policy,
+    cache::{Format, Policy},
     engine::{Lane, Started},
     telemetry::{Series, Sums},
 };
@@ -175,8 +175,10 @@ impl Figures {
 
 /// Device bytes that one more token costs a lane with `policy`.
 pub fn device_bytes_per_token(policy: &Policy, model: &Started) -> u64 {
-    let [k, v] = policy.formats().map(|format| model.kv_heads as u64 * format.row_bytes(model.head_dim));
-    k * model.layers as u64 + v * policy.device_v_layers(model.layers) as u64
+    let row = |format: Format| (model.kv_heads as u64).saturating_mul(format.row_bytes(model.head_dim));
+    let [k, v] = policy.formats().map(row);
+    let device_v = policy.device_v_layers(model.layers) as u64;
+    k.saturating_mul(model.layers as u64).saturating_add(v.saturating_mul(device_v))
 }
 
 fn room(lane: &LaneMetrics, started: Option<&Started>, at_ms: f64) -> Room {
@@ -197,7 +199,7 @@ fn room(lane: &LaneMetrics, started: Option<&Started>, at_ms: f64) -> Room {
 mod tests {
     use super::*;
     use crate::{
-        cache::{Format, Knobs},
+        cache::Knobs,
         engine::{Compare, Ledger, Probe, SessionId, Stages, Step, TierBytes},
     };
 

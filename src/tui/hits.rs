@@ -16,6 +16,8 @@ use super::{
 
 /// Tokens whose reads are kept: so far back one can be chosen.
 const READS: usize = 256;
+/// A position beyond it is none of a context that runs here; a recording may say anything.
+const LONGEST: usize = 1 << 20;
 /// Coverage events kept; the distances of a head are the sum over them.
 const COVERAGES: usize = 16;
 
@@ -71,6 +73,9 @@ impl Hits {
     /// Tokens as text, from a position on.
     pub fn text(&mut self, session: SessionId, from: usize, texts: Vec<String>) {
         self.about(session);
+        if from > LONGEST {
+            return;
+        }
         self.texts.resize(from, String::new());
         self.texts.extend(texts);
     }
@@ -103,7 +108,9 @@ impl Hits {
         for heads in self.coverages.iter().filter_map(|coverage| coverage.layers.get(layer)) {
             sums.resize(sums.len().max(heads.len()), vec![0; DISTANCE_BUCKETS]);
             for (sums, head) in sums.iter_mut().zip(heads) {
-                sums.iter_mut().zip(&head.distance).for_each(|(sum, &count)| *sum += u64::from(count));
+                sums.iter_mut()
+                    .zip(&head.distance)
+                    .for_each(|(sum, &count)| *sum = sum.saturating_add(u64::from(count)));
             }
         }
         sums

@@ -293,10 +293,12 @@ pub fn fit(state: &State, spec: &LoadSpec, lane: Lane) -> Option<Option<u64>> {
     let shared = spec.shared as u64 / PAGE * PAGE;
     let tokens = ((spec.context + spec.tokens) as u64).div_ceil(PAGE) * PAGE - shared;
     let sums = match policy {
-        crate::cache::Policy::KCache(_) => started.layers * started.kv_heads * started.head_dim * size_of::<f32>(),
+        crate::cache::Policy::KCache(_) => [started.kv_heads, started.head_dim, size_of::<f32>()]
+            .into_iter()
+            .fold(started.layers, usize::saturating_mul),
         _ => 0,
     };
     let token = device_bytes_per_token(policy, started);
-    let free = budget.saturating_sub(workspace + shared * token);
-    Some(Some(free / (tokens * token + sums as u64).max(1)))
+    let free = budget.saturating_sub(workspace.saturating_add(shared.saturating_mul(token)));
+    Some(Some(free / tokens.saturating_mul(token).saturating_add(sums as u64).max(1)))
 }

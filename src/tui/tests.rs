@@ -28,6 +28,7 @@ mod keys;
 mod load;
 mod look;
 mod random;
+mod recordings;
 mod saved;
 
 fn draw(state: &State, theme: &Theme) -> Buffer {

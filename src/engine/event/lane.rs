@@ -116,14 +116,14 @@ pub struct TierBytes {
 }
 
 impl TierBytes {
-    /// Everything.
+    /// Everything. A recording may have any figures: sums go to the largest number and no further.
     pub fn total(&self) -> u64 {
-        self.weights + self.cache()
+        self.weights.saturating_add(self.cache())
     }
 
     /// Everything but the weights: what a budget bounds.
     pub fn cache(&self) -> u64 {
-        self.k + self.v + self.tail + self.workspace
+        [self.v, self.tail, self.workspace].into_iter().fold(self.k, u64::saturating_add)
     }
 }
 

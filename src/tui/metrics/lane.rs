@@ -215,5 +215,5 @@ impl LaneMetrics {
 
 /// What an ordinary KV cache would hold on the device in this lane's place: its pages, and the same buffers.
 fn as_kv(ledger: &Ledger) -> u64 {
-    ledger.ghost_kv_bytes + ledger.device.workspace
+    ledger.ghost_kv_bytes.saturating_add(ledger.device.workspace)
 }

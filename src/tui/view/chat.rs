@@ -304,7 +304,7 @@ fn answer(turn: &Turn, lane: Lane, width: usize, styles: &Styles, lines: &mut Ve
             lines.extend(wrap_text(&words, styles.dim, width));
         }
         if let Some((at, reason)) = &comparison.unlocked {
-            let words = format!("! apart from token {} on: {reason}", at + 1);
+            let words = format!("! apart from token {} on: {reason}", at.saturating_add(1));
             lines.extend(wrap_text(&words, styles.warn, width));
         }
     }
@@ -393,7 +393,7 @@ fn compared(comparison: &Comparison, answer: &Answer) -> Vec<String> {
         let count = comparison.otherwise.len();
         let all = if count > 1 { format!(", {count} in all") } else { String::new() };
         let (own, said) = (quoted(&other.text), quoted(said));
-        words.push(format!("≠ first at {}: {own} instead of {said}{all}", other.index + 1));
+        words.push(format!("≠ first at {}: {own} instead of {said}{all}", other.index.saturating_add(1)));
     }
     if let (Some((mean, p99)), Some(share)) = (comparison.kl_figures(), comparison.share()) {
         words.push(format!("KL mean {}, p99 {} · {:.1} % agree", nats(mean), nats(p99), share * 100.0));

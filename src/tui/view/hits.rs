@@ -80,10 +80,10 @@ fn heat(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let distances = state.hits.distances(layer);
     let context = state.hits.curves().map_or(0, |coverage| coverage.len);
     // Distances below 64 are the first seven buckets.
-    let (recent, all): (u64, u64) = distances
-        .iter()
-        .fold((0, 0), |(recent, all), head| (recent + head[..7].iter().sum::<u64>(), all + head.iter().sum::<u64>()));
-    let share = (all > 0).then(|| recent as f64 / all as f64);
+    let sum = |counts: &[u64]| counts.iter().map(|&count| count as f64).sum::<f64>();
+    let (recent, all) =
+        distances.iter().fold((0.0, 0.0), |(recent, all), head| (recent + sum(&head[..7]), all + sum(head)));
+    let share = (all > 0.0).then(|| recent / all);
     HeatMap::new(Panel::new(theme, &title), &distances, context).rows("H").shares(None, share).render(area, buf);
 }
 
@@ -187,7 +187,7 @@ fn source(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let hits = &state.hits;
     let read = hits.chosen().filter(|_| known(state));
     let title = match read {
-        Some(read) => format!("What token {} read", read.index + 1),
+        Some(read) => format!("What token {} read", read.index.saturating_add(1)),
         None => "What a token read".to_owned(),
     };
     let count = |number: usize| Unit::Count.text(Some(number as f64));
@@ -236,7 +236,7 @@ fn strip(state: &State, theme: &Theme, row: Rect, buf: &mut Buffer) {
     let mut sums = vec![0u32; width];
     for &(position, count) in &read.positions {
         if let Some(sum) = sums.get_mut(position as usize * width / read.len.max(1)) {
-            *sum += u32::from(count);
+            *sum = sum.saturating_add(u32::from(count));
         }
     }
     let positions = (read.len as f64 / width.max(1) as f64).max(1.0);

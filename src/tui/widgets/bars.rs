@@ -90,7 +90,7 @@ impl<'a> StackedBars<'a> {
     pub fn tier(self, name: &'a str, look: SeriesLook, bytes: Option<TierBytes>, device: Option<&Ledger>) -> Self {
         let values =
             bytes.map_or(Vec::new(), |b| [b.weights, b.k, b.v, b.tail, b.workspace].map(|b| b as f64).to_vec());
-        let on_weights = |ledger: &Ledger, value: u64| (ledger.device.weights + value) as f64;
+        let on_weights = |ledger: &Ledger, value: u64| ledger.device.weights.saturating_add(value) as f64;
         let limit = device.and_then(|ledger| ledger.budget_bytes.map(|budget| on_weights(ledger, budget)));
         let ghost = device.map(|ledger| on_weights(ledger, ledger.ghost_kv_bytes));
         self.bar(Bar { name, look, values, limit, ghost })

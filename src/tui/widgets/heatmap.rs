@@ -62,12 +62,10 @@ impl<'a> HeatMap<'a> {
 
     /// The share of each bucket in the rows of some layers together; `None` where they selected nothing.
     fn shares_of(&self, layers: &[Vec<u64>]) -> Option<Vec<f64>> {
-        let total: u64 = layers.iter().flatten().sum();
-        let share = |bucket: usize| {
-            let count: u64 = layers.iter().filter_map(|layer| layer.get(bucket)).sum();
-            count as f64 / total as f64
-        };
-        (total > 0).then(|| (0..self.buckets).map(share).collect())
+        let sum = |counts: &mut dyn Iterator<Item = &u64>| counts.map(|&count| count as f64).sum::<f64>();
+        let total = sum(&mut layers.iter().flatten());
+        let share = |bucket: usize| sum(&mut layers.iter().filter_map(|layer| layer.get(bucket))) / total;
+        (total > 0.0).then(|| (0..self.buckets).map(share).collect())
     }
 
     /// `sink  3 %  recent 49 %`, in a width that does not change.
