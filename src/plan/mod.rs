@@ -10,8 +10,9 @@
 //! |---|---|
 //! | [`model`] | the figures of a model, from its file or from its description |
 //! | [`device`] | the rates of a device: presets with their sources, or this machine as measured |
-//! | [`predict`] | sessions that fit, the time of a step, and where one policy begins to win over another |
+//! | [`predict`] | sessions that fit, and the time of a step |
 //! | [`compare`] | a prediction beside what was measured |
+//! | `wins` | where one policy begins to win over another |
 //! | [`units`] | quantities as people write them: `24GiB`, `936GB/s`, `8B` |
 
 pub mod compare;
@@ -19,8 +20,10 @@ pub mod device;
 pub mod model;
 pub mod predict;
 pub mod units;
+mod wins;
 
 pub use compare::{Comparison, Measured};
 pub use device::{Device, PRESETS};
 pub use model::{Described, PlanModel};
-pub use predict::{Bound, PlanError, Planner, Prediction, Room, StepTime, WinsByCtx};
+pub use predict::{Bound, PlanError, Planner, Prediction, Room, StepTime};
+pub use wins::WinsByCtx;

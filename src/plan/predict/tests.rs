@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     bench::Spread,
     cache::{LaneCache, Owner},
+    plan::{WinsByCtx, wins::faster},
 };
 
 fn model() -> PlanModel {
