@@ -196,18 +196,20 @@ fn a_load_of_which_nothing_is_answered_fails_and_one_lane_without_room_does_not(
     assert!(said.ends_with(summary), "{said}");
 
     // A budget between what the two lanes take: one answers all, the other none. That is a finding and no failure.
+    let alone = events(&stdout(&load(1, "none")));
     let peaks = Lane::ALL.map(|lane| {
         let peak = |event: &Event| match &event.kind {
             EventKind::Queue(queue) if queue.lane == lane => Some(queue.device_peak_bytes),
             _ => None,
         };
-        events(&stdout(&load(1, "none"))).iter().filter_map(peak).max().unwrap()
+        alone.iter().filter_map(peak).max().unwrap()
     });
-    assert!(peaks[0] + 200_000 < peaks[1], "{peaks:?}");
+    assert!(peaks[0].abs_diff(peaks[1]) > 400_000, "{peaks:?}");
     let output = load(3, &format!("{}KiB", (peaks[0] + peaks[1]) / 2 / 1024));
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(said.ends_with("load: 3 sessions came; kcache: 3 finished; kv: 3 refused\n"), "{said}");
+    let [kcache, kv] = if peaks[0] < peaks[1] { ["finished", "refused"] } else { ["refused", "finished"] };
+    assert!(said.ends_with(&format!("load: 3 sessions came; kcache: 3 {kcache}; kv: 3 {kv}\n")), "{said}");
     assert!(said.contains("kcache: load: why the last was refused: "), "{said}");
 }
 

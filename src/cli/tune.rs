@@ -140,7 +140,7 @@ fn splits(tuned: &Tuned) -> Vec<serde_json::Value> {
 fn losses(tuned: &Tuned) -> String {
     let apart = match &tuned.held_out {
         Some(part) => format!("held out: the {} tokens after those, which nothing was learnt from", part.tokens),
-        None => "held out: n/a, every text ends before a quarter more tokens".to_owned(),
+        None => "held out: n/a, no text has a quarter more tokens within the model's context".to_owned(),
     };
     format!(
         "expected KL in nats, with the profile and with the same rows for every head (even)\n\
