@@ -17,6 +17,7 @@ fn help_names_every_command_and_version_the_release() {
     for word in [
         "chat",
         "--headless",
+        "Exit codes of a run without a screen",
         "--for",
         "--until-idle",
         "config",

@@ -9,6 +9,7 @@ use crate::config::Overrides;
 /// An LLM engine with two caches side by side, KCache and an ordinary KV cache, measured live.
 #[derive(Debug, Parser)]
 #[command(name = "kcache", version = env!("BUILD_VERSION"), max_term_width = 100)]
+#[command(after_help = super::headless::EXIT_CODES)]
 pub struct Cli {
     /// Flags that every command takes.
     #[command(flatten)]

@@ -42,15 +42,17 @@ const STOP_WITHIN: Duration = Duration::from_secs(1);
 /// The same when the run is over by itself, and nobody is in a hurry: a step on a slow machine may take seconds.
 const END_WITHIN: Duration = Duration::from_secs(60);
 
+/// What a script may rely on; shown below the flags.
+pub const EXIT_CODES: &str = "\
+Exit codes of a run without a screen: 0 where all was answered. 1 where a question of --say, --file or the demo was \
+refused in a lane, or where no session of a --load was answered; sessions of a load that are refused beside others that \
+are answered are no failure, and stderr says how many, and why the last. 2 for flags and files that cannot be used. 128 \
+and the signal's number where a signal ended it.";
+
 /// Flags of a run without a screen.
 #[derive(Debug, Default, Args)]
 pub struct HeadlessArgs {
     /// Write the events as JSON lines instead of opening the dashboard; so does a stdout that is no terminal
-    ///
-    /// Exit codes: 0 where all was answered. 1 where a question of --say, --file or the demo was refused in a lane, or
-    /// where no session of a --load was answered. Sessions of a load that are refused beside others that are answered
-    /// are no failure: stderr says how many, and why the last. 2 for flags and files that cannot be used. 128 and the
-    /// signal's number where a signal ended it.
     #[arg(long)]
     pub headless: bool,
     /// Headless: end after this time (500ms, 30s, 2m)
