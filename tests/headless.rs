@@ -209,7 +209,7 @@ fn a_load_of_which_nothing_is_answered_fails_and_one_lane_without_room_does_not(
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(0), "{said}");
     let [kcache, kv] = if peaks[0] < peaks[1] { ["finished", "refused"] } else { ["refused", "finished"] };
-    assert!(said.ends_with(&format!("load: 3 sessions came; kcache: 3 {kcache}; kv: 3 {kv}\n")), "{said}");
+    assert!(said.contains(&format!("load: 3 sessions came; kcache: 3 {kcache}; kv: 3 {kv}\n")), "{said}");
     assert!(said.contains("kcache: load: why the last was refused: "), "{said}");
 }
 
