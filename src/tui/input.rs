@@ -69,14 +69,14 @@ impl Input {
     fn before(&self) -> usize {
         let (line, column) = self.cursor();
         let before: String = self.area.lines()[line].chars().take(column).collect();
-        before.graphemes(true).next_back().map_or(1, |cluster| cluster.chars().count())
+        before.grapheme_indices(true).next_back().map_or(1, |(_, cluster)| cluster.chars().count())
     }
 
     /// Code points of the character after the cursor; 1 at the end of a line, for the line break.
     fn after(&self) -> usize {
         let (line, column) = self.cursor();
         let after: String = self.area.lines()[line].chars().skip(column).collect();
-        after.graphemes(true).next().map_or(1, |cluster| cluster.chars().count())
+        after.grapheme_indices(true).next().map_or(1, |(_, cluster)| cluster.chars().count())
     }
 
     fn delete_before(&mut self) -> bool {
