@@ -202,8 +202,8 @@ fn rewritten(cluster: &str) -> Vec<Glyph<'static>> {
                         out.push(Glyph { symbol: carried.into(), cells: 1 });
                     }
                 }
-                // Also a sign that takes room of its own, as Indic scripts have them: of several narrow characters in one
-                // cell a terminal would keep the others when something narrower takes their place.
+                // Also a sign that takes room of its own, as Indic scripts have them: of several narrow characters that
+                // are one cell of ours a terminal keeps the others when something narrower takes their place.
                 _ => {
                     out.push(glyph(c));
                     marks = 0;
