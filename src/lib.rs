@@ -13,6 +13,7 @@
 //! | [`mod@bench`] | how fast a policy is: prefill and decoding by stage, policies in turns |
 //! | [`plan`] | what would fit on a device and how fast it would be, by arithmetic |
 //! | [`text`] | the bytes of a file as text, whatever encoding they are in |
+//! | [`files`] | files read up to a size and written whole or not at all |
 //! | [`progress`] | how far a long piece of work is, told to whoever watches |
 //! | [`telemetry`] | series and percentiles, and the samplers of GPU (NVML) and host (sysinfo) |
 //! | [`config`] | `config.toml`, environment and flags as one checked structure |
@@ -22,6 +23,9 @@
 //!
 //! `engine` and everything above it in this table knows nothing of terminals, of `tokio` or of `clap`.
 
+// `println!` and its kin panic where nobody reads any more. What is printed goes through `cli::output`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod attention;
 pub mod bench;
 pub mod cache;
@@ -29,6 +33,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod engine;
+pub mod files;
 pub mod kernels;
 pub mod model;
 pub mod plan;

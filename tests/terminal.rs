@@ -431,3 +431,26 @@ fn a_locale_that_is_not_utf8_gets_a_screen_in_ascii() {
     terminal.press("\x11");
     terminal.end().restored(0);
 }
+
+#[test]
+fn a_key_keeps_what_was_turned() {
+    let _alone = alone();
+    let arguments = ["--no-demo", "--model", "m.gguf", "--policy", "kcache:n=64,tail=none"];
+    let mut terminal = Terminal::start(home(), (120, 30), &arguments, &[]);
+    let file = terminal.home.path().join(".config/kcache/config.toml");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "# mine\n[screen]\nfps = 30 # smooth\n").unwrap();
+    terminal.until("the whole screen", tidy);
+    terminal.leave_input();
+    terminal.press("]");
+    terminal.until_shown("n=128");
+    terminal.press("S");
+    terminal.until_shown("kept in");
+    terminal.press("q");
+    let ended = terminal.end();
+    ended.restored(0);
+    let text = fs::read_to_string(ended.home.path().join(".config/kcache/config.toml")).unwrap();
+    let expected =
+        "# mine\n[screen]\nfps = 30 # smooth\n\n[lanes.kcache]\npolicy = \"kcache:n=128,tail=none,select=head\"\n";
+    assert_eq!(text, expected);
+}

@@ -10,6 +10,8 @@ use crate::engine::Lane;
 
 /// The most sessions of one load.
 const MOST_SESSIONS: usize = 100_000;
+/// The slowest arrivals, per minute: one in sixteen hours.
+const LEAST_RATE: f64 = 0.001;
 /// The fastest arrivals, per minute.
 const MOST_RATE: f64 = 60_000.0;
 
@@ -42,6 +44,9 @@ pub enum LoadError {
         "`{0}` is nothing of a load: write sessions=16,context=1024,tokens=64,rate=30,arrivals=poisson,seed=0,shared=0,lanes=both"
     )]
     Unknown(String),
+    /// A key that was given before.
+    #[error("`{0}` is given twice: write it once")]
+    Twice(String),
     /// A value that is not allowed.
     #[error("{key} is {allowed}, not `{value}`")]
     Value {
@@ -106,16 +111,21 @@ impl FromStr for LoadSpec {
 
     fn from_str(text: &str) -> Result<Self, LoadError> {
         let mut spec = Self::default();
+        let mut said = Vec::new();
         for piece in text.split(',').map(str::trim).filter(|piece| !piece.is_empty()) {
             let Some((key, value)) = piece.split_once('=') else { return Err(LoadError::Unknown(piece.to_owned())) };
-            let value = value.trim();
+            let (key, value) = (key.trim(), value.trim());
+            if said.contains(&key) {
+                return Err(LoadError::Twice(key.to_owned()));
+            }
+            said.push(key);
             let wrong = |key, allowed| LoadError::Value { key, value: value.to_owned(), allowed };
             let whole = |key, allowed, least: usize, most: usize| {
                 let number = value.parse().ok().filter(|number| (least..=most).contains(number));
                 number.ok_or_else(|| wrong(key, allowed))
             };
             let tokens = "a whole number of tokens, at least 1";
-            match key.trim() {
+            match key {
                 "sessions" => {
                     spec.sessions = whole("sessions", "a whole number from 1 to 100000", 1, MOST_SESSIONS)?;
                 }
@@ -124,8 +134,8 @@ impl FromStr for LoadSpec {
                 "shared" => spec.shared = whole("shared", "a whole number of tokens", 0, 1 << 24)?,
                 "rate" if value == "all" => spec.rate = None,
                 "rate" => {
-                    let rate = value.parse().ok().filter(|rate| *rate > 0.0 && *rate <= MOST_RATE);
-                    let allowed = "a number of arrivals per minute up to 60000, or `all` for all at once";
+                    let rate = value.parse().ok().filter(|rate| (LEAST_RATE..=MOST_RATE).contains(rate));
+                    let allowed = "a number of arrivals per minute from 0.001 to 60000, or `all` for all at once";
                     spec.rate = Some(rate.ok_or_else(|| wrong("rate", allowed))?);
                 }
                 "arrivals" => {
@@ -190,6 +200,8 @@ mod tests {
             ("sessions", "context=1024"),
             ("speed=3", "rate=30"),
             ("rate=0", "`all`"),
+            ("rate=1e-320", "from 0.001"),
+            ("rate=1,rate=2", "`rate` is given twice"),
             ("rate=NaN", "`all`"),
             ("tokens=-1", "at least 1"),
             ("lanes=all", "`both`"),

@@ -296,6 +296,8 @@ mod tests {
             ("kcache:p=NaN", "at most 1"),
             ("kcache:profile=", "path of a file"),
             ("kcache:profile=a,p=0.5", "take one"),
+            ("kcache:n=1,n=2", "`n` is given twice"),
+            ("kcache:tail=mean,n=1,tail=mean", "`tail` is given twice"),
         ] {
             let error = text.parse::<Policy>().unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -6,8 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt,
     hash::{Hash, Hasher},
+    path::Path,
     ptr,
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
@@ -15,9 +16,14 @@ use std::{
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::files;
+
 /// The profile that comes with the program, by the name that policies call it.
 const BUILT_IN: &str = "default";
 const BUILT_IN_TEXT: &str = include_str!("../../assets/profiles/smollm2-135m-instruct-q4_1.toml");
+
+/// The largest profile that is read, far more than the largest model's.
+const LARGEST_MIB: u64 = 16;
 
 /// What a profile has to fit: a model's fingerprint and sizes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,21 +146,37 @@ impl Profile {
     /// Reads the profile, where that was not done yet, and makes sure that it is this model's. A file is read once as
     /// long as the program runs.
     pub fn load(self, model: &ModelId) -> Result<(), ProfileError> {
+        let table = self.table()?;
+        if table.fits(model) {
+            Ok(())
+        } else {
+            Err(ProfileError::OtherModel { name: self.0.name.clone(), model: table.model.clone() })
+        }
+    }
+
+    /// The name of the model that it was made for, as the profile says it. Reads the profile where that was not done yet.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read, or is no profile.
+    pub fn model(self) -> Result<&'static str, ProfileError> {
+        Ok(&self.table()?.model)
+    }
+
+    fn table(self) -> Result<&'static Table, ProfileError> {
         let name = || self.0.name.clone();
         if self.0.table.get().is_none() {
             let text = match self.name() {
                 BUILT_IN => BUILT_IN_TEXT.to_owned(),
-                path => fs::read_to_string(path).map_err(|source| ProfileError::Read { name: name(), source })?,
+                path => files::read_text(Path::new(path), LARGEST_MIB)
+                    .map_err(|source| ProfileError::Read { name: name(), source })?,
             };
             let table = Table::parse(&text).map_err(|why| ProfileError::Malformed { name: name(), why })?;
             // Whoever came first has read the same.
             let _ = self.0.table.set(table);
         }
-        match self.0.table.get() {
-            Some(table) if table.fits(model) => Ok(()),
-            Some(table) => Err(ProfileError::OtherModel { name: name(), model: table.model.clone() }),
-            None => Err(ProfileError::Malformed { name: name(), why: "nothing was read".to_owned() }),
-        }
+        let nothing = || ProfileError::Malformed { name: name(), why: "nothing was read".to_owned() };
+        self.0.table.get().ok_or_else(nothing)
     }
 
     /// What the heads of a layer read where `n` is the mean; `None` before the profile was loaded.
@@ -272,6 +294,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn table() -> Table {
         let split = |n, rows: [[u32; 2]; 2], lean: f32| Split {
@@ -330,6 +353,9 @@ mod tests {
             assert!(error.contains("another model (tiny") && !error.contains('\n'), "{error}");
             assert_eq!(Profile::built_in(&other), None);
         }
+        assert_eq!(profile.model().unwrap(), "tiny \"quoted\"");
+        let error = Profile::named("/dev/zero").model().unwrap_err().to_string();
+        assert!(error.contains("more than 16 MiB"), "{error}");
         assert_eq!(profile, Profile::named(path.to_str().unwrap()));
         assert_ne!(profile, Profile::named("default"));
     }

@@ -27,7 +27,7 @@ pub struct Cli {
 pub struct Global {
     /// A GGUF file to run instead of the default model
     #[arg(long, global = true, value_name = "FILE.gguf")]
-    pub model: Option<String>,
+    pub model: Option<PathBuf>,
     /// Threads that compute
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
@@ -72,7 +72,11 @@ impl Global {
     /// What these flags say over the configuration.
     pub fn overrides(&self) -> Overrides {
         let mut overrides = Overrides::with_file(self.config.clone());
-        overrides.set("--model", "model.path", self.model.as_ref()).set("--threads", "engine.threads", self.threads);
+        overrides.set_path("--model", "model.path", self.model.as_deref()).set(
+            "--threads",
+            "engine.threads",
+            self.threads,
+        );
         overrides
     }
 }

@@ -1,7 +1,7 @@
 //! `kcache chat "text"`: one reply to stdout as it is generated, from one lane.
 
 use std::{
-    io::{self, ErrorKind, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::PathBuf,
     process::ExitCode,
     sync::atomic::Ordering,
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Failure, engine, interrupt,
-    output::{note, print_json},
+    output::{note, print_json, print_part, progress},
     text,
 };
 use crate::{
@@ -202,8 +202,6 @@ fn last_ledger(events: &Events) -> Option<Ledger> {
 struct Reply {
     /// Whether it is printed as it comes.
     print: bool,
-    /// Whether it is printed to a terminal, which must not be given control characters to carry out.
-    terminal: bool,
     reading: Reading,
     started: Option<Started>,
     accepted: bool,
@@ -220,7 +218,6 @@ impl Reply {
     fn new(print: bool) -> Self {
         Self {
             print,
-            terminal: io::stdout().is_terminal(),
             reading: Reading::new(),
             started: None,
             accepted: false,
@@ -274,14 +271,7 @@ impl Reply {
         if !self.print || self.reader_gone || text.is_empty() {
             return Ok(());
         }
-        let mut stdout = io::stdout().lock();
-        let written =
-            if self.terminal { stdout.write_all(harmless(text).as_bytes()) } else { stdout.write_all(text.as_bytes()) };
-        match written.and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => self.reader_gone = true,
-            Err(error) => Err(error).wrap_err("cannot write to stdout")?,
-            Ok(()) => {}
-        }
+        self.reader_gone = !print_part(text)?;
         Ok(())
     }
 
@@ -306,11 +296,6 @@ impl Reply {
     }
 }
 
-/// Text without characters that a terminal would carry out instead of showing.
-fn harmless(text: &str) -> String {
-    text.chars().filter(|&c| !c.is_control() || matches!(c, '\n' | '\t')).collect()
-}
-
 /// The progress of a long prompt, in one line on stderr where that is a terminal. Short, so that the `^C` of an
 /// interrupted reader still stands on the same line and goes with it.
 struct Reading {
@@ -330,14 +315,13 @@ impl Reading {
             return;
         }
         let left = took.mul_f64((total - done) as f64 / done as f64).as_secs_f64().ceil();
-        // Nobody misses progress where stderr cannot be written to.
-        let _ = write!(io::stderr(), "\rreading: {done} of {total} tokens, {left} s left\x1b[K");
+        progress(&format!("\rreading: {done} of {total} tokens, {left} s left\x1b[K"));
         self.shown = true;
     }
 
     fn clear(&mut self) {
         if std::mem::take(&mut self.shown) {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+            progress("\r\x1b[K");
         }
     }
 }
@@ -345,11 +329,6 @@ impl Reading {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_terminal_is_given_nothing_to_carry_out() {
-        assert_eq!(harmless("a\x1b[2J\x07b\u{9b}31m\r\n\tc\u{7f} é🙂"), "a[2Jb31m\n\tc é🙂");
-    }
 
     #[test]
     fn figures_of_a_single_token_are_unknown_and_of_several_measured() {

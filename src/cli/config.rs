@@ -1,4 +1,4 @@
-//! `kcache config init | print | validate | path`.
+//! `kcache config init | print | validate | set | path`.
 
 use std::{
     env,
@@ -15,9 +15,17 @@ use serde_json::json;
 use super::{
     Failure,
     load::{checked, load},
-    output::{print, print_json},
+    output::{note, print, print_json},
 };
-use crate::config::{Config, DEFAULT_TOML, Layers, Overrides, folders, keys::KEYS};
+use crate::{
+    cache::{Knobs, ModelId, ProfileError, Spread},
+    config::{
+        Config, ConfigError, DEFAULT_TOML, Kept, Layers, Mistake, Origin, Overrides, keep,
+        keys::{KEYS, Key},
+    },
+    files,
+    model::{Gguf, ModelShape, source},
+};
 
 /// What to do with the configuration.
 #[derive(Debug, Subcommand)]
@@ -39,6 +47,18 @@ pub enum ConfigCommand {
         /// The file to check
         file: Option<PathBuf>,
     },
+    /// Keeps a setting in the user's file; comments and everything else in it stay
+    #[command(after_help = "\
+        kcache config set lanes.kcache.policy kcache:n=64,tail=mean\n\
+        kcache config set screen.theme light\n\
+        kcache config set keys.quit '[\"ctrl-q\", \"f10\"]'")]
+    Set {
+        /// The key's path, as `kcache config print` shows it: screen.fps
+        key: String,
+        /// The value, without quotes; a path is written so that it means the same from everywhere
+        #[arg(allow_hyphen_values = true)]
+        value: String,
+    },
     /// Shows where the user's file is
     Path,
 }
@@ -52,6 +72,7 @@ pub fn run(command: &ConfigCommand, overrides: &Overrides, json: bool) -> Result
             if json { print_json(&as_json(&layers, &config))? } else { print(&as_toml(&layers, &config))? }
         }
         ConfigCommand::Validate { file } => validate(file.as_deref(), overrides)?,
+        ConfigCommand::Set { key, value } => set(&file(overrides)?, key, value, json)?,
         ConfigCommand::Path => print(&format!("{}\n", file(overrides)?.display()))?,
     }
     Ok(ExitCode::SUCCESS)
@@ -59,13 +80,51 @@ pub fn run(command: &ConfigCommand, overrides: &Overrides, json: bool) -> Result
 
 /// The file that is read where it exists.
 fn file(overrides: &Overrides) -> Result<PathBuf, Failure> {
-    let named = overrides.file.clone().or_else(|| {
-        let named = env::var_os("KCACHE_CONFIG").filter(|path| !path.is_empty())?;
-        Some(PathBuf::from(named))
-    });
-    named
-        .or_else(folders::config_file)
+    overrides
+        .user_file()
         .ok_or_else(|| Failure::failed("there is no home folder to keep a configuration in; name a file with --config"))
+}
+
+fn set(file: &Path, key: &str, value: &str, json: bool) -> Result<(), Failure> {
+    let check = |layers: &Layers| profile(layers, &checked(layers)?).map(|_| ());
+    let kept = keep(file, &[(key.to_owned(), value.to_owned())], check)?;
+    let Some(Kept { path, toml }) = kept.into_iter().next() else { return Ok(()) };
+    if let Some(variable) = overruled(&path) {
+        note(&format!("{variable} is set, and goes before the file"));
+    }
+    if json {
+        return print_json(&json!({ "file": files::shown(file), "key": path, "value": toml }));
+    }
+    print(&format!("{}: {path} = {toml}\n", file.display()))
+}
+
+/// The environment variable that sets the key as well, where one does.
+fn overruled(path: &str) -> Option<String> {
+    let variable = Key::find(path)?.variable();
+    env::var_os(&variable).filter(|value| !value.is_empty()).map(|_| variable)
+}
+
+/// What is to be said of the profile that the policy under test names, where it names one: it is read, and compared with
+/// the model where that is here.
+fn profile(layers: &Layers, config: &Config) -> Result<Option<String>, ConfigError> {
+    let Some(Knobs { spread: Spread::Profile(profile), .. }) = config.lanes.kcache.policy.knobs() else {
+        return Ok(None);
+    };
+    let mistake = |error: ProfileError| {
+        let origin = layers.setting("lanes.kcache.policy").map_or(Origin::Default, |(_, origin)| origin.clone());
+        ConfigError { mistakes: vec![Mistake { origin, message: format!("lanes.kcache.policy: {error}") }] }
+    };
+    let made_for = profile.model().map_err(mistake)?;
+    let file = config.model.path.clone().or_else(source::find_default);
+    let model = file.and_then(|file| {
+        let gguf = Gguf::open(&file).ok()?;
+        let shape = ModelShape::from_gguf(&gguf).ok()?;
+        Some(ModelId { fingerprint: gguf.fingerprint(), layers: shape.layers, heads: shape.heads })
+    });
+    match model {
+        Some(model) => profile.load(&model).map_err(mistake).map(|()| None),
+        None => Ok(Some(format!("its profile is for {made_for}; no model is here to compare it with"))),
+    }
 }
 
 fn init(file: &Path, force: bool) -> Result<(), Failure> {
@@ -83,17 +142,18 @@ fn init(file: &Path, force: bool) -> Result<(), Failure> {
 }
 
 fn validate(file: Option<&Path>, overrides: &Overrides) -> Result<(), Failure> {
-    let layers = match file {
+    let (layers, config) = match file {
         Some(file) => {
             let layers = Layers::from_file(file)?;
-            checked(&layers)?;
-            layers
+            let config = checked(&layers)?;
+            (layers, config)
         }
-        None => load(overrides)?.0,
+        None => load(overrides)?,
     };
+    let profile = profile(&layers, &config)?.map(|said| format!("; {said}")).unwrap_or_default();
     match layers.file() {
-        Some(file) => print(&format!("{}: fine\n", file.display())),
-        None => print("no file: the defaults hold, and the environment is fine\n"),
+        Some(file) => print(&format!("{}: fine{profile}\n", file.display())),
+        None => print(&format!("no file: the defaults hold, and the environment is fine{profile}\n")),
     }
 }
 
@@ -105,7 +165,7 @@ fn as_json(layers: &Layers, config: &Config) -> serde_json::Value {
             (key.path.to_owned(), origin.into())
         })
         .collect();
-    json!({ "file": layers.file(), "config": config, "origins": origins })
+    json!({ "file": layers.file().map(files::shown), "config": config, "origins": origins })
 }
 
 /// A file that means the same, each line with its origin.

@@ -37,6 +37,9 @@ pub struct DashboardArgs {
     /// Device budget of each lane: 512MiB, 1.5GiB, none
     #[arg(long, value_name = "SIZE")]
     pub budget: Option<String>,
+    /// The policy of the lane under test: kcache:n=128,tail=mean,select=head,k=f16 (every key optional)
+    #[arg(long, value_name = "P")]
+    pub policy: Option<String>,
     /// A text file to open a session about; repeat for more
     #[arg(long = "file", value_name = "FILE")]
     pub files: Vec<PathBuf>,
@@ -56,13 +59,14 @@ impl DashboardArgs {
     pub fn override_(&self, overrides: &mut Overrides) {
         overrides
             .set("--theme", "screen.theme", self.theme.as_ref())
+            .set("--policy", "lanes.kcache.policy", self.policy.as_ref())
             .set("--budget", "lanes.kcache.budget", self.budget.as_ref())
             .set("--budget", "lanes.kv.budget", self.budget.as_ref());
     }
 }
 
 /// Runs without a screen where that is asked for or there is none, else opens the dashboard and stays until the user or a signal ends it.
-pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, Failure> {
+pub fn run(args: DashboardArgs, config: Config, settings: Option<PathBuf>, json: bool) -> Result<ExitCode, Failure> {
     let demo = config.screen.demo && !args.no_demo;
     if args.headless.applies(json)? {
         let asked = Asked { files: &args.files, demo, load: args.load, record: args.record.as_deref() };
@@ -98,6 +102,7 @@ pub fn run(args: DashboardArgs, config: Config, json: bool) -> Result<ExitCode, 
     let options = tui::Options {
         demo,
         documents: args.files,
+        settings,
         sessions: folders::sessions().filter(|_| config.screen.save_sessions),
         text,
         load: args.load,

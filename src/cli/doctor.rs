@@ -123,7 +123,7 @@ fn configuration(loaded: &Result<(Layers, Config), ConfigError>) -> Check {
 }
 
 fn processor(config: &Config) -> Check {
-    hold_kernels(config);
+    let held = hold_kernels(config);
     let name = cpu_name().unwrap_or_else(|| env::consts::ARCH.to_owned());
     let features = processor_features();
     let has = |wanted: bool| features.iter().filter(move |(_, there)| *there == wanted).map(|(name, _)| *name);
@@ -132,7 +132,9 @@ fn processor(config: &Config) -> Check {
     let found =
         format!("{name}: {}", if there.is_empty() { "no vector extensions known".into() } else { there.join(", ") });
     let found = format!("{found}; {}", kernels());
-    if config.engine.kernels != Kernels::Auto {
+    if let Err(Failure::Misuse(line)) = held {
+        Check::missing("processor", found, line)
+    } else if config.engine.kernels != Kernels::Auto {
         Check::note("processor", found, "engine.kernels = \"auto\" takes the fastest kernels".to_owned())
     } else if lacking.is_empty() && !features.is_empty() {
         Check::ok("processor", found)

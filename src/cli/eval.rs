@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    files,
     progress::Progress,
     quality::{
         ESTIMATES, EvalError, EvalOptions, Evaluation, FIGURES, Gate, ProbeScore, Probed, ROUNDED, Score, evaluate,
@@ -145,7 +146,7 @@ struct Report<'a> {
 impl Report<'_> {
     fn json(&self) -> Value {
         let Self { machine, options, paths, found } = self;
-        let text = |(path, one): (&PathBuf, &Evaluation)| json!({ "text": path, "full_ppl": one.full_ppl(), "runs": runs(one) });
+        let text = |(path, one): (&PathBuf, &Evaluation)| json!({ "text": files::shown(path), "full_ppl": one.full_ppl(), "runs": runs(one) });
         let texts: Vec<Value> = paths.iter().zip(&found.texts).map(text).collect();
         let mut report = json!({
             "machine": machine.facts(), "context": options.context, "tokens": options.tokens, "exact": options.exact,

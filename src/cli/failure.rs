@@ -4,13 +4,16 @@ use std::{io::Write, process::ExitCode};
 
 use color_eyre::eyre::{Report, eyre};
 
-use crate::config::ConfigError;
+use super::escape;
+use crate::config::{ConfigError, KeepError};
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub enum Failure {
-    /// What was asked for makes no sense; exit code 2. One line each.
+    /// What was asked for makes no sense, in one line; exit code 2.
     Misuse(String),
+    /// The configuration makes no sense; exit code 2. A line for each mistake.
+    Config(ConfigError),
     /// It made sense and did not work; exit code 1.
     Failed(Report),
 }
@@ -27,20 +30,33 @@ impl Failure {
     }
 
     /// Says what went wrong and gives the exit code. Where it went wrong is of use for a panic alone, which shows it.
+    ///
+    /// Whatever is in the words, each message is one line: a line break in a file's name makes no second one.
     pub fn report(self, to: &mut dyn Write) -> ExitCode {
-        let (text, code) = match self {
-            Self::Misuse(text) => (text, 2),
-            Self::Failed(report) => (chain(&report), 1),
+        let (messages, code) = match self {
+            Self::Misuse(text) => (vec![text], 2),
+            Self::Config(error) => (error.mistakes.iter().map(ToString::to_string).collect(), 2),
+            Self::Failed(report) => (vec![chain(&report)], 1),
         };
         // Nobody is left to tell where even stderr is closed.
-        let _ = text.lines().try_for_each(|line| writeln!(to, "kcache: {line}"));
+        let _ = messages.iter().try_for_each(|message| writeln!(to, "kcache: {}", escape::line(message)));
         ExitCode::from(code)
     }
 }
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::misuse(error)
+        Self::Config(error)
+    }
+}
+
+impl From<KeepError> for Failure {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::Config(error) => Self::Config(error),
+            KeepError::Unknown(line) => Self::Misuse(line),
+            KeepError::File { .. } => Self::failed(error),
+        }
     }
 }
 
@@ -67,6 +83,7 @@ fn chain(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Mistake, Origin};
     use color_eyre::eyre::WrapErr;
 
     #[test]
@@ -78,10 +95,24 @@ mod tests {
         assert_eq!(chain(&report), "cannot write: disk full");
     }
 
-    #[test]
-    fn every_line_of_a_misuse_names_the_program() {
+    fn said(failure: Failure) -> String {
         let mut said = Vec::new();
-        Failure::misuse("a:1: x\na:2: y").report(&mut said);
-        assert_eq!(String::from_utf8(said).unwrap(), "kcache: a:1: x\nkcache: a:2: y\n");
+        failure.report(&mut said);
+        String::from_utf8(said).unwrap()
+    }
+
+    #[test]
+    fn every_mistake_in_a_configuration_has_a_line() {
+        let mistake = |message: &str| Mistake { origin: Origin::Flag("--threads"), message: message.to_owned() };
+        let error = ConfigError { mistakes: vec![mistake("x"), mistake("y\nkcache: all is well")] };
+        assert_eq!(said(error.into()), "kcache: --threads: x\nkcache: --threads: y\\nkcache: all is well\n");
+    }
+
+    #[test]
+    fn a_message_cannot_forge_a_second_one_or_be_carried_out() {
+        let text = "no file a\nkcache: all is well\x1b[2J\u{9b}1m";
+        let shown = "no file a\\nkcache: all is well\\u{1b}[2J\\u{9b}1m";
+        assert_eq!(said(Failure::misuse(text)), format!("kcache: {shown}\n"));
+        assert_eq!(said(Failure::failed(text)), format!("kcache: {}\n", shown.replace("\\n", " ")));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use color_eyre::eyre::WrapErr;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Failure, interrupt};
+use super::{Failure, interrupt, output::note};
 use crate::{
     config::Config,
     model::source::{self, KnownModel, Progress, Stage},
@@ -83,7 +83,7 @@ impl Display {
                 bar.set_length(total);
                 bar.set_position(done);
             }
-            None if news => eprintln!("kcache: {doing} {}: {} %", self.name, fifth * 20),
+            None if news => note(&format!("{doing} {}: {} %", self.name, fifth * 20)),
             None => {}
         }
         self.said = Some((stage, fifth));

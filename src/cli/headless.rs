@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    io::{self, ErrorKind, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
@@ -149,7 +149,7 @@ pub fn run(args: HeadlessArgs, asked: Asked<'_>, config: &Config) -> Result<Exit
             let event = Event { t_ms, kind: EventKind::Stopped { error: Some(error) } };
             run.note(&event.kind);
             run.record(&mut recording, &event);
-            reader_gone = reader_gone || !write(&event)?;
+            reader_gone = reader_gone || !output::print_json_line(&event)?;
             break;
         }
         let left =
@@ -165,7 +165,7 @@ pub fn run(args: HeadlessArgs, asked: Asked<'_>, config: &Config) -> Result<Exit
         run.note(&event.kind);
         run.record(&mut recording, &event);
         if !reader_gone {
-            reader_gone = !write(&event)?;
+            reader_gone = !output::print_json_line(&event)?;
         }
     }
     running.end(Duration::ZERO);
@@ -180,17 +180,6 @@ pub fn run(args: HeadlessArgs, asked: Asked<'_>, config: &Config) -> Result<Exit
         0 => ExitCode::from(u8::from(run.errors > 0)),
         number => ExitCode::from(128 + number),
     })
-}
-
-/// Writes an event as a line; false where nobody reads any more. A line goes out whole, stdout being line-buffered.
-fn write(event: &Event) -> Result<bool, Failure> {
-    let mut line = serde_json::to_string(event).wrap_err("cannot write JSON")?;
-    line.push('\n');
-    match io::stdout().lock().write_all(line.as_bytes()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).wrap_err("cannot write to stdout")?,
-        Ok(()) => Ok(true),
-    }
 }
 
 /// What is to be asked, in order.

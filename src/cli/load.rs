@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, env};
 
+use super::output::note;
 use crate::{
     config::{Config, ConfigError, Layers, Mistake, Origin, Overrides},
     tui::keymap::{Keymap, KeymapError},
@@ -10,6 +11,7 @@ use crate::{
 /// Everything that flags, environment and file say, and the configuration that this makes.
 pub fn load(overrides: &Overrides) -> Result<(Layers, Config), ConfigError> {
     let layers = Layers::gather(overrides, env::vars_os())?;
+    layers.warnings().iter().for_each(|warning| note(warning));
     let config = checked(&layers)?;
     Ok((layers, config))
 }

@@ -35,6 +35,8 @@ impl Log {
             .with_env_filter(EnvFilter::try_new(&config.filter).map_err(io::Error::other)?)
             .with_writer(writer)
             .with_ansi(false)
+            // A log that fails is not told on stderr, where nobody may be left to read.
+            .log_internal_errors(false)
             .try_init()
             .map_err(io::Error::other)?;
         log_panics();

@@ -2,6 +2,7 @@
 //! machine, and a display of how far the work is.
 
 use std::{
+    borrow::Cow,
     io::{IsTerminal, stderr},
     ops::ControlFlow,
     sync::{
@@ -17,7 +18,8 @@ use serde_json::{Value, json};
 use super::{
     Failure,
     engine::{open_model, threads},
-    interrupt,
+    escape, interrupt,
+    output::note,
 };
 use crate::{
     cache::Policy,
@@ -78,7 +80,7 @@ impl Machine {
 
     /// The same in one line, for people.
     pub fn headline(&self) -> String {
-        format!("{}, {}", self.model.shape.name, machine_headline(&self.pool))
+        format!("{}, {}", escape::line(&self.model.shape.name), machine_headline(&self.pool))
     }
 }
 
@@ -103,12 +105,30 @@ pub fn machine_headline(pool: &Pool) -> String {
 }
 
 /// Has only those kernels run that the configuration says, from before the first of them does.
-pub fn hold_kernels(config: &Config) {
-    match config.engine.kernels {
-        Kernels::Auto => {}
-        Kernels::Avx2 => cpu::hold(Level::Avx2),
-        Kernels::Portable => cpu::hold(Level::Portable),
+pub fn hold_kernels(config: &Config) -> Result<(), Failure> {
+    match held(config.engine.kernels, cpu::found())? {
+        None => {}
+        Some(level) => cpu::hold(level),
     }
+    Ok(())
+}
+
+/// The level to hold kernels to; the fastest where there is none to. What the processor cannot do is refused.
+fn held(kernels: Kernels, found: Level) -> Result<Option<Level>, Failure> {
+    let level = match kernels {
+        Kernels::Auto => return Ok(None),
+        Kernels::Avx512 => Level::Avx512,
+        Kernels::Avx2 => Level::Avx2,
+        Kernels::Portable => Level::Portable,
+    };
+    if level > found {
+        let (asked, found) = (level.name(), found.name());
+        return Err(Failure::misuse(format!(
+            "engine.kernels is `{asked}`, for which this processor lacks instructions; it has those for `{found}`, and \
+             `auto` takes the fastest"
+        )));
+    }
+    Ok(Some(level))
 }
 
 /// Which kernels run, for people: a lesser kind than the processor's is no property of the machine.
@@ -152,7 +172,7 @@ impl Display {
             None => {
                 let tenth = done * 10 / total.max(1);
                 if self.said != Some(tenth) {
-                    eprintln!("kcache: {:>3} % {what}", tenth * 10);
+                    note(&format!("{:>3} % {what}", tenth * 10));
                 }
                 self.said = Some(tenth);
             }
@@ -215,13 +235,16 @@ impl<'a, T> Comparison<'a, T> {
     }
 }
 
-/// A table for people: the first column to the left, all others to the right, each as wide as it has to be.
+/// A table for people: the first column to the left, all others to the right, each as wide as it has to be. Whatever is
+/// in a cell, a row is one line.
 pub fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| escape::line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column).map(|cell| cell.chars().count())).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
             line += &if column == 0 { format!("{cell:<width$}") } else { format!("  {cell:>width$}") };
@@ -259,6 +282,22 @@ mod tests {
     fn a_table_is_markdown_too() {
         let rows = [vec!["a".into(), "b|c".into()], vec!["d".into(), "2".into()]];
         assert_eq!(markdown_table(&rows), "| a | b\\|c |\n| --- | ---: |\n| d | 2 |\n");
+    }
+
+    #[test]
+    fn kernels_that_the_processor_lacks_are_refused_in_a_line() {
+        for (asked, found, level) in [
+            (Kernels::Auto, Level::Portable, None),
+            (Kernels::Avx512, Level::Avx512, Some(Level::Avx512)),
+            (Kernels::Avx2, Level::Avx512, Some(Level::Avx2)),
+            (Kernels::Portable, Level::Avx2, Some(Level::Portable)),
+        ] {
+            assert_eq!(held(asked, found).unwrap(), level);
+        }
+        for (asked, found) in [(Kernels::Avx512, Level::Avx2), (Kernels::Avx2, Level::Portable)] {
+            let Err(Failure::Misuse(line)) = held(asked, found) else { panic!("{asked:?} on {found:?} is refused") };
+            assert!(line.contains("engine.kernels") && line.contains(found.name()) && !line.contains('\n'), "{line}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! asked for goes to stdout, everything else to stderr, errors as one line `kcache: …`.
 
 use std::{
+    env,
+    ffi::OsString,
     io::{self, Write},
     panic,
     process::ExitCode,
@@ -19,11 +21,13 @@ mod config;
 mod dashboard;
 mod doctor;
 mod engine;
+mod escape;
 mod eval;
 mod failure;
 mod fetch;
 mod headless;
 mod interrupt;
+mod limits;
 mod load;
 mod log;
 mod machine;
@@ -48,7 +52,10 @@ use log::Log;
 
 /// The program: reads the command line, runs the command, says what went wrong.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match command_line(env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
     show_panics();
     match run(cli) {
         Ok(code) => code,
@@ -56,17 +63,39 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Has panics shown with where they come from; every error that is foreseen has its own line. The hook writes by itself:
-/// where stderr has gone, the hook that comes along would panic, and a panic in a panic aborts.
+/// Reads the command line. Help, the version and mistakes are printed here, as far as anybody reads them.
+fn command_line(arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
+    let error = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => return Ok(cli),
+        Err(error) => error,
+    };
+    // The message repeats what was typed, so what was typed is made harmless before it is read once more.
+    let harmless = arguments.iter().map(|argument| escape::line(&argument.to_string_lossy()).into_owned());
+    let error = Cli::try_parse_from(harmless).err().filter(|again| again.kind() == error.kind()).unwrap_or(error);
+    let _ = error.print();
+    Err(if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// Has panics shown with their place and, where it is asked for, their backtrace. Only panics come out this way; every
+/// error that is foreseen has its own line. A panic that nobody can read is no second panic, which would be an abort.
 fn show_panics() {
-    let (panics, errors) = color_eyre::config::HookBuilder::default().display_env_section(false).into_hooks();
-    if let Err(error) = errors.install() {
-        output::note(&format!("errors will be shown plainly: {error}"));
+    let hooks = color_eyre::config::HookBuilder::default()
+        .theme(color_eyre::config::Theme::new())
+        .display_env_section(false)
+        .try_into_hooks();
+    match hooks {
+        Ok((panics, errors)) => {
+            panic::set_hook(Box::new(move |info| {
+                let report = panics.panic_report(info).to_string();
+                let _ = writeln!(io::stderr(), "{}", escape::lines(&report));
+            }));
+            // Errors are shown by `Failure`; without this the library would install a reporter of its own.
+            if let Err(error) = errors.install() {
+                tracing::warn!("{error}");
+            }
+        }
+        Err(error) => output::note(&format!("panics will be shown plainly: {error}")),
     }
-    panic::set_hook(Box::new(move |info| {
-        // Nobody is left to tell where even stderr is closed.
-        let _ = writeln!(io::stderr(), "{}", panics.panic_report(info));
-    }));
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
@@ -74,7 +103,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let Some(command) = cli.command else {
         cli.dashboard.override_(&mut overrides);
         let (config, _log) = start(&overrides)?;
-        return dashboard::run(cli.dashboard, config, cli.global.json);
+        return dashboard::run(cli.dashboard, config, overrides.user_file(), cli.global.json);
     };
     match command {
         Command::Chat(args) => {
@@ -115,8 +144,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 /// The configuration and, with it, the log. A log that cannot be had is no reason not to work.
 fn start(overrides: &Overrides) -> Result<(Config, Option<Log>), Failure> {
+    limits::check()?;
     let (_, config) = load::load(overrides)?;
-    measuring::hold_kernels(&config);
-    let log = Log::start(&config.log).inspect_err(|error| eprintln!("kcache: no log file: {error}")).ok();
+    measuring::hold_kernels(&config)?;
+    let log = Log::start(&config.log).inspect_err(|error| output::note(&format!("no log file: {error}"))).ok();
     Ok((config, log))
 }

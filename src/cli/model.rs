@@ -11,11 +11,12 @@ use color_eyre::eyre::WrapErr;
 use serde_json::json;
 
 use super::{
-    Failure, fetch,
+    Failure, escape, fetch,
     output::{print, print_json},
 };
 use crate::{
     config::Config,
+    files,
     model::{
         Gguf, ModelCard,
         source::{self, DEFAULT, KNOWN, KnownModel},
@@ -50,7 +51,9 @@ pub fn run(command: &ModelCommand, config: &Config, json: bool) -> Result<ExitCo
             let dir = source::data_dir().wrap_err("cannot fetch")?;
             let path = fetch::fetch(known, &dir, *verify)?;
             if json {
-                print_json(&json!({ "name": known.name, "path": path, "bytes": known.bytes, "sha256": known.sha256 }))?;
+                print_json(
+                    &json!({ "name": known.name, "path": files::shown(&path), "bytes": known.bytes, "sha256": known.sha256 }),
+                )?;
             } else {
                 print(&format!("{}\n", path.display()))?;
             }
@@ -98,13 +101,13 @@ fn list(json: bool) -> Result<(), Failure> {
             .iter()
             .map(|known| {
                 json!({
-                    "name": known.name, "default": *known == DEFAULT, "path": source::find(known, &dir),
+                    "name": known.name, "default": *known == DEFAULT, "path": source::find(known, &dir).as_deref().map(files::shown),
                     "bytes": known.bytes, "sha256": known.sha256, "licence": known.licence,
                     "sources": sources(known),
                 })
             })
             .collect();
-        return print_json(&json!({ "folder": dir, "models": models }));
+        return print_json(&json!({ "folder": files::shown(&dir), "models": models }));
     }
     let mut text = String::new();
     for known in KNOWN {
@@ -174,7 +177,7 @@ fn megabytes(bytes: u64) -> String {
 fn table(rows: &[(&str, String)]) -> String {
     rows.iter().fold(String::new(), |mut text, (name, value)| {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {name:<11} {value}");
+        let _ = writeln!(text, "  {name:<11} {}", escape::line(value));
         text
     })
 }

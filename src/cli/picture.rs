@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -16,6 +16,8 @@ use crate::{
     tui::{Replay, keymap::Key},
 };
 
+/// The longest line of a recording, in bytes.
+const LONGEST_LINE: u64 = 64 << 20;
 /// The widest and the highest screen.
 const LARGEST: u16 = 500;
 
@@ -74,8 +76,9 @@ pub fn run(args: &PictureArgs, config: &Config) -> Result<ExitCode, Failure> {
 fn events(path: &Path) -> Result<impl Iterator<Item = Result<Event, Failure>>, Failure> {
     let name = path.display().to_string();
     let file = File::open(path).map_err(|error| Failure::misuse(format!("{name}: {error}")))?;
-    let lines = BufReader::new(file).lines().enumerate();
-    Ok(lines.map(move |(at, line)| {
+    let mut file = BufReader::new(file);
+    let lines = std::iter::from_fn(move || line(&mut file).transpose());
+    Ok(lines.enumerate().map(move |(at, line)| {
         let place = format!("{name}:{}", at + 1);
         let line = line.map_err(|error| Failure::misuse(format!("{place}: {error}")))?;
         let event: Event = serde_json::from_str(&line)
@@ -86,6 +89,17 @@ fn events(path: &Path) -> Result<impl Iterator<Item = Result<Event, Failure>>, F
             Err(Failure::misuse(format!("{place}: t_ms is {}, which is no time", event.t_ms)))
         }
     }))
+}
+
+/// The next line, of a bounded length: a file without line breaks could have no end.
+fn line(file: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = Vec::new();
+    file.take(LONGEST_LINE).read_until(b'\n', &mut line)?;
+    if line.len() as u64 == LONGEST_LINE {
+        return Err(io::Error::other("the line is too long for an event"));
+    }
+    let text = String::from_utf8(line).map_err(|_| io::Error::other("the line is not text in UTF-8"))?;
+    Ok((!text.is_empty()).then(|| text.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 fn size(text: &str) -> Result<(u16, u16), String> {

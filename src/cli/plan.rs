@@ -1,7 +1,10 @@
 //! `kcache plan`: how many sessions of which context fit under each policy, how fast they would be, and from where on
 //! one policy wins over another.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, builder::RangedI64ValueParser, value_parser};
 use serde_json::Value;
@@ -21,6 +24,7 @@ use crate::{
     bench::MachineOptions,
     cache::{ModelId, Policy},
     config::Config,
+    files,
     kernels::Pool,
     model::Gguf,
     plan::{
@@ -173,7 +177,7 @@ pub fn run(args: &PlanArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
         [] => self::policies(&["kv", "kv-q8", "kcache", "kcache:k=q8"].map(str::to_owned), config)?,
         asked => self::policies(asked, config)?,
     };
-    let measured = args.measured.as_ref().map(report).transpose()?;
+    let measured = args.measured.as_deref().map(report).transpose()?;
     let (model, id) = model(&args.described, config)?;
     // What no model's file is there for is planned as it is spelled.
     let on = |(spelling, policy): (String, Policy)| match &id {
@@ -199,9 +203,9 @@ pub fn run(args: &PlanArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
 }
 
 /// The runs of a report.
-fn report(path: &PathBuf) -> Result<Vec<Measured>, Failure> {
+fn report(path: &Path) -> Result<Vec<Measured>, Failure> {
     let complain = |why: String| Failure::misuse(format!("{}: {why}", path.display()));
-    let text = fs::read_to_string(path).map_err(|error| complain(format!("cannot be read: {error}")))?;
+    let text = files::read_text(path, 64).map_err(|error| complain(format!("cannot be read: {error}")))?;
     let report: Value = serde_json::from_str(&text).map_err(|error| complain(format!("is no JSON: {error}")))?;
     Measured::from_report(&report).map_err(|error| complain(error.to_string()))
 }

@@ -1,11 +1,6 @@
 //! `kcache tune`: a profile of rows for every head of a model, learnt from texts.
 
-use std::{
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use color_eyre::eyre::{Report, WrapErr};
@@ -14,12 +9,13 @@ use serde_json::json;
 use super::{
     Failure,
     measuring::{Display, Machine, table},
-    output::{note, print, print_json},
+    output::{note, notes, print, print_json},
     text,
 };
 use crate::{
     cache::Split,
     config::Config,
+    files,
     quality::{EvalError, TuneError, TuneOptions, Tuned, tune},
 };
 
@@ -62,22 +58,29 @@ pub fn run(args: &TuneArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
     let profile = format!("{}{}", header(args), tuned.table);
     match &args.out {
         Some(path) => {
-            write(path, &profile)?;
-            note(&format!("a policy takes this profile as `kcache:profile={}`", path.display()));
+            files::write_whole(path, &profile).wrap_err_with(|| format!("{} cannot be written", path.display()))?;
+            // A configuration file lies elsewhere than this command runs, and paths in it count from there.
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            let policy = format!("kcache:profile={}", whole.display());
+            note(&format!("a policy takes this profile as `{policy}`; to keep it, put into the configuration:"));
+            note("[lanes.kcache]");
+            note(&format!("policy = {}", toml::Value::from(policy)));
         }
         None if json => {}
         None => print(&profile)?,
     }
     if json {
         print_json(&json!({
-            "machine": machine.facts(), "texts": args.texts, "context": options.context, "tokens": options.tokens,
+            "machine": machine.facts(), "context": options.context, "tokens": options.tokens,
+            "texts": args.texts.iter().map(|path| files::shown(path)).collect::<Vec<_>>(),
             "learnt_tokens": tuned.learnt_tokens, "held_out_tokens": tuned.held_out.as_ref().map(|part| part.tokens),
-            "out": args.out, "splits": splits(&tuned), "profile": args.out.is_none().then_some(profile),
+            "out": args.out.as_deref().map(files::shown), "splits": splits(&tuned),
+            "profile": args.out.is_none().then_some(profile),
         }))?;
     } else if args.out.is_some() {
         print(&losses(&tuned))?;
     } else {
-        note(&losses(&tuned));
+        notes(&losses(&tuned));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -107,20 +110,6 @@ fn header(args: &TuneArgs) -> String {
         args.context,
         args.tokens
     )
-}
-
-/// Writes a file whole or not at all.
-fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let aside = folder.join(format!(".{}.{}", std::process::id(), path.file_name().unwrap_or_default().display()));
-    let written = fs::File::create(&aside)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
-        .and_then(|()| fs::rename(&aside, path));
-    if written.is_err() {
-        // What could not be made need not be there.
-        let _ = fs::remove_file(&aside);
-    }
-    Ok(written.wrap_err_with(|| format!("{} cannot be written", path.display()))?)
 }
 
 fn splits(tuned: &Tuned) -> Vec<serde_json::Value> {

@@ -31,6 +31,10 @@ pub enum Form {
 /// The smallest device budget: below, not even one token of a small model fits.
 const MIN_BUDGET: u64 = 1 << 20;
 
+/// The smallest number that sampling divides by or sums up to. Logits are 32-bit numbers: divided by much less they are
+/// infinite, and the answer is no answer.
+const LEAST: f64 = 1e-6;
+
 const BUDGET: &str = "`none` or a size of at least 1MiB, such as `512MiB` or `1.5GiB`";
 
 /// Every key but those of `[keys]`, whose names are the dashboard's actions. In the order of `config.toml`.
@@ -66,7 +70,12 @@ pub const KEYS: [Key; 35] = [
         check: |c| (1..=1_000_000).contains(&c.engine.queue),
     },
     Key { path: "engine.share_prefixes", form: Form::Plain, allowed: "`true` or `false`", check: |_| true },
-    Key { path: "engine.kernels", form: Form::Text, allowed: "one of `auto`, `avx2`, `portable`", check: |_| true },
+    Key {
+        path: "engine.kernels",
+        form: Form::Text,
+        allowed: "one of `auto`, `avx512`, `avx2`, `portable`",
+        check: |_| true,
+    },
     Key {
         path: "lanes.kcache.policy",
         form: Form::Text,
@@ -137,8 +146,8 @@ pub const KEYS: [Key; 35] = [
     Key {
         path: "sampling.temperature",
         form: Form::Plain,
-        allowed: "a number from 0 (greedy) to 100",
-        check: |c| (0.0..=100.0).contains(&c.sampling.temperature),
+        allowed: "0 (greedy) or a number from 0.000001 to 100",
+        check: |c| c.sampling.temperature == 0.0 || (LEAST..=100.0).contains(&c.sampling.temperature),
     },
     Key {
         path: "sampling.top_k",
@@ -149,14 +158,14 @@ pub const KEYS: [Key; 35] = [
     Key {
         path: "sampling.top_p",
         form: Form::Plain,
-        allowed: "a number above 0, at most 1",
-        check: |c| c.sampling.top_p.is_none_or(|p| p > 0.0 && p <= 1.0),
+        allowed: "a number from 0.000001 to 1",
+        check: |c| c.sampling.top_p.is_none_or(|p| (LEAST..=1.0).contains(&p)),
     },
     Key {
         path: "sampling.repeat_penalty",
         form: Form::Plain,
-        allowed: "a number above 0, at most 100; 1 is off",
-        check: |c| c.sampling.repeat_penalty > 0.0 && c.sampling.repeat_penalty <= 100.0,
+        allowed: "a number from 0.000001 to 100; 1 is off",
+        check: |c| (LEAST as f32..=100.0).contains(&c.sampling.repeat_penalty),
     },
     Key { path: "sampling.seed", form: Form::Plain, allowed: "a whole number, at least 0", check: |_| true },
     Key {
@@ -211,6 +220,11 @@ impl Key {
     /// The key at `path`.
     pub fn find(path: &str) -> Option<&'static Self> {
         KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// Whether its value is a policy.
+    pub fn is_policy(&self) -> bool {
+        self.path.ends_with(".policy")
     }
 
     /// The environment variable that sets it, `KCACHE_SCREEN_FPS`.

@@ -6,8 +6,9 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::OsString,
-    fmt, fs, io,
+    env,
+    ffi::{OsStr, OsString},
+    fmt, io,
     path::{Path, PathBuf},
 };
 
@@ -16,9 +17,12 @@ use toml::de::{DeTable, DeValue};
 use super::{
     Config, ConfigError, Mistake, folders,
     keys::{Form, KEYS, Key, PREFIX, SPECIAL_VARIABLES},
-    mistake::nearest,
+    mistake::{edits, nearest},
 };
-use crate::cache::Policy;
+use crate::{cache::Policy, files};
+
+/// The largest configuration file that is read, in MiB.
+pub(super) const LARGEST_MIB: u64 = 1;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +54,7 @@ impl fmt::Display for Origin {
 pub struct Overrides {
     /// The configuration file to read instead of the user's (`--config`); it must exist.
     pub file: Option<PathBuf>,
-    settings: Vec<(&'static str, &'static str, String)>,
+    settings: Vec<(&'static str, &'static str, OsString)>,
 }
 
 impl Overrides {
@@ -62,8 +66,21 @@ impl Overrides {
     /// Has `flag` set the key at `path`, where the flag was given.
     pub fn set(&mut self, flag: &'static str, path: &'static str, value: Option<impl ToString>) -> &mut Self {
         debug_assert!(Key::find(path).is_some(), "{path} is no key");
-        self.settings.extend(value.map(|value| (flag, path, value.to_string())));
+        self.settings.extend(value.map(|value| (flag, path, value.to_string().into())));
         self
+    }
+
+    /// The same for a key that is a path, which need not be text.
+    pub fn set_path(&mut self, flag: &'static str, path: &'static str, value: Option<&Path>) -> &mut Self {
+        self.settings.extend(value.map(|value| (flag, path, value.as_os_str().to_owned())));
+        self
+    }
+
+    /// The file that holds the user's settings, whether it exists or not: the one that these flags name, else that of
+    /// `KCACHE_CONFIG`, else the user's own. `None` where there is no home folder.
+    pub fn user_file(&self) -> Option<PathBuf> {
+        let variable = || env::var_os("KCACHE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.file.clone().or_else(variable).or_else(folders::config_file)
     }
 }
 
@@ -72,6 +89,8 @@ impl Overrides {
 struct Setting {
     /// The value as TOML writes it.
     toml: String,
+    /// A path that is no text, and so cannot be written in TOML.
+    raw: Option<PathBuf>,
     origin: Origin,
 }
 
@@ -81,6 +100,7 @@ pub struct Layers {
     /// By path, each part quoted where TOML needs it.
     settings: BTreeMap<String, Setting>,
     file: Option<PathBuf>,
+    warnings: Vec<String>,
     mistakes: Vec<Mistake>,
 }
 
@@ -101,7 +121,7 @@ impl Layers {
 
         let named = overrides.file.clone().or_else(|| special("KCACHE_CONFIG").map(PathBuf::from));
         if let Some(file) = named.clone().or_else(folders::config_file) {
-            match fs::read_to_string(&file) {
+            match files::read_text(&file, LARGEST_MIB) {
                 Ok(text) => layers.read(&file, &text),
                 Err(error) if error.kind() == io::ErrorKind::NotFound && named.is_none() => {}
                 Err(error) => layers.mistake(Origin::File(file, None), format!("cannot be read: {error}")),
@@ -111,6 +131,7 @@ impl Layers {
             let key = Key::find("log.filter").expect("log.filter is a key");
             layers.set(key, filter, Origin::Environment("KCACHE_LOG".into()));
         }
+        let mut foreign = Vec::new();
         for (name, value) in &environment {
             if SPECIAL_VARIABLES.iter().any(|(special, _)| special == name) {
                 continue;
@@ -118,8 +139,20 @@ impl Layers {
             let origin = Origin::Environment(name.clone());
             match KEYS.iter().find(|key| key.variable() == *name) {
                 Some(key) => layers.set(key, value, origin),
-                None => layers.mistake(origin, unknown_variable(name)),
+                // Others set such variables too: Kubernetes does for a service that is called kcache.
+                None => match meant(name) {
+                    Some(near) => layers.warnings.push(format!("{name}: unknown variable; did you mean {near}?")),
+                    None => foreign.push(name.as_str()),
+                },
             }
+        }
+        if !foreign.is_empty() {
+            let plural = if foreign.len() == 1 { "" } else { "s" };
+            layers.warnings.push(format!(
+                "{}: unknown variable{plural}, left aside; `kcache config print` shows every key, and KCACHE_ with a \
+                 key's path sets it",
+                foreign.join(", ")
+            ));
         }
         for (flag, path, value) in &overrides.settings {
             let key = Key::find(path).expect("Overrides::set takes keys only");
@@ -135,10 +168,21 @@ impl Layers {
     /// Everything that is wrong in it.
     pub fn from_file(file: &Path) -> Result<Self, ConfigError> {
         let mut layers = Self::default();
-        match fs::read_to_string(file) {
+        match files::read_text(file, LARGEST_MIB) {
             Ok(text) => layers.read(file, &text),
             Err(error) => layers.mistake(Origin::File(file.into(), None), format!("cannot be read: {error}")),
         }
+        layers.checked()
+    }
+
+    /// Reads the text of a file alone, over the default: what it holds, or is to hold.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong in it.
+    pub fn from_text(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut layers = Self::default();
+        layers.read(file, text);
         layers.checked()
     }
 
@@ -150,9 +194,18 @@ impl Layers {
     pub fn config(&self) -> Result<Config, ConfigError> {
         let document: String =
             self.settings.iter().map(|(path, setting)| format!("{path} = {}\n", setting.toml)).collect();
-        toml::from_str(&document).map_err(|error| ConfigError {
+        let mut config: Config = toml::from_str(&document).map_err(|error| ConfigError {
             mistakes: vec![Mistake { origin: Origin::Default, message: error.message().to_owned() }],
-        })
+        })?;
+        let raw = |path| self.settings.get(path).and_then(|setting| setting.raw.clone());
+        config.model.path = raw("model.path").or(config.model.path);
+        config.log.file = raw("log.file").or(config.log.file);
+        Ok(config)
+    }
+
+    /// What is odd and no mistake, in a line each: variables that are called as ours are and mean nothing here.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The configuration file that was read, if any.
@@ -231,6 +284,11 @@ impl Layers {
                         let path = if written.is_empty() { PathBuf::new() } else { beside };
                         self.put(key, quoted(&path.to_string_lossy()), origin);
                     }
+                    Some(key) if key.is_policy() && value.is_str() => {
+                        let folder = file.parent().unwrap_or(Path::new(""));
+                        let policy = profile_beside(value.as_str().unwrap_or_default(), folder);
+                        self.put(key, quoted(&policy), origin);
+                    }
                     Some(key) => self.put(key, toml.to_owned(), origin),
                     None => self.mistake(origin, unknown_key(&joined)),
                 },
@@ -240,20 +298,22 @@ impl Layers {
     }
 
     /// Sets a key from text without quotes, as the environment and flags have it.
-    fn set(&mut self, key: &Key, value: &str, origin: Origin) {
-        let toml = match key.form {
-            Form::Text => quoted(value),
-            Form::Path => quoted(&expand_home(value)),
-            // What is no TOML value is shown as the text that it is when the check refuses it.
-            Form::Plain => value.parse::<toml::Value>().map_or_else(|_| quoted(value), |value| value.to_string()),
-        };
-        self.put(key, toml, origin);
+    fn set(&mut self, key: &Key, value: &OsStr, origin: Origin) {
+        match (key.form, value.to_str()) {
+            (Form::Path, None) => {
+                let raw = PathBuf::from(value);
+                let setting = Setting { toml: quoted(&files::shown(&raw)), raw: Some(raw), origin };
+                self.settings.insert(key.path.to_owned(), setting);
+            }
+            (_, Some(text)) => self.put(key, as_toml(key, text), origin),
+            (_, None) => self.put(key, quoted(&files::shown(Path::new(value))), origin),
+        }
     }
 
     fn put(&mut self, key: &Key, toml: String, origin: Origin) {
         match toml::from_str::<Config>(&format!("{} = {toml}", key.path)) {
             Ok(config) if (key.check)(&config) => {
-                self.settings.insert(key.path.to_owned(), Setting { toml, origin });
+                self.settings.insert(key.path.to_owned(), Setting { toml, raw: None, origin });
             }
             _ => {
                 let text = toml.parse::<toml::Value>().ok().and_then(|value| value.as_str().map(str::to_owned));
@@ -270,7 +330,7 @@ impl Layers {
     fn bind(&mut self, action: &str, toml: &str, origin: Origin) {
         let path = format!("keys.{}", quoted(action));
         if toml::from_str::<Config>(&format!("{path} = {toml}")).is_ok() {
-            self.settings.insert(path, Setting { toml: toml.to_owned(), origin });
+            self.settings.insert(path, Setting { toml: toml.to_owned(), raw: None, origin });
         } else {
             let message = format!("keys.{action} is a list of keys, such as `[\"ctrl-q\", \"f10\"]`, not `{toml}`");
             self.mistake(origin, message);
@@ -279,10 +339,10 @@ impl Layers {
 }
 
 /// The variables of ours that are set to something, by name, so that mistakes come in a settled order.
-fn ours(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, String)> {
+fn ours(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Vec<(String, OsString)> {
     let mut ours: Vec<_> = environment
         .into_iter()
-        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value))
         .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
         .collect();
     ours.sort();
@@ -293,7 +353,7 @@ fn is_section(path: &str) -> bool {
     path == "keys" || KEYS.iter().any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
 }
 
-fn unknown_key(path: &str) -> String {
+pub(super) fn unknown_key(path: &str) -> String {
     if let Some(near) = nearest(path, KEYS.iter().map(|key| key.path)) {
         return format!("unknown key `{path}`; did you mean `{near}`?");
     }
@@ -309,18 +369,48 @@ fn unknown_key(path: &str) -> String {
     }
 }
 
-fn unknown_variable(name: &str) -> String {
+/// The variable of ours that somebody meant by `name`, where it looks like a slip of the pen: two letters off at most, or
+/// the end of one's name.
+fn meant(name: &str) -> Option<String> {
+    let rest = name.strip_prefix(PREFIX)?;
     let variables: Vec<String> = KEYS.iter().map(Key::variable).collect();
     let known = || variables.iter().map(String::as_str).chain(SPECIAL_VARIABLES.iter().map(|(name, _)| *name));
-    let last = name.strip_prefix(PREFIX).map(|rest| format!("_{rest}")).unwrap_or_default();
-    match nearest(name, known()).or_else(|| known().find(|variable| variable.ends_with(&last))) {
-        Some(near) => format!("unknown variable; did you mean {near}?"),
-        None => "unknown variable; `kcache config print` shows every key, and KCACHE_ with a key's path sets it".into(),
+    // What they all begin with makes short names look alike.
+    let rests = known().filter_map(|variable| variable.strip_prefix(PREFIX));
+    let near = rests
+        .map(|variable| (edits(rest, variable), variable))
+        .filter(|&(edits, variable)| edits <= 2 && edits < variable.len().min(rest.len()))
+        .min()
+        .map(|(_, variable)| format!("{PREFIX}{variable}"));
+    near.or_else(|| known().find(|variable| variable.ends_with(&format!("_{rest}"))).map(str::to_owned))
+}
+
+/// Text without quotes, as the environment and flags have it, as TOML.
+pub(super) fn as_toml(key: &Key, value: &str) -> String {
+    match key.form {
+        Form::Text => quoted(value),
+        Form::Path => quoted(&expand_home(value)),
+        // What is no TOML value is shown as the text that it is when the check refuses it.
+        Form::Plain => value.parse::<toml::Value>().map_or_else(|_| quoted(value), |value| value.to_string()),
     }
 }
 
+/// A policy whose profile, where it names a file by a relative path, is the one in `folder`. The rest of its spelling
+/// stays.
+pub(super) fn profile_beside(policy: &str, folder: &Path) -> String {
+    let Some((kind, keys)) = policy.split_once(':') else { return policy.to_owned() };
+    let beside = |part: &str| match part.split_once('=') {
+        Some((key, name)) if key.trim() == "profile" && !matches!(name.trim(), "" | "default") => {
+            let path = folder.join(expand_home(name.trim()));
+            format!("{key}={}", path.to_string_lossy())
+        }
+        _ => part.to_owned(),
+    };
+    format!("{kind}:{}", keys.split(',').map(beside).collect::<Vec<_>>().join(","))
+}
+
 /// `~/x` in the home folder, everything else as it is.
-fn expand_home(path: &str) -> String {
+pub(super) fn expand_home(path: &str) -> String {
     match (path.strip_prefix("~/"), etcetera::home_dir()) {
         (Some(rest), Ok(home)) => home.join(rest).to_string_lossy().into_owned(),
         _ => path.to_owned(),
@@ -328,7 +418,7 @@ fn expand_home(path: &str) -> String {
 }
 
 /// Text as a TOML string on one line.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

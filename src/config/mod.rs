@@ -10,16 +10,19 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cache::{Knobs, Policy},
     engine::{Lane, Sampling, StopSequences, Turn},
+    files,
     quality::{GuardMode, GuardOptions},
 };
 
 mod budget;
 pub mod folders;
+mod keep;
 pub mod keys;
 mod layers;
 mod mistake;
 
 pub use budget::{Budget, BudgetError};
+pub use keep::{KeepError, Kept, keep, keep_changed};
 pub use layers::{Layers, Origin, Overrides};
 pub use mistake::{ConfigError, Mistake};
 
@@ -53,6 +56,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct ModelConfig {
     /// A GGUF file; `None` is the default model, fetched where it is missing.
+    #[serde(serialize_with = "files::serialize_some")]
     pub path: Option<PathBuf>,
 }
 
@@ -81,6 +85,8 @@ pub enum Kernels {
     /// The fastest.
     #[default]
     Auto,
+    /// Those for AVX-512. A CPU without is refused.
+    Avx512,
     /// Those for AVX2, to see what a CPU without AVX-512 would do.
     Avx2,
     /// Those without vector instructions of their own, to see what they gain.
@@ -248,6 +254,7 @@ pub struct LogConfig {
     /// A `tracing` filter: `info`, `kcache=debug`.
     pub filter: String,
     /// The file; `None` is the user's state folder.
+    #[serde(serialize_with = "files::serialize_some")]
     pub file: Option<PathBuf>,
 }
 

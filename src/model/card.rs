@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Serialize;
 
 use super::{Gguf, Message, ModelError, ModelShape, Role, Weights, language_model::Parts};
+use crate::files;
 
 /// A model file in figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ModelCard {
     /// The file.
+    #[serde(serialize_with = "files::serialize")]
     pub path: PathBuf,
     /// Its bytes.
     pub file_bytes: u64,

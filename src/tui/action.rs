@@ -160,6 +160,8 @@ actions! {
     DenseDown = "dense-down", "dense−1", Knobs, Always, ["D", "alt-D"];
     /// Switches between rows chosen per query head and per KV head
     SelectCycle = "select-cycle", "select", Knobs, Always, ["s", "alt-s"];
+    /// Keeps the policy and the budgets as they are now in your configuration, for the next start
+    KeepSettings = "keep-settings", "keep", Knobs, Always, ["ctrl-s", "S"];
 
     /// Lowers the device budget by an eighth, from none to what is held: of the focused transcript's lane, else of both
     BudgetDown = "budget-down", "budget−", Knobs, Always, ["b", "f7"];

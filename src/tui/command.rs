@@ -37,6 +37,9 @@ pub enum Command {
     },
     /// Write a picture of the screen and answer with [`super::message::Message::PictureWritten`].
     WritePicture,
+    /// Keep settings in the user's configuration, each a key's path and its value, and answer with
+    /// [`super::message::Message::SettingsKept`].
+    KeepSettings(Vec<(String, String)>),
     /// Give the terminal back and stop, until somebody lets the program go on.
     Suspend,
     /// Leave.

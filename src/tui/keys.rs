@@ -130,6 +130,7 @@ pub fn act(state: &mut State, action: Action) -> Vec<Command> {
         | Action::DenseUp
         | Action::DenseDown
         | Action::SelectCycle => return knobs::turn(state, action),
+        Action::KeepSettings => return knobs::keep(state),
         Action::BudgetDown | Action::BudgetUp | Action::BudgetNone => return knobs::budget(state, action),
         Action::Load => load::open(state),
         Action::Freeze => {
@@ -380,6 +381,7 @@ fn run(state: &mut State, command: Slash) -> Vec<Command> {
             Vec::new()
         }
         Slash::Guard(mode) => knobs::guard(state, mode),
+        Slash::Keep => knobs::keep(state),
         Slash::Help => act(state, Action::Help),
         Slash::Quit => vec![Command::Quit],
     }

@@ -2,6 +2,7 @@
 
 use crate::{
     cache::{Knobs, Policy, Select, Spread, Tail},
+    config::Budget,
     engine::{Lane, Op},
     quality::GuardMode,
 };
@@ -79,6 +80,28 @@ pub fn guard(state: &mut State, mode: GuardMode) -> Vec<Command> {
         return Vec::new();
     }
     vec![Command::Engine(Op::SetGuard { lane: Lane::KCache, mode })]
+}
+
+/// Asks for the policy and the budgets, as they are now, to be kept in the user's configuration.
+pub fn keep(state: &mut State) -> Vec<Command> {
+    let (Some(Policy::KCache(mut now)), Some(started)) = (state.policy(), &state.started) else {
+        state.toast("there is nothing to keep before the engine has started", true);
+        return Vec::new();
+    };
+    let began = started.lanes.iter().find(|card| card.lane == Lane::KCache).map(|card| card.policy);
+    // What the start made of the configured policy on this model stays unsaid: on another one it may be something else.
+    if let (Some(Policy::KCache(began)), Policy::KCache(configured)) = (began, state.configured.kcache.policy)
+        && (now.spread, now.dense) == (began.spread, began.dense)
+    {
+        (now.spread, now.dense) = (configured.spread, configured.dense);
+    }
+    let budget = |lane| Budget(state.budget(lane)).to_string();
+    let settings = [
+        ("lanes.kcache.policy", Policy::KCache(now).to_string()),
+        ("lanes.kcache.budget", budget(Lane::KCache)),
+        ("lanes.kv.budget", budget(Lane::Kv)),
+    ];
+    vec![Command::KeepSettings(settings.map(|(path, value)| (path.to_owned(), value)).into())]
 }
 
 /// Turns device budgets: that of the lane whose transcript is focused, else those of both.

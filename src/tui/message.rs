@@ -49,6 +49,8 @@ pub enum Message {
     },
     /// A picture was written, or not; the error is one line.
     PictureWritten(Result<PathBuf, String>),
+    /// Settings were kept, or not; both say in one line what was written where, or why not.
+    SettingsKept(Result<String, String>),
     /// A frame was drawn.
     Drawn {
         /// Milliseconds it took, the writing included.

@@ -25,7 +25,7 @@ use tokio::{select, sync::mpsc, time::sleep};
 
 use crate::{
     bench::LoadSpec,
-    config::{Borders, Config, ThemeName},
+    config::{Borders, Config, ThemeName, keep_changed},
     engine::{Event, EventKind, Op},
     model::strftime_now,
 };
@@ -76,6 +76,8 @@ pub struct Options {
     pub load: Option<LoadSpec>,
     /// Where sessions wait for the next run; `None` keeps none.
     pub sessions: Option<PathBuf>,
+    /// The configuration file to keep settings in; `None` where there is no place for one.
+    pub settings: Option<PathBuf>,
     /// The folder for pictures of the screen; created when the first is written.
     pub pictures: PathBuf,
 }
@@ -196,6 +198,7 @@ struct Dashboard {
     waiting_ops: VecDeque<Op>,
     answers: (mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>),
     pictures: PathBuf,
+    settings: Option<PathBuf>,
     documents: Vec<PathBuf>,
     frame: Duration,
     began: Instant,
@@ -228,6 +231,7 @@ impl Dashboard {
             waiting_ops: VecDeque::new(),
             answers: mpsc::unbounded_channel(),
             pictures: options.pictures,
+            settings: options.settings,
             documents: options.documents,
             frame: Duration::from_secs(1) / options.config.screen.fps.clamp(1, 120),
             began: Instant::now(),
@@ -406,11 +410,16 @@ impl Dashboard {
                 self.waiting_ops.push_back(op);
             }
             Command::ReadFile { path, purpose } => {
-                let answer = self.answers.0.clone();
-                tokio::task::spawn_blocking(move || {
+                let (answer, again) = (self.answers.0.clone(), purpose.clone());
+                // Not joined: a file that is still being read must not hold up the exit.
+                let started = thread::Builder::new().name("file".into()).spawn(move || {
                     // Nobody listens any more only when the dashboard has ended.
                     let _ = answer.send(Message::FileRead { purpose, result: document::read(&path) });
                 });
+                if let Err(error) = started {
+                    let result = Err(format!("no thread to read the file: {error}"));
+                    let _ = self.answers.0.send(Message::FileRead { purpose: again, result });
+                }
             }
             Command::Copy { text, notice } => {
                 let way = Way::from_here();
@@ -424,6 +433,9 @@ impl Dashboard {
                 Err(error) => self.take(Message::Edited { session, result: Err(error) }),
             },
             Command::WritePicture => self.picture_wanted = true,
+            Command::KeepSettings(settings) => {
+                let _ = self.answers.0.send(Message::SettingsKept(keep(self.settings.as_deref(), &settings)));
+            }
             Command::Suspend => self.suspend = true,
             Command::Quit => self.quit = true,
         }
@@ -508,7 +520,8 @@ fn log(message: &Message) {
         | Message::Copied(Err(error))
         | Message::Exported(Err(error))
         | Message::Edited { result: Err(error), .. }
-        | Message::PictureWritten(Err(error)) => {
+        | Message::PictureWritten(Err(error))
+        | Message::SettingsKept(Err(error)) => {
             tracing::warn!("{error}");
         }
         _ => {}
@@ -528,6 +541,20 @@ fn palette(theme: ThemeName) -> Palette {
         ThemeName::Light => Palette::LIGHT,
         _ => Palette::DARK,
     }
+}
+
+/// Keeps settings in the user's file; what was written where, or why not, in one line.
+fn keep(file: Option<&Path>, settings: &[(String, String)]) -> Result<String, String> {
+    let file = file.ok_or("nothing is kept: there is no home folder; name a file with --config")?;
+    let kept = keep_changed(file, settings).map_err(|error| {
+        let error = error.to_string();
+        format!("nothing is kept: {}", error.lines().next().unwrap_or_default())
+    })?;
+    if kept.is_empty() {
+        return Ok(format!("nothing to keep: {} and the defaults say so already", file.display()));
+    }
+    let kept: Vec<_> = kept.iter().map(|kept| format!("{} = {}", kept.path, kept.toml)).collect();
+    Ok(format!("kept in {}: {}", file.display(), kept.join(", ")))
 }
 
 /// Writes a picture under a name of its own; the error is one line.

@@ -47,6 +47,8 @@ pub enum Slash {
     System(String),
     /// `/stop-at [TEXT]`: answers end before this text, too; without it, no text ends them.
     StopAt(Option<String>),
+    /// `/keep`
+    Keep,
     /// `/help`
     Help,
     /// `/quit`
@@ -54,7 +56,7 @@ pub enum Slash {
 }
 
 /// The commands, for the hint while one is typed.
-pub const USAGE: [(&str, &str); 17] = [
+pub const USAGE: [(&str, &str); 18] = [
     ("/file PATH [QUESTION]", "attach a document to the message"),
     ("/open PATH [QUESTION]", "a new session about a document"),
     ("/new [NAME]", "a new session"),
@@ -70,6 +72,7 @@ pub const USAGE: [(&str, &str); 17] = [
     ("/n ROWS", "rows each head reads"),
     ("/policy kcache:KEY=VALUE,…", "the whole policy of the KCache lane"),
     ("/guard off|warn|rollback", "what the KCache lane's guard does"),
+    ("/keep", "the policy and the budgets in your configuration"),
     ("/help", "every key"),
     ("/quit", "quit"),
 ];
@@ -124,6 +127,7 @@ pub fn parse(line: &str) -> Option<Result<Slash, String>> {
             .find(|known| known.to_string() == mode)
             .map(Slash::Guard)
             .ok_or_else(|| format!("/guard: off, warn or rollback, not `{mode}`")),
+        ("/keep", "") => Ok(Slash::Keep),
         ("/help", "") => Ok(Slash::Help),
         ("/quit", "") => Ok(Slash::Quit),
         _ => Err(format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     cache::Policy,
-    config::{Config, ThemeName},
+    config::{Config, LanesConfig, ThemeName},
     engine::{Lane, Sampling, SessionId, Started, StopSequences},
 };
 
@@ -33,6 +33,8 @@ pub struct State {
     pub max_tokens: usize,
     /// Texts before which answers end.
     pub stop: StopSequences,
+    /// The lanes as they were configured at the start.
+    pub configured: LanesConfig,
     /// The model and the lanes; `None` before the engine is up.
     pub started: Option<Started>,
     /// The sessions, oldest first.
@@ -229,6 +231,7 @@ impl State {
             sampling: sampling.sampling(),
             max_tokens: sampling.max_tokens,
             stop: sampling.stop.clone(),
+            configured: config.lanes.clone(),
             started: None,
             sessions: Vec::new(),
             selected: 0,

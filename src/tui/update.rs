@@ -87,6 +87,13 @@ fn take_in(state: &mut State, message: Message) -> Vec<Command> {
             }
             Vec::new()
         }
+        Message::SettingsKept(result) => {
+            match result {
+                Ok(line) => state.toast(line, false),
+                Err(line) => state.toast(line, true),
+            }
+            Vec::new()
+        }
         Message::Drawn { ms, bytes } => {
             state.changed = false;
             state.observer.drawn(ms, bytes);

@@ -78,8 +78,13 @@ impl FromStr for Policy {
         }
         let mut knobs = Knobs::default();
         let (mut dense, mut named) = (None, None);
+        let mut said = Vec::new();
         for part in keys.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (key, value) = part.split_once('=').ok_or_else(|| fail(format!("`{part}` is not `key=value`")))?;
+            if said.contains(&key) {
+                return Err(fail(format!("`{key}` is given twice")));
+            }
+            said.push(key);
             match key {
                 "n" => {
                     knobs.n = value

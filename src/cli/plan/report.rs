@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cache::Policy,
-    cli::measuring::table,
+    cli::{escape, measuring::table},
     plan::{Comparison, Planner, Prediction, WinsByCtx},
 };
 
@@ -71,7 +71,7 @@ impl Plan {
         let mut text = format!(
             "{}: weights {}, {} of them read in a step\n{}: {} of memory at {:.1} GB/s, link {:.1} GB/s, {} TFLOP/s\n\
              {} for sessions; {}: see `kcache plan --help`\n",
-            model.name,
+            escape::line(&model.name),
             size(model.weight_bytes),
             size(model.step_bytes),
             device.name,

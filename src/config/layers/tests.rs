@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{DEFAULT_TOML, ThemeName};
 use proptest::prelude::*;
+use std::fs;
 
 fn env(pairs: &[(&str, &str)]) -> Vec<(OsString, OsString)> {
     // A file of its own, so that the configuration of whoever runs the tests plays no part.
@@ -90,8 +91,20 @@ fn mistakes_are_named_with_line_and_remedy() {
         ("screen = 3", "c.toml:1: `screen` is a section, written `[screen]`"),
         ("[screen]\nfps = 0", "c.toml:2: screen.fps is a whole number from 1 to 120, not `0`"),
         ("[screen]\nfps = \"fast\"", "c.toml:2: screen.fps is a whole number from 1 to 120, not `fast`"),
-        ("sampling.top_p = 1.5", "c.toml:1: sampling.top_p is a number above 0, at most 1, not `1.5`"),
-        ("sampling.temperature = nan", "c.toml:1: sampling.temperature is a number from 0 (greedy) to 100, not `nan`"),
+        ("sampling.top_p = 1.5", "c.toml:1: sampling.top_p is a number from 0.000001 to 1, not `1.5`"),
+        (
+            "sampling.temperature = nan",
+            "c.toml:1: sampling.temperature is 0 (greedy) or a number from 0.000001 to 100, not `nan`",
+        ),
+        (
+            "sampling.temperature = 1e-39",
+            "c.toml:1: sampling.temperature is 0 (greedy) or a number from 0.000001 to 100, not `1e-39`",
+        ),
+        ("sampling.top_p = 1e-320", "c.toml:1: sampling.top_p is a number from 0.000001 to 1, not `1e-320`"),
+        (
+            "sampling.repeat_penalty = 1e-40",
+            "c.toml:1: sampling.repeat_penalty is a number from 0.000001 to 100; 1 is off, not `1e-40`",
+        ),
         ("engine.threads = -1", "c.toml:1: engine.threads is a whole number from 1 to 1024, not `-1`"),
         (
             "lanes.kv.policy = \"kcache\"",
@@ -120,17 +133,58 @@ fn mistakes_are_named_with_line_and_remedy() {
 }
 
 #[test]
-fn unknown_variables_are_named() {
+fn unknown_variables_are_named_and_refuse_nothing() {
+    let warnings =
+        |pairs: &[(&str, &str)]| Layers::gather(&Overrides::default(), env(pairs)).unwrap().warnings().to_vec();
     for (name, remedy) in [
         ("KCACHE_SCREEN_FPSS", "did you mean KCACHE_SCREEN_FPS?"),
         ("KCACHE_THREADS", "did you mean KCACHE_ENGINE_THREADS?"),
         ("KCACHE_NVMLLIB", "did you mean KCACHE_NVML_LIB?"),
+        ("KCACHE_CONFG", "did you mean KCACHE_CONFIG?"),
         ("KCACHE_SOMETHING_ELSE", "`kcache config print` shows every key"),
     ] {
-        let error = Layers::gather(&Overrides::default(), env(&[(name, "1")])).unwrap_err().to_string();
-        assert!(error.starts_with(name) && error.contains(remedy), "{error}");
+        let said = warnings(&[(name, "1")]);
+        assert!(said.len() == 1 && said[0].starts_with(name) && said[0].contains(remedy), "{said:?}");
     }
-    assert!(Layers::gather(&Overrides::default(), env(&[("KCACHE_DATA_DIR", "/x"), ("OTHER", "1")])).is_ok());
+    assert_eq!(warnings(&[("KCACHE_DATA_DIR", "/x"), ("OTHER", "1")]), [""; 0]);
+    // What Kubernetes sets beside a service that is called kcache.
+    let service = [
+        ("KCACHE_PORT", "tcp://10.0.0.11:8080"),
+        ("KCACHE_PORT_8080_TCP", "tcp://10.0.0.11:8080"),
+        ("KCACHE_PORT_8080_TCP_ADDR", "10.0.0.11"),
+        ("KCACHE_SERVICE_HOST", "10.0.0.11"),
+        ("KCACHE_SERVICE_PORT", "8080"),
+    ];
+    let said = warnings(&service);
+    assert!(said.len() == 1 && !said[0].contains("did you mean"), "{said:?}");
+    assert!(service.iter().all(|(name, _)| said[0].contains(name)), "{said:?}");
+    // A known one is still checked.
+    let error = Layers::gather(&Overrides::default(), env(&[("KCACHE_SCREEN_FPS", "fast"), service[0]])).unwrap_err();
+    assert!(error.to_string().starts_with("KCACHE_SCREEN_FPS: screen.fps is a whole number"), "{error}");
+}
+
+#[test]
+fn a_file_without_an_end_is_refused() {
+    let error = Layers::from_file(Path::new("/dev/zero")).unwrap_err().to_string();
+    assert_eq!(error, "/dev/zero: cannot be read: it has more than 1 MiB");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_path_need_not_be_text() {
+    use std::os::unix::ffi::OsStrExt;
+    let path = Path::new(OsStr::from_bytes(b"m\xff.gguf"));
+    let mut overrides = Overrides::default();
+    overrides.set_path("--model", "model.path", Some(path));
+    let mut environment = env(&[]);
+    environment.push(("KCACHE_LOG_FILE".into(), path.into()));
+    let layers = Layers::gather(&overrides, environment).unwrap();
+    let config = layers.config().unwrap();
+    assert_eq!((config.model.path.as_deref(), config.log.file.as_deref()), (Some(path), Some(path)));
+    assert_eq!(serde_json::to_value(&config).unwrap()["model"]["path"], r"m\xff.gguf");
+    let error =
+        Layers::gather(&overrides, [("KCACHE_SCREEN_THEME".into(), path.into()), env(&[])[0].clone()]).unwrap_err();
+    assert!(error.to_string().contains(r"not `m\xff.gguf`"), "{error}");
 }
 
 #[test]
@@ -144,6 +198,16 @@ fn a_file_that_was_asked_for_has_to_be_there() {
 fn paths_in_a_file_stand_beside_it() {
     let mut layers = Layers::default();
     layers.read(Path::new("/etc/k/c.toml"), "model.path = \"m.gguf\"\nlog.file = \"/var/log/k\"");
+    let policy = |text: &str| {
+        let mut layers = Layers::default();
+        layers.read(Path::new("/etc/k/c.toml"), &format!("lanes.kcache.policy = \"{text}\""));
+        layers.setting("lanes.kcache.policy").unwrap().0.to_owned()
+    };
+    assert_eq!(policy("kcache:n=9,profile=p.toml"), "\"kcache:n=9,profile=/etc/k/p.toml\"");
+    assert_eq!(policy("kcache:profile=../p.toml,n=9"), "\"kcache:profile=/etc/k/../p.toml,n=9\"");
+    for same in ["kcache:profile=default", "kcache:profile=/p.toml,dense=1", "kcache:n=9", "kcache", "kcache:paper"] {
+        assert_eq!(policy(same), format!("\"{same}\""));
+    }
     let config = layers.config().unwrap();
     assert_eq!(config.model.path, Some("/etc/k/m.gguf".into()));
     assert_eq!(config.log.file, Some("/var/log/k".into()));

