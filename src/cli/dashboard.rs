@@ -117,12 +117,8 @@ pub fn run(args: DashboardArgs, config: Config, settings: Option<PathBuf>, json:
         tracing::warn!("the engine is still busy; the program ends without waiting for it");
     }
     let cut_off = cut_off.lock().unwrap_or_else(PoisonError::into_inner).take();
-    // A closed window has taken stderr with it.
-    exit.panics
-        .iter()
-        .chain(&cut_off)
-        .chain(&exit.unsaved)
-        .chain(&exit.engine_error)
-        .for_each(|line| output::note(line));
+    // A panic says where it was in a line of its own.
+    let panics: Vec<_> = exit.panics.iter().map(|panic| panic.lines().collect::<Vec<_>>().join(" ")).collect();
+    panics.iter().chain(&cut_off).chain(&exit.unsaved).chain(&exit.engine_error).for_each(|line| output::note(line));
     Ok(ExitCode::from(exit.code))
 }

@@ -167,7 +167,7 @@ impl Display {
             Some(bar) => {
                 bar.set_length(total as u64);
                 bar.set_position(done as u64);
-                bar.set_message(what.to_owned());
+                bar.set_message(escape::line(what).into_owned());
             }
             None => {
                 let tenth = done * 10 / total.max(1);
@@ -260,7 +260,7 @@ pub fn markdown_table(rows: &[Vec<String>]) -> String {
     let line = |cells: &mut dyn Iterator<Item = String>| format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "));
     let mut text = String::new();
     for (index, row) in rows.iter().enumerate() {
-        text += &line(&mut row.iter().map(|cell| cell.replace('|', "\\|")));
+        text += &line(&mut row.iter().map(|cell| escape::line(cell).replace('|', "\\|")));
         if index == 0 {
             text += &line(&mut (0..row.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_owned()));
         }

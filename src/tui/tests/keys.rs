@@ -246,3 +246,36 @@ fn freezing_gives_the_charts_the_cursor_keys_and_going_on_gives_the_message_back
     press(&mut state, &["space"]);
     assert_eq!(state.focus, focus);
 }
+
+#[test]
+fn what_was_turned_is_kept_in_the_words_of_the_configuration() {
+    let kept = |state: &mut State, key: &str| match press(state, &[key]).as_slice() {
+        [Command::KeepSettings(settings)] => settings.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(press(&mut fixture::empty(120, 40), &["ctrl-s"]).is_empty(), "there is no policy yet");
+    let mut state = fixture::state(120, 40);
+    let settings = kept(&mut state, "ctrl-s");
+    let expected = [
+        ("lanes.kcache.policy", "kcache:n=256,tail=mean,select=head"),
+        ("lanes.kcache.budget", "64MiB"),
+        ("lanes.kv.budget", "64MiB"),
+    ];
+    assert_eq!(settings, expected.map(|(path, value)| (path.to_owned(), value.to_owned())));
+
+    // What the start made of the configured policy on this model is not said: on another one it may be something else.
+    let on = |text: &str| text.parse::<Policy>().unwrap();
+    state.started.as_mut().unwrap().lanes[0].policy = on("kcache:n=128,profile=default");
+    state.metrics.lanes[Lane::KCache as usize].policy = Some(on("kcache:n=64,tail=none,profile=default"));
+    assert_eq!(kept(&mut state, "ctrl-s")[0].1, "kcache:n=64,tail=none,select=head");
+    // What was turned away from it is.
+    state.metrics.lanes[Lane::KCache as usize].policy = Some(on("kcache:n=64,dense=2,profile=default"));
+    assert_eq!(kept(&mut state, "ctrl-s")[0].1, "kcache:n=64,tail=mean,dense=2,select=head,profile=default");
+    typed(&mut state, "/keep");
+    assert!(matches!(press(&mut state, &["enter"])[..], [Command::KeepSettings(_)]));
+
+    update(&mut state, Message::SettingsKept(Ok("kept in c.toml: lanes.kv.budget".into())));
+    assert!(text(&state).contains("kept in c.toml"));
+    update(&mut state, Message::SettingsKept(Err("nothing is kept: no space".into())));
+    assert!(text(&state).contains("nothing is kept: no space"));
+}
