@@ -32,6 +32,7 @@ pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod document;
 pub mod engine;
 pub mod files;
 pub mod kernels;

@@ -24,8 +24,8 @@ use self::{passes::Passes, turns::Turns};
 use super::{
     HeadShape, Hits, Rows,
     head::{self, HeadState, Workspace},
-    locals::Locals,
-    piece::{Layout, most_pieces, piece_len},
+    kv_split::{Layout, most_pieces, piece_len},
+    per_thread::Locals,
 };
 use crate::{
     cache::{Format, PAGE_TOKENS, Page, RowBuffer, Select, Tail},

@@ -5,10 +5,10 @@ use half::f16;
 use crate::{
     cache::{CachedRows, Format, PAGE_TOKENS, Page},
     kernels::{
+        f16_to_f32::prefetch,
         q8::Q8Rows,
         q8_weighted_sum,
         weighted_sum::{weighted_sum, weighted_sum_of},
-        widen::prefetch,
     },
 };
 

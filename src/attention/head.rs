@@ -5,15 +5,15 @@ use super::{
     Count, DecodeRow, HeadShape, Hits, Rows,
     decode::Spent,
     gather::{Found, Gathered},
-    piece::{HeadPiece, Layout, piece_len},
+    kv_split::{HeadPiece, Layout, piece_len},
     reuse::Reused,
     select::Selector,
 };
 use crate::{
     cache::{Select, Tail},
     kernels::{
-        pick::{BLOCK, LANES, RUN},
         softmax::{self, Running},
+        topk::{BLOCK, LANES, RUN},
     },
 };
 

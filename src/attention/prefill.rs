@@ -5,14 +5,14 @@
 //! memory does not grow with the context. A row meets the pages in order of position and its arithmetic depends on
 //! nothing but its own position: cutting a prompt into other chunks changes no bit.
 
-use super::{HeadShape, locals::Locals};
+use super::{HeadShape, per_thread::Locals};
 use crate::{
     cache::{CachedKeys, CachedRows, PAGE_TOKENS, Page},
     kernels::{
         Pool,
+        f16_to_f32::widen,
         gemm::{Matrix, gemm},
         keys, q8, softmax,
-        widen::widen,
     },
 };
 

@@ -4,7 +4,7 @@
 //! times N candidates, through which the exact cut is laid; no part of this sorts all positions, and blocks whose
 //! maxima lie below the bound are not looked at.
 
-use crate::kernels::pick::{self, BLOCK, Cut};
+use crate::kernels::topk::{self, BLOCK, Cut};
 
 /// Buffers of [`Selector::largest`], kept between calls.
 #[derive(Debug, Default)]
@@ -26,7 +26,7 @@ impl Selector {
     /// The positions of the `n` largest of `len` values, ascending, and those values; of equal ones the lower positions.
     ///
     /// `maxima` are those of the values' blocks, in stretches one after the other, and `block(b)` are the values of block `b`
-    /// (see [`pick::at_least`]). Values are finite; `n` is at least 1.
+    /// (see [`topk::at_least`]). Values are finite; `n` is at least 1.
     pub(super) fn largest<'a>(
         &mut self,
         maxima: impl Iterator<Item = &'a [f32]>,
@@ -48,7 +48,7 @@ impl Selector {
         self.positions.clear();
         let range = self.range(n);
         let floor = range.map_or(f32::MIN, |(floor, _)| floor);
-        pick::at_least(&self.maxima, block, floor, &mut self.blocks, &mut self.candidates, &mut self.positions);
+        topk::at_least(&self.maxima, block, floor, &mut self.blocks, &mut self.candidates, &mut self.positions);
         let cut = range.map_or_else(|| Cut::new(&self.candidates, n), |range| Cut::between(&self.candidates, range, n));
         cut.keep(&self.candidates, &self.positions, chosen, selected);
     }
@@ -58,7 +58,7 @@ impl Selector {
     /// Large scores stand close together. Maxima of longer blocks would hide more of them behind each other, and the value would
     /// lie further below the cut.
     fn range(&self, n: usize) -> Option<(f32, f32)> {
-        (self.maxima.len() >= n).then(|| pick::floor(&self.maxima, n))
+        (self.maxima.len() >= n).then(|| topk::floor(&self.maxima, n))
     }
 }
 
@@ -68,8 +68,8 @@ mod tests {
 
     use super::*;
     use crate::kernels::{
-        pick::{LANES, RUN},
         softmax::clamp_maxima,
+        topk::{LANES, RUN},
     };
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use super::{
     DecodeScratch, HeadShape, PrefillScratch,
-    piece::{Layout, PIECE, most_pieces},
+    kv_split::{Layout, PIECE, most_pieces},
     prefill::block_rows,
 };
 use crate::cache::{Format, PAGE_TOKENS};

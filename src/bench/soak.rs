@@ -13,8 +13,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    load::{Ending, ask_once},
     prompt::{Prompts, SplitMix64},
+    workload::{Ending, ask_once},
 };
 use crate::{
     cache::{Knobs, Policy, Select, Tail},

@@ -6,8 +6,8 @@ use super::{
     Format, Full, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
     blocks::{Block, BlockId, Blocks},
     buffer::RowBuffer,
+    memory_pool::Owner,
     sequence::{LayerCache, add_row},
-    tier::Owner,
 };
 
 /// The sizes that a page depends on.

@@ -6,14 +6,11 @@ use clap::{Args, Subcommand, builder::RangedI64ValueParser, value_parser};
 use color_eyre::eyre::Report;
 use serde_json::json;
 
+use self::{capacity::CapacityArgs, memory::MemoryArgs, soak::SoakArgs};
 use super::{
     Failure,
-    capacity::{self, CapacityArgs},
-    machine,
     measuring::{Comparison, Display, Machine, policies, table},
-    memory::{self, MemoryArgs},
     output::{print, print_json},
-    soak::{self, SoakArgs},
 };
 use crate::{
     bench::{BenchError, BenchOptions, Run, bench},
@@ -191,3 +188,8 @@ fn rows(runs: &[Run]) -> Vec<Vec<String>> {
 fn mib(bytes: u64) -> u64 {
     bytes >> 20
 }
+
+pub(crate) mod capacity;
+pub(crate) mod machine;
+pub(crate) mod memory;
+pub(crate) mod soak;

@@ -20,12 +20,12 @@ use super::{
 use crate::{
     cache::Policy,
     config::{Config, Overrides},
+    document::{self, Opened},
     engine::{
         Document, Event, EventKind, Events, FinishReason, Finished, Lane, LaneOptions, Ledger, Op, SessionId, Started,
         Token,
     },
     telemetry::Latency,
-    tui::document::{self, Opened},
 };
 
 const SESSION: SessionId = SessionId(1);

@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::{
     Failure,
-    load::{checked, load},
     output::{note, print, print_json},
+    settings::{checked, load},
 };
 use crate::{
     cache::{Knobs, ModelId, ProfileError, Spread},

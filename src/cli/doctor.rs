@@ -16,9 +16,9 @@ mod gpu;
 
 use super::{
     Failure,
-    load::load,
     measuring::{hold_kernels, kernels},
     output::{print, print_json},
+    settings::load,
 };
 use crate::{
     config::{Config, ConfigError, Kernels, Layers, Mistake, Origin, Overrides, folders},

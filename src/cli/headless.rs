@@ -27,11 +27,9 @@ use crate::{
     bench::{Load, LoadSpec},
     config::Config,
     demo,
+    document::{self, Opened},
     engine::{Document, Event, EventKind, FinishReason, Lane, Op, Priority, SessionId, Turn},
-    tui::{
-        document::{self, Opened},
-        metrics::Answers,
-    },
+    tui::state::metrics::Answers,
 };
 
 /// The longest time until a signal, a deadline or a full queue of ops is looked at again.

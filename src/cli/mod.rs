@@ -15,7 +15,6 @@ use clap::Parser;
 
 mod args;
 mod bench;
-mod capacity;
 mod chat;
 mod config;
 mod dashboard;
@@ -28,18 +27,15 @@ mod fetch;
 mod headless;
 mod interrupt;
 mod limits;
-mod load;
 mod log;
-mod machine;
 mod measuring;
-mod memory;
 mod model;
 mod output;
 mod picture;
 mod plan;
 mod recording;
+mod settings;
 mod shell;
-mod soak;
 mod text;
 mod tune;
 
@@ -145,7 +141,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
 /// The configuration and, with it, the log. A log that cannot be had is no reason not to work.
 fn start(overrides: &Overrides) -> Result<(Config, Option<Log>), Failure> {
     limits::check()?;
-    let (_, config) = load::load(overrides)?;
+    let (_, config) = settings::load(overrides)?;
     measuring::hold_kernels(&config)?;
     let log = Log::start(&config.log).inspect_err(|error| output::note(&format!("no log file: {error}"))).ok();
     Ok((config, log))

@@ -13,7 +13,7 @@ use super::{Failure, output::print};
 use crate::{
     config::{Config, ThemeName},
     engine::Event,
-    tui::{Replay, keymap::Key},
+    tui::{Replay, input::keymap::Key},
 };
 
 /// The longest line of a recording, in bytes.

@@ -13,10 +13,10 @@ mod report;
 
 use super::{
     Failure,
+    bench::machine,
     engine::threads,
     fetch,
     headless::duration,
-    machine,
     measuring::{policies, table},
     output::{print, print_json},
 };

@@ -12,7 +12,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{EventKind, Events, Lane, Op, Publisher, stream::stream, worker::Worker};
+use super::{EventKind, Events, Lane, Op, Publisher, api::event_queue::stream, worker::Worker};
 use crate::{
     cache::{Policy, ProfileError},
     model::LanguageModel,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Delivered, EventKind, Hits, Lane, LaneOptions, Ledger, Queue, SessionId, TierBytes,
-    sequence::{Sequence, Stage},
+    session::sequence::{Sequence, Stage},
 };
 use crate::{
     attention::HitCounts,
@@ -280,3 +280,5 @@ mod tests {
         state.cache.close(running.cache);
     }
 }
+
+pub(crate) mod guard;

@@ -1,6 +1,7 @@
 //! A session: a conversation as the user sees it, with one sequence in each lane that runs it.
 
-use super::{Lane, Priority, sequence::Sequence};
+use self::sequence::Sequence;
+use super::{Lane, Priority};
 use crate::model::Role;
 
 pub(super) struct Session {
@@ -88,3 +89,9 @@ impl Session {
             })
     }
 }
+
+pub(crate) mod inspect;
+pub(crate) mod prefilled;
+pub(crate) mod sampler;
+pub(crate) mod sequence;
+pub(crate) mod stop;

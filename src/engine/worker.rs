@@ -9,8 +9,9 @@ use std::{
 };
 
 use super::{
-    EngineOptions, EventKind, FinishReason, Lane, LaneCard, Op, Publisher, SessionId, Started, inspect::Inspection,
-    lane::LaneState, sequence::Sequence, session::Session,
+    EngineOptions, EventKind, FinishReason, Lane, LaneCard, Op, Publisher, SessionId, Started,
+    lane::LaneState,
+    session::{Session, inspect::Inspection, sequence::Sequence},
 };
 use crate::{
     kernels::{Pool, heap},
@@ -314,3 +315,13 @@ pub fn workspace_bytes(model: &LanguageModel, threads: usize, prefill_chunk: usi
     let decode_rows = sequences.max(1).next_multiple_of(DECODE_ROWS);
     StepSize { prompt_rows: prefill_chunk, decode_rows, longest: model.context(), threads }.bytes(model)
 }
+
+pub(crate) mod compare;
+#[cfg(debug_assertions)]
+pub(crate) mod fault;
+pub(crate) mod knobs;
+pub(crate) mod preempt;
+pub(crate) mod requests;
+pub(crate) mod schedule;
+pub(crate) mod step;
+pub(crate) mod system;

@@ -115,7 +115,7 @@ fn widen_q8_body(keys: Q8Keys<'_>, head_dim: usize, out: &mut [f32]) {
     for (quad, (values, out)) in quads.enumerate() {
         if (quad * QUAD).is_multiple_of(BLOCK) {
             let scales = &keys.scales[quad * QUAD / BLOCK * SLOTS..][..SLOTS];
-            super::widen::widen(scales, &mut wide);
+            super::f16_to_f32::widen(scales, &mut wide);
         }
         let width = QUAD.min(head_dim - quad * QUAD);
         if width == QUAD {

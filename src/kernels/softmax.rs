@@ -13,8 +13,8 @@ mod tests;
 use super::{
     cpu::{by_avx512, by_cpu},
     exp::exp,
-    pick::{BLOCK, LANES, RUN},
-    sixteen::WIDE,
+    f32x16::WIDE,
+    topk::{BLOCK, LANES, RUN},
 };
 
 /// Holds the scores within the finite floats, one that is not a number becoming the lowest, and returns the largest;

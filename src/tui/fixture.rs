@@ -11,7 +11,12 @@ use crate::{
     telemetry::HostSample,
 };
 
-use super::{demo::Demo, keymap::Keymap, load::Loads, message::Message, state::State, update::update};
+use super::{
+    input::keymap::Keymap,
+    message::Message,
+    state::{State, demo::Demo, workload::Loads},
+    update::update,
+};
 
 const LAYERS: usize = 30;
 const KV_BYTES: u64 = 23_040;

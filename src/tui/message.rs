@@ -6,7 +6,8 @@ use crossterm::event::{KeyEvent, MouseEvent};
 
 use crate::engine::{Event, SessionId};
 
-use super::{command::FilePurpose, document::Opened, saved::SavedSession};
+use super::{command::FilePurpose, io::saved::SavedSession};
+use crate::document::Opened;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,7 +12,7 @@ use ratatui::{
     style::{Color, Modifier},
 };
 
-use super::width::of_cell;
+use super::widgets::width::of_cell;
 use shapes::{Ink, Shape};
 
 /// Width of a cell in the picture's units.

@@ -12,12 +12,11 @@ use crate::{
 };
 
 use super::{
-    demo::Demo,
-    keymap::{Key, Keymap},
+    app::RunError,
+    input::keymap::{Key, Keymap},
     message::Message,
     picture::{self, Palette},
-    run::RunError,
-    state::State,
+    state::{State, demo::Demo},
     theme::{ColorDepth, TerminalEnv, Theme},
     update::update,
     view::view,

@@ -8,9 +8,13 @@ use crate::{
     engine::{Lane, Sampling, SessionId, Started, StopSequences},
 };
 
+use self::{
+    attention::Hits, axes::Axes, composer::Input, demo::Demo, draw_cost::Observer, figures::Figures, metrics::Metrics,
+    session::Session, workload::Loads,
+};
 use super::{
-    action::Scope, axes::Axes, demo::Demo, figures::Figures, hits::Hits, input::Input, keymap::Keymap, load::Loads,
-    metrics::Metrics, observer::Observer, session::Session, widgets::Span,
+    input::{action::Scope, keymap::Keymap},
+    widgets::Span,
 };
 
 /// The shortest and the longest time that charts show, in milliseconds.
@@ -402,3 +406,15 @@ impl State {
         self.toasts.push(Toast { text, error, until_ms: self.clock_ms + TOAST_MS });
     }
 }
+
+pub mod attention;
+pub(crate) mod axes;
+pub mod comparison;
+pub mod composer;
+pub mod demo;
+pub mod draw_cost;
+pub mod figures;
+pub mod metrics;
+pub mod session;
+pub mod transcript;
+pub mod workload;

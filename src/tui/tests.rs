@@ -5,9 +5,9 @@ use proptest::prelude::*;
 use ratatui::{Terminal, backend::TestBackend, buffer::Buffer};
 
 use super::{
-    action::Action,
     command::Command,
     fixture,
+    input::action::Action,
     message::Message,
     state::{Focus, Overlay, Preset, State},
     theme::{ColorDepth, TerminalEnv, Theme},
@@ -273,7 +273,7 @@ fn every_action_is_done_without_harm_everywhere() {
         for &action in Action::ALL {
             let mut state = fixture::state(80, 24);
             state.preset = preset;
-            super::keys::act(&mut state, action);
+            super::update::keys::act(&mut state, action);
             draw(&state, &dark());
         }
     }

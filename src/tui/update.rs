@@ -6,13 +6,15 @@ use crate::engine::{Lane, Op, SessionId};
 
 use super::{
     command::{Command, FilePurpose},
-    document::Opened,
-    engine_events, hits, keys, load,
+    io::saved,
     message::Message,
-    mouse, saved,
-    session::{self, Session},
-    state::{Focus, Overlay, Preset, State, TOAST_MS},
+    state::{
+        Focus, Overlay, Preset, State, TOAST_MS, attention,
+        session::{self, Session},
+        workload,
+    },
 };
+use crate::document::Opened;
 
 /// A second ctrl-c within this many milliseconds quits: as long as the notice that says so is on the screen.
 const AGAIN_MS: f64 = TOAST_MS;
@@ -20,7 +22,7 @@ const AGAIN_MS: f64 = TOAST_MS;
 /// Takes in a message.
 pub fn update(state: &mut State, message: Message) -> Vec<Command> {
     let mut commands = take_in(state, message);
-    commands.extend(hits::sync(state));
+    commands.extend(attention::sync(state));
     commands
 }
 
@@ -115,7 +117,7 @@ fn tick(state: &mut State, now_ms: f64) -> Vec<Command> {
         state.axes.follow(&state.metrics, span);
     }
     let mut commands = open_demo(state);
-    commands.extend(load::tick(state));
+    commands.extend(workload::tick(state));
     for (id, message) in state.demo.next(now_ms, &state.sessions) {
         state.changed = true;
         commands.extend(say(state, id, message, crate::engine::Priority::Background));
@@ -311,3 +313,11 @@ pub(super) fn interrupt(state: &mut State) -> Vec<Command> {
     state.toast(format!("{under_way}; ctrl-c again quits"), false);
     Vec::new()
 }
+
+pub(crate) mod copy;
+pub(crate) mod engine_events;
+pub(crate) mod export;
+pub(crate) mod keys;
+pub(crate) mod knobs;
+pub(crate) mod mouse;
+pub(crate) mod navigation;

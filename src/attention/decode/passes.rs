@@ -7,11 +7,13 @@ use super::{
         HeadShape, Rows,
         gather::Found,
         head::{self, HeadState, Pieces, Workspace},
-        locals::Locals,
-        piece::{Layout, Scoring, piece_len},
         reuse,
     },
     DecodeRow,
+};
+use crate::attention::{
+    kv_split::{Layout, Scoring, piece_len},
+    per_thread::Locals,
 };
 
 /// What all tasks of a call share.

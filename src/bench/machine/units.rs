@@ -14,7 +14,7 @@ use crate::{
     kernels::{
         Activations, Linear, LinearError, Pool,
         gemm::{Matrix, gemm},
-        probe,
+        microbench,
         scores::scores,
     },
 };
@@ -36,7 +36,7 @@ pub fn read(pool: &Pool, memory: &[u64]) -> f64 {
     let tasks = memory.len().div_ceil(TASK_WORDS);
     pool.run(tasks, &|index| {
         let end = ((index + 1) * TASK_WORDS).min(memory.len());
-        black_box(probe::read(&memory[index * TASK_WORDS..end]));
+        black_box(microbench::read(&memory[index * TASK_WORDS..end]));
     });
     size_of_val(memory) as f64
 }
@@ -48,9 +48,9 @@ pub fn gather(memory: &[u64]) -> Unit<'_> {
     let seed = AtomicU64::new(0);
     Box::new(move |pool| {
         pool.run(TASKS, &|_| {
-            black_box(probe::gather(memory, ROWS, seed.fetch_add(1, Ordering::Relaxed)));
+            black_box(microbench::gather(memory, ROWS, seed.fetch_add(1, Ordering::Relaxed)));
         });
-        (TASKS * ROWS * probe::ROW_WORDS * size_of::<u64>()) as f64
+        (TASKS * ROWS * microbench::ROW_WORDS * size_of::<u64>()) as f64
     })
 }
 
@@ -58,9 +58,9 @@ pub fn fma(pool: &Pool) -> f64 {
     const ROUNDS: usize = 20_000;
     const TASKS: usize = 64;
     pool.run(TASKS, &|_| {
-        black_box(probe::fma(ROUNDS, black_box(0.5), black_box(0.5)));
+        black_box(microbench::fma(ROUNDS, black_box(0.5), black_box(0.5)));
     });
-    (TASKS * ROUNDS * probe::FMA_FLOP) as f64
+    (TASKS * ROUNDS * microbench::FMA_FLOP) as f64
 }
 
 pub fn product() -> Unit<'static> {
@@ -85,15 +85,15 @@ pub fn dots() -> Unit<'static> {
     const VECTORS: usize = 128;
     const TIMES: usize = 64;
     const TASKS: usize = 32;
-    let weights = vec![[9u8; probe::DOT_WEIGHTS]; VECTORS];
-    let x: [Vec<[i8; 4]>; probe::DOT_ROWS] = std::array::from_fn(|row| vec![[row as i8 - 2; 4]; VECTORS]);
+    let weights = vec![[9u8; microbench::DOT_WEIGHTS]; VECTORS];
+    let x: [Vec<[i8; 4]>; microbench::DOT_ROWS] = std::array::from_fn(|row| vec![[row as i8 - 2; 4]; VECTORS]);
     Box::new(move |pool| {
         pool.run(TASKS, &|_| {
             for _ in 0..TIMES {
-                black_box(probe::dots(black_box(&weights), x.each_ref().map(Vec::as_slice)));
+                black_box(microbench::dots(black_box(&weights), x.each_ref().map(Vec::as_slice)));
             }
         });
-        (TASKS * TIMES * 2 * VECTORS * probe::DOT_WEIGHTS * probe::DOT_ROWS) as f64
+        (TASKS * TIMES * 2 * VECTORS * microbench::DOT_WEIGHTS * microbench::DOT_ROWS) as f64
     })
 }
 

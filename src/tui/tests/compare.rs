@@ -3,7 +3,7 @@
 use ratatui::style::Modifier;
 
 use super::*;
-use crate::tui::{figures::Judge, state::Chart};
+use crate::tui::state::{Chart, figures::Judge};
 
 fn compared(columns: u16, rows: u16) -> State {
     let mut state = fixture::state(columns, rows);

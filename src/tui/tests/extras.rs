@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::tui::{
-    export::markdown,
-    saved::{read, sessions, write},
+    io::saved::{read, sessions, write},
+    update::export::markdown,
 };
 
 /// The last notice.

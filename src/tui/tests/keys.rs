@@ -1,7 +1,7 @@
 //! What keys and typed words ask of the engine.
 
 use super::*;
-use crate::tui::document::Opened;
+use crate::document::Opened;
 
 #[test]
 fn a_typed_message_goes_to_the_engine_and_shows_at_once() {
@@ -211,7 +211,7 @@ fn files_are_asked_for_and_attached() {
 #[test]
 fn the_demo_opens_its_sessions_and_yields_to_the_user() {
     let mut state = fixture::empty(120, 40);
-    state.demo = crate::tui::demo::Demo::bundled().unwrap();
+    state.demo = crate::tui::state::demo::Demo::bundled().unwrap();
     let Event { kind, .. } = fixture::events().remove(0);
     update(&mut state, Message::Engine(Event { t_ms: 0.0, kind }));
     let commands = update(&mut state, Message::Tick(1.0));

@@ -14,7 +14,7 @@ use ratatui::{
 };
 
 use super::*;
-use crate::tui::{state::Chart, theme::legibility, width};
+use crate::tui::{state::Chart, theme::legibility, widgets::width};
 
 /// Texts that terminals, ratatui and Unicode's tables do not measure alike.
 const UNRULY: [&str; 12] = [

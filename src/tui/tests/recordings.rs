@@ -9,7 +9,7 @@ use crate::{
     bench::SplitMix64,
     config::{Config, ThemeName},
     engine::Event,
-    tui::{Replay, fixture, keymap::Key},
+    tui::{Replay, fixture, input::keymap::Key},
 };
 
 /// Recordings that are tried. More find no more that is new; each takes some milliseconds.

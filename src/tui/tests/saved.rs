@@ -4,8 +4,8 @@ use super::*;
 use crate::{
     model::Role,
     tui::{
-        saved::{read, sessions, write},
-        session::Phase,
+        io::saved::{read, sessions, write},
+        state::session::Phase,
     },
 };
 

@@ -8,12 +8,13 @@ use crate::{
     engine::{Hits, Lane, Stages},
     telemetry::Series,
     tui::{
-        comparison::nats,
-        figures::Judge,
-        state::{Chart, Focus, State},
+        state::{Chart, Focus, State, comparison::nats, figures::Judge},
         theme::{SeriesLook, Theme},
-        widgets::{Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit, units::millis},
-        width::{clip_words, width},
+        widgets::{
+            Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit,
+            units::millis,
+            width::{clip_words, width},
+        },
     },
 };
 
@@ -54,7 +55,7 @@ impl<'a> Drawing<'a> {
         Panel::new(self.theme, title).focused(self.chosen)
     }
 
-    fn series(&self, of: impl Fn(&'a crate::tui::metrics::LaneMetrics) -> &'a Series) -> [&'a Series; 2] {
+    fn series(&self, of: impl Fn(&'a crate::tui::state::metrics::LaneMetrics) -> &'a Series) -> [&'a Series; 2] {
         self.state.metrics.lanes.each_ref().map(of)
     }
 

@@ -8,19 +8,25 @@ use ratatui::{
     widgets::Widget,
 };
 
-use super::{layout, rows, text};
+use super::{rows, text};
+use crate::tui::layout;
 use crate::{
     engine::{FinishReason, Lane},
     quality::GuardState,
     tui::{
-        comparison::{Comparison, nats},
-        session::{Phase, Session},
-        state::{Focus, State},
+        state::{
+            Focus, State,
+            comparison::{Comparison, nats},
+            session::{Phase, Session},
+            transcript::{Answer, Together, Turn},
+        },
         theme::{SeriesLook, Theme},
-        transcript::{Answer, Together, Turn},
-        widgets::{LegendEntry, Panel, Progress, Unit, units::duration},
-        width::{self, put_line},
-        wrap::{Piece, wrap, wrap_text},
+        widgets::{
+            LegendEntry, Panel, Progress, Unit,
+            units::duration,
+            width::{self, put_line},
+            wrap::{Piece, wrap, wrap_text},
+        },
     },
 };
 

@@ -7,11 +7,13 @@ use ratatui::{
 
 use super::{paragraph, text};
 use crate::tui::{
-    action::Action,
+    input::action::Action,
     state::{Focus, State},
     theme::Theme,
-    widgets::Panel,
-    width::{glyphs, put, width},
+    widgets::{
+        Panel,
+        width::{glyphs, put, width},
+    },
 };
 
 /// Draws the input; returns where its cursor stands.

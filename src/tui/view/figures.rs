@@ -8,22 +8,26 @@ use ratatui::{
 };
 
 use super::{
-    load::since,
     paragraph,
     queue::{count, waited},
     rows,
+    workload::since,
 };
 use crate::{
     engine::Lane,
     tui::{
-        action::{Action, Scope},
-        comparison::nats,
-        figures::{Figures, Judge, Provenance, Quality, Room},
-        state::State,
+        input::action::{Action, Scope},
+        state::{
+            State,
+            comparison::nats,
+            figures::{Figures, Judge, Provenance, Quality, Room},
+        },
         theme::Theme,
-        widgets::{Panel, Unit},
-        width::{self, put},
-        wrap::wrap_text,
+        widgets::{
+            Panel, Unit,
+            width::{self, put},
+            wrap::wrap_text,
+        },
     },
 };
 

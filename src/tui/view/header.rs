@@ -5,7 +5,12 @@ use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 use super::{right_spans, spans};
 use crate::{
     cache::{Format, Policy, Spread},
-    tui::{action::Action, state::State, theme::Theme, widgets::Unit, width::of_spans},
+    tui::{
+        input::action::Action,
+        state::State,
+        theme::Theme,
+        widgets::{Unit, width::of_spans},
+    },
 };
 
 /// Model, policy and machine at the left; what the screen itself does at the right.

@@ -9,12 +9,17 @@ use super::{rows, spans};
 use crate::{
     engine::Lane,
     tui::{
-        comparison::nats,
-        figures::{Judge, Room},
-        state::State,
+        state::{
+            State,
+            comparison::nats,
+            figures::{Judge, Room},
+        },
         theme::Theme,
-        widgets::{Unit, units::millis},
-        width::{self, of_spans},
+        widgets::{
+            Unit,
+            units::millis,
+            width::{self, of_spans},
+        },
     },
 };
 

@@ -1,19 +1,19 @@
 //! Draws the state. No side effects: the same state gives the same screen.
 
+pub mod attention;
 pub mod charts;
 pub mod chat;
 pub mod composer;
 pub mod figures;
 pub mod header;
-pub mod hits;
 pub mod kpis;
-pub mod layout;
-pub mod load;
 pub mod overlay;
 pub mod queue;
 pub mod sessions;
 pub mod status;
+pub mod workload;
 
+use super::layout;
 use ratatui::{
     Frame,
     buffer::Buffer,
@@ -23,11 +23,9 @@ use ratatui::{
 };
 
 use super::{
-    ascii,
     state::{Focus, Overlay, State},
     theme::Theme,
-    width,
-    wrap::wrap_text,
+    widgets::{ascii, width, wrap::wrap_text},
 };
 use crate::engine::Lane;
 
@@ -55,7 +53,7 @@ pub fn view(state: &State, theme: &Theme, frame: &mut Frame<'_>) {
         charts::draw(state, theme, *chart, *area, buf);
     }
     figures::draw(state, theme, panes.figures, buf);
-    hits::draw(state, theme, panes.hits, buf);
+    attention::draw(state, theme, panes.hits, buf);
     status::draw(state, theme, panes.footer, buf);
     let over = overlay::draw(state, theme, area, buf);
     finish(theme, buf);

@@ -7,14 +7,12 @@ use ratatui::{
     widgets::{Clear, Widget},
 };
 
-use super::{load, rows, spans, text};
+use super::{rows, spans, text, workload};
 use crate::tui::{
-    help,
+    input::help,
     state::{Overlay, State},
     theme::Theme,
-    widgets::Panel,
-    width,
-    wrap::wrap_text,
+    widgets::{Panel, width, wrap::wrap_text},
 };
 
 /// Draws what lies over the panes; returns where its cursor stands.
@@ -29,8 +27,8 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) -> Optio
             (!inner.is_empty()).then(|| Position::new(inner.x + column, inner.y))
         }
         Overlay::Load => {
-            let inner = popup(theme, &load::title(state), load::WIDTH, load::HEIGHT, area, buf);
-            load::draw(state, theme, inner, buf)
+            let inner = popup(theme, &workload::title(state), workload::WIDTH, workload::HEIGHT, area, buf);
+            workload::draw(state, theme, inner, buf)
         }
         Overlay::ConfirmClose => {
             let name = state.session().map_or("", |session| &session.name);

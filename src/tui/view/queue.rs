@@ -3,15 +3,13 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 
-use super::{load, rows, spans, text};
+use super::{rows, spans, text, workload};
 use crate::{
     engine::{Lane, Queue},
     tui::{
-        metrics::Delivery,
-        state::State,
+        state::{State, metrics::Delivery},
         theme::Theme,
-        widgets::{Panel, Unit},
-        width::width,
+        widgets::{Panel, Unit, width::width},
     },
 };
 
@@ -25,7 +23,7 @@ const VALUE: usize = 6;
 /// The part of the list of sessions that is left to the sessions.
 pub fn above(state: &State, inner: Rect) -> Rect {
     let known = Lane::ALL.iter().any(|&lane| at(state, lane).is_some());
-    let load = if load::shown(state) { load::ROWS } else { 0 };
+    let load = if workload::shown(state) { workload::ROWS } else { 0 };
     let wanted = load + if known { FOOT } else { 0 };
     let foot = if inner.height >= LIST + wanted { wanted } else { 0 };
     Rect { height: inner.height - foot, ..inner }
@@ -35,9 +33,9 @@ pub fn above(state: &State, inner: Rect) -> Rect {
 pub fn foot(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Rect {
     let above = above(state, inner);
     let mut foot = rows(inner, above.height, inner.height);
-    if load::shown(state) {
-        load::entry(state, theme, rows(foot, 0, load::ROWS), buf);
-        foot = rows(foot, load::ROWS, foot.height);
+    if workload::shown(state) {
+        workload::entry(state, theme, rows(foot, 0, workload::ROWS), buf);
+        foot = rows(foot, workload::ROWS, foot.height);
     }
     if foot.is_empty() {
         return above;

@@ -2,15 +2,21 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 
-use super::{layout, queue, rows, spans, text};
+use super::{queue, rows, spans, text};
+use crate::tui::layout;
 use crate::{
     engine::{FinishReason, Lane},
     tui::{
-        session::{Phase, Session},
-        state::{Focus, State},
+        state::{
+            Focus, State,
+            session::{Phase, Session},
+        },
         theme::{SeriesLook, Theme},
-        widgets::{LegendEntry, Panel, units::duration},
-        width::{self, clip, of_spans},
+        widgets::{
+            LegendEntry, Panel,
+            units::duration,
+            width::{self, clip, of_spans},
+        },
     },
 };
 
@@ -35,7 +41,7 @@ pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let inner = Panel::new(theme, &title).focused(state.focus == Focus::Sessions).render(area, buf, &legend);
     let inner = queue::foot(state, theme, inner, buf);
     if state.sessions.is_empty() {
-        let key = state.keymap.keys(crate::tui::action::Action::NewSession).first();
+        let key = state.keymap.keys(crate::tui::input::action::Action::NewSession).first();
         let hint = key.map_or_else(|| "none yet".to_owned(), |key| format!("none yet: {key}"));
         text(buf, inner, &hint, theme.dim);
         return;

@@ -3,8 +3,7 @@
 use ratatui::{buffer::Buffer, layout::Rect, widgets::Widget};
 
 use crate::tui::{
-    action::Action,
-    slash,
+    input::{action::Action, slash},
     state::{Focus, Overlay, Preset, State},
     theme::Theme,
     widgets::Footer,

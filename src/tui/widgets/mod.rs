@@ -3,6 +3,7 @@
 //! Every widget is a borrowed view of data that is drawn into any area, 0×0 included, without panicking. Where room is
 //! short a widget degrades by itself: fewer labels, then a sparkline, then one line of figures.
 
+pub(crate) mod ascii;
 mod axis;
 mod bars;
 mod braille;
@@ -15,12 +16,15 @@ mod kpi;
 mod layers;
 mod paint;
 mod panel;
+pub(crate) mod plain;
 mod progress;
 #[cfg(test)]
 mod samples;
-mod span;
+mod time_range;
 mod timechart;
 pub mod units;
+pub(crate) mod width;
+pub(crate) mod wrap;
 
 pub use axis::Axis;
 pub use bars::{Bar, Part, StackedBars};
@@ -33,6 +37,6 @@ pub use kpi::{Comparison, Kpi};
 pub use layers::KeptMass;
 pub use panel::{LegendEntry, Panel};
 pub use progress::Progress;
-pub use span::Span;
+pub use time_range::Span;
 pub use timechart::{Line, TimeChart};
 pub use units::Unit;

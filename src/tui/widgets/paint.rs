@@ -6,7 +6,7 @@ use ratatui::{
     style::Style,
 };
 
-use crate::tui::width;
+use super::width;
 
 /// Eighths of a column, from the left.
 pub(super) const LEFT_EIGHTHS: [&str; 9] = [" ", "▏", "▎", "▍", "▌", "▋", "▊", "▉", "█"];

@@ -12,7 +12,7 @@ use super::{
     braille::Grid,
     paint,
     panel::{LegendEntry, Panel},
-    span::{Columns, Span, short_time},
+    time_range::{Columns, Span, short_time},
     units::{Unit, millis},
 };
 use crate::{
