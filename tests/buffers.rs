@@ -7,7 +7,7 @@ use kcache::{
     cache::{LaneCache, Policy},
     engine::workspace_bytes,
     kernels::Pool,
-    model::{Forward, LogitRows, Reading, Span, StepSize},
+    model::{BatchItem, Forward, LogitRows, Reading, StepSize},
 };
 use proptest::prelude::*;
 use support::{open, tiny::Tiny};
@@ -50,7 +50,7 @@ proptest! {
             for tokens in tokens.chunks(chunk) {
                 lane.grow(&mut cache, tokens.len()).unwrap();
                 let (reading, logits) = (Reading::Exact, LogitRows::Last);
-                let span = Span { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
+                let span = BatchItem { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
                 forward.run(&model, &pool, &mut [span], &mut hits);
                 prop_assert!(forward.bytes() <= booked, "prefill: {} {booked}", forward.bytes());
             }
@@ -62,7 +62,7 @@ proptest! {
             let mut spans = Vec::new();
             for cache in &mut caches {
                 lane.grow(cache, 1).unwrap();
-                spans.push(Span { tokens: &tokens, cache, copies: Vec::new(), reading, logits: LogitRows::Last });
+                spans.push(BatchItem { tokens: &tokens, cache, copies: Vec::new(), reading, logits: LogitRows::Last });
             }
             forward.run(&model, &pool, &mut spans, &mut hits);
             let used = forward.bytes();

@@ -15,8 +15,8 @@ use events::{until, until_finished};
 use kcache::{
     cache::Policy,
     engine::{
-        Compare, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Priority,
-        Sampling, SessionId, Turn,
+        Compare, Engine, EngineOptions, Event, EventKind, Events, FinishReason, GenerationOptions, Lane, LaneOptions,
+        Priority, Request, Sampling, SessionId,
     },
     kernels::Pool,
     model::LanguageModel,
@@ -54,25 +54,25 @@ fn start(model: &Arc<LanguageModel>, policy: &str, budget: Option<u64>) -> (Engi
     Engine::start(Arc::clone(model), options).unwrap()
 }
 
-fn send(engine: &Engine, op: Op) {
+fn send(engine: &Engine, op: Request) {
     engine.ops().send(op).unwrap();
 }
 
 fn open(engine: &Engine, session: u32, lanes: &[Lane], compare: bool) {
     let (session, lanes) = (SessionId(session), lanes.to_vec());
-    send(engine, Op::Open { session, name: "compared".into(), system: None, lanes });
+    send(engine, Request::Open { session, name: "compared".into(), system: None, lanes });
     if compare {
-        send(engine, Op::Compare { session, on: true });
+        send(engine, Request::Compare { session, on: true });
     }
 }
 
-fn turn(max_tokens: usize) -> Turn {
-    Turn { max_tokens, ignore_eos: true, ..Turn::default() }
+fn turn(max_tokens: usize) -> GenerationOptions {
+    GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() }
 }
 
-fn feed(engine: &Engine, session: u32, tokens: &[u32], turn: Turn) {
+fn feed(engine: &Engine, session: u32, tokens: &[u32], turn: GenerationOptions) {
     let (session, tokens) = (SessionId(session), tokens.to_vec());
-    send(engine, Op::Feed { session, prefilled: None, tokens, turn, once: false });
+    send(engine, Request::SubmitTokens { session, prefilled: None, tokens, turn, once: false });
 }
 
 /// Ordinary tokens, others for every seed.
@@ -187,7 +187,7 @@ fn what_was_said_apart_is_taken_over_and_a_switch_acts_at_once() {
     let apart = answers(&until_finished(&events, 2), 1);
     assert_ne!(apart[&Lane::KCache], apart[&Lane::Kv], "a poor policy says something else");
 
-    send(&engine, Op::Compare { session: SessionId(1), on: true });
+    send(&engine, Request::Compare { session: SessionId(1), on: true });
     feed(&engine, 1, &tokens(4, 10), turn(20));
     let read = until_finished(&events, 2);
     let found = compared(&read);
@@ -197,11 +197,11 @@ fn what_was_said_apart_is_taken_over_and_a_switch_acts_at_once() {
 
     // Drawn tokens: the same draw from both predictions.
     let sampling = Sampling { temperature: 0.8, seed: 5, ..Sampling::default() };
-    feed(&engine, 1, &tokens(5, 10), Turn { sampling, ..turn(1500) });
+    feed(&engine, 1, &tokens(5, 10), GenerationOptions { sampling, ..turn(1500) });
     let mut read = until(&events, |kind| matches!(kind, EventKind::Compare(each) if each.index == 5));
-    send(&engine, Op::Compare { session: SessionId(1), on: false });
+    send(&engine, Request::Compare { session: SessionId(1), on: false });
     read.extend(until(&events, |kind| matches!(kind, EventKind::Unlocked { .. })));
-    send(&engine, Op::Stop { session: SessionId(1), lane: None });
+    send(&engine, Request::Stop { session: SessionId(1), lane: None });
     read.extend(until_finished(&events, 2));
     let at = unlocked(&read)[0].1;
     assert_eq!(compared(&read).len(), at, "compared up to the switch");
@@ -217,11 +217,11 @@ fn an_end_in_one_lane_lets_the_other_go_on() {
     open(&engine, 1, &Lane::ALL, true);
     feed(&engine, 1, &tokens(6, 70), turn(1500));
     let mut read = until(&events, |kind| matches!(kind, EventKind::Compare(each) if each.index == 8));
-    send(&engine, Op::Stop { session: SessionId(1), lane: Some(Lane::Kv) });
+    send(&engine, Request::Stop { session: SessionId(1), lane: Some(Lane::Kv) });
     read.extend(until(&events, |kind| matches!(kind, EventKind::Unlocked { .. })));
     let further = unlocked(&read)[0].1 + 12;
     read.extend(until(&events, |kind| matches!(kind, EventKind::Token(token) if token.index == further)));
-    send(&engine, Op::Close { session: SessionId(1) });
+    send(&engine, Request::Close { session: SessionId(1) });
     read.extend(until(&events, |kind| matches!(kind, EventKind::Closed { .. })));
     let answers = answers(&read, 1);
     assert!(answers[&Lane::KCache].len() > answers[&Lane::Kv].len());
@@ -232,7 +232,7 @@ fn an_end_in_one_lane_lets_the_other_go_on() {
     open(&engine, 2, &Lane::ALL, true);
     feed(&engine, 2, &tokens(7, 70), turn(1500));
     let mut read = until(&events, |kind| matches!(kind, EventKind::Compare(each) if each.index == 3));
-    send(&engine, Op::Stop { session: SessionId(2), lane: None });
+    send(&engine, Request::Stop { session: SessionId(2), lane: None });
     read.extend(until_finished(&events, 2));
     assert_eq!(unlocked(&read), []);
     feed(&engine, 2, &tokens(8, 9), turn(6));
@@ -303,7 +303,7 @@ fn pairs_that_wait_for_each_other_are_unlocked() {
     let (block, workspace) = kv_sizes(&model);
     // K and V of 66 blocks: one of two prompts of 60. `kcache` with every layer dense holds as much, and a sum.
     let (engine, events) = start(&model, "kcache:n=8,tail=none,dense=3", Some(workspace + 67 * block));
-    let background = |max_tokens| Turn { priority: Priority::Background, ..turn(max_tokens) };
+    let background = |max_tokens| GenerationOptions { priority: Priority::Background, ..turn(max_tokens) };
     // Somebody in kv alone, so that the first pair starts in kcache only, and waits there for its partner.
     open(&engine, 9, &[Lane::Kv], false);
     feed(&engine, 9, &tokens(20, 10 * 64), background(7000));
@@ -317,7 +317,7 @@ fn pairs_that_wait_for_each_other_are_unlocked() {
     // What is typed goes first: it starts in kv, and waits in kcache for the pages of the first.
     open(&engine, 2, &Lane::ALL, true);
     feed(&engine, 2, &tokens(22, 60 * 64), turn(10));
-    send(&engine, Op::Stop { session: SessionId(9), lane: None });
+    send(&engine, Request::Stop { session: SessionId(9), lane: None });
     let read = until_finished(&events, 5);
     let unlocked = unlocked(&read);
     assert_eq!(unlocked.len(), 1, "{unlocked:?}");

@@ -13,7 +13,8 @@ use kcache::{
     bench::Load,
     config::Config,
     engine::{
-        Delivered, Engine, EngineOptions, Event, EventKind, FinishReason, Lane, LaneOptions, Op, Scheduling, SessionId,
+        Delivered, Engine, EngineOptions, Event, EventKind, FinishReason, Lane, LaneOptions, Request, Scheduling,
+        SessionId,
     },
     quality::GuardOptions,
     tui::{
@@ -76,7 +77,7 @@ fn recorded() -> Vec<Event> {
         assert!(began.elapsed() < Duration::from_secs(120), "{}", load.summary());
     }
     let policy = "kcache:n=24,dense=0,tail=none".parse().unwrap();
-    engine.ops().send(Op::SetPolicy { lane: Lane::KCache, policy }).unwrap();
+    engine.ops().send(Request::SetPolicy { lane: Lane::KCache, policy }).unwrap();
     drop(engine);
     std::iter::from_fn(|| events.recv()).for_each(|event| keep(&event));
     lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect()

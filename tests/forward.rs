@@ -13,7 +13,7 @@ use kcache::{
     attention::HitCounts,
     cache::{Format, Knobs, LaneCache, Policy, Select, SequenceCache, Tail},
     kernels::Pool,
-    model::{Forward, LanguageModel, LogitRows, Reading, Span, source},
+    model::{BatchItem, Forward, LanguageModel, LogitRows, Reading, source},
     quality::{Distribution, kl_divergence},
 };
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ impl<'a> Bench<'a> {
         let mut spans = Vec::new();
         for (cache, tokens) in parts {
             self.lane.grow(cache, tokens.len()).unwrap();
-            spans.push(Span { tokens, cache, copies: Vec::new(), reading, logits: LogitRows::All });
+            spans.push(BatchItem { tokens, cache, copies: Vec::new(), reading, logits: LogitRows::All });
         }
         self.forward.run(self.model, &self.pool, &mut spans, &mut self.hits);
         self.forward.logits().chunks_exact(self.model.shape.vocab).map(<[f32]>::to_vec).collect()
@@ -353,7 +353,7 @@ proptest! {
                 bench.lane.grow(cache, 1).unwrap();
             }
             let tokens = [token];
-            let mut spans: Vec<Span> = caches.iter_mut().zip(&probed).map(|(cache, &probed)| Span {
+            let mut spans: Vec<BatchItem> = caches.iter_mut().zip(&probed).map(|(cache, &probed)| BatchItem {
                 tokens: &tokens,
                 cache,
                 copies: Vec::new(),
@@ -361,7 +361,7 @@ proptest! {
                 logits: LogitRows::Last,
             }).collect();
             let (cache, copies, logits) = (&mut other, Vec::new(), LogitRows::None);
-            spans.push(Span { tokens: &prompt, cache, copies, reading: Reading::Exact, logits });
+            spans.push(BatchItem { tokens: &prompt, cache, copies, reading: Reading::Exact, logits });
             bench.forward.run(&model, &bench.pool, &mut spans, &mut bench.hits);
             drop(spans);
             bench.lane.close(other);

@@ -12,10 +12,11 @@ use kcache::{
     attention::HitCounts,
     cache::{LaneCache, Policy},
     engine::{
-        Engine, EngineOptions, Event, EventKind, Events, Guarded, Lane, LaneOptions, Op, Probe, SessionId, Token, Turn,
+        Engine, EngineOptions, Event, EventKind, Events, GenerationOptions, Guarded, Lane, LaneOptions, Probe, Request,
+        SessionId, Token,
     },
     kernels::Pool,
-    model::{Forward, LanguageModel, LogitRows, Reading, Span, source},
+    model::{BatchItem, Forward, LanguageModel, LogitRows, Reading, source},
     quality::{GuardMode, GuardOptions, GuardState, compare_logits},
 };
 use support::tiny::Tiny;
@@ -54,13 +55,13 @@ fn start(
 
 fn feed(engine: &Engine, session: u32, tokens: &[u32], max_tokens: usize) {
     let (session, tokens) = (SessionId(session), tokens.to_vec());
-    let turn = Turn { max_tokens, ignore_eos: true, ..Turn::default() };
-    engine.ops().send(Op::Feed { session, prefilled: None, tokens, turn, once: false }).unwrap();
+    let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
+    engine.ops().send(Request::SubmitTokens { session, prefilled: None, tokens, turn, once: false }).unwrap();
 }
 
 fn open(engine: &Engine, session: u32) {
     let (session, name) = (SessionId(session), format!("session {session}"));
-    engine.ops().send(Op::Open { session, name, system: None, lanes: vec![Lane::KCache] }).unwrap();
+    engine.ops().send(Request::Open { session, name, system: None, lanes: vec![Lane::KCache] }).unwrap();
 }
 
 /// Stops the engine, which must leave nothing behind, and returns what was left to read.
@@ -126,7 +127,7 @@ fn say_again(
     lane.grow(&mut cache, prompt.len() + said.len()).unwrap();
     let mut pass = |tokens: &[u32], reading| {
         let (copies, logits) = (Vec::new(), LogitRows::Last);
-        forward.run(model, &pool, &mut [Span { tokens, cache: &mut cache, copies, reading, logits }], &mut hits);
+        forward.run(model, &pool, &mut [BatchItem { tokens, cache: &mut cache, copies, reading, logits }], &mut hits);
         forward.logits().to_vec()
     };
     let mut found = vec![pass(prompt, Reading::Exact)];
@@ -253,7 +254,7 @@ fn a_poor_policy_is_rolled_back_and_exact_attention_goes_on() {
             let (workspace, resident) =
                 (workspace(&events), LaneCache::new(shape, policy, None, None).resident_block().0);
             let bytes = Some(workspace + shape.sum_bytes() + pages * resident + v);
-            engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes }).unwrap();
+            engine.ops().send(Request::SetBudget { lane: Lane::KCache, bytes }).unwrap();
         }
         open(&engine, 1);
         feed(&engine, 1, &prompt, 60);
@@ -340,9 +341,9 @@ fn an_answer_shorter_than_a_window_is_judged_and_what_is_known_outlasts_it() {
     // As a load asks: one answer, as long as the window, then the session is closed. The first token of an answer comes
     // from its prompt.
     open(&engine, 1);
-    let turn = Turn { max_tokens: guard.window, ignore_eos: true, ..Turn::default() };
+    let turn = GenerationOptions { max_tokens: guard.window, ignore_eos: true, ..GenerationOptions::default() };
     let (session, tokens) = (SessionId(1), prompt.clone());
-    engine.ops().send(Op::Feed { session, prefilled: None, tokens, turn, once: true }).unwrap();
+    engine.ops().send(Request::SubmitTokens { session, prefilled: None, tokens, turn, once: true }).unwrap();
     let read = until_finished(&events, 1);
     let [warned] = guards(&read)[..] else { panic!("{:?}", guards(&read)) };
     assert_eq!(warned.state, GuardState::Warned);
@@ -381,13 +382,13 @@ fn knobs_have_the_guard_begin_anew() {
     let read = until_finished(&events, 1);
     assert_eq!(guards(&read).len(), 1);
     let policy = "kcache:n=4,tail=none,dense=0".parse().unwrap();
-    engine.ops().send(Op::SetPolicy { lane: Lane::KCache, policy }).unwrap();
+    engine.ops().send(Request::SetPolicy { lane: Lane::KCache, policy }).unwrap();
     feed(&engine, 1, &[7], 12);
     let read = until_finished(&events, 1);
     let states: Vec<GuardState> = guards(&read).iter().map(|guarded| guarded.state).collect();
     assert_eq!(states, [GuardState::TopN, GuardState::Full]);
     assert!(guards(&read)[0].reason.contains("n=4"));
-    engine.ops().send(Op::SetGuard { lane: Lane::KCache, mode: GuardMode::Warn }).unwrap();
+    engine.ops().send(Request::SetGuard { lane: Lane::KCache, mode: GuardMode::Warn }).unwrap();
     feed(&engine, 1, &[8], 12);
     let read = until_finished(&events, 1);
     let states: Vec<GuardState> = guards(&read).iter().map(|guarded| guarded.state).collect();
@@ -407,7 +408,7 @@ fn what_a_guard_took_is_given_back_before_anybody_is_set_back() {
     let (block, v) = LaneCache::new(shape, policy, None, None).resident_block();
     // Three sequences of three pages, and V of one more than one of them.
     let bytes = workspace(&events) + 3 * (shape.sum_bytes() + 3 * block) + 3 * v;
-    engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes: Some(bytes) }).unwrap();
+    engine.ops().send(Request::SetBudget { lane: Lane::KCache, bytes: Some(bytes) }).unwrap();
     for session in 1..4 {
         open(&engine, session);
         let prompt: Vec<u32> = (10 * session..10 * session + 100).collect();

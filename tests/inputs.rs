@@ -23,7 +23,7 @@ use kcache::{
     cache::{LaneCache, Policy},
     config::Layers,
     kernels::Pool,
-    model::{Forward, Gguf, LanguageModel, LogitRows, Message, ModelCard, Reading, Role, Span},
+    model::{BatchItem, ChatMessage, Forward, Gguf, LanguageModel, LogitRows, ModelCard, Reading, Role},
 };
 use support::tiny::Tiny;
 
@@ -181,7 +181,7 @@ fn use_up(path: &Path, pool: &Pool) -> bool {
     let opened = LanguageModel::open(path, Some(256));
     assert_eq!(checked.is_ok(), opened.is_ok(), "a check tells what opening says");
     let (Ok(model), Ok(_)) = (opened, card) else { return false };
-    let messages = [Message::new(Role::User, "hello in the hall")];
+    let messages = [ChatMessage::new(Role::User, "hello in the hall")];
     let Ok(tokens) = model.chat.prompt(&model.tokenizer, &messages) else { return true };
     model.tokenizer.decode(&tokens);
     step(&model, pool, &tokens[..tokens.len().min(8)]);
@@ -197,7 +197,7 @@ fn step(model: &LanguageModel, pool: &Pool, tokens: &[u32]) -> Vec<f32> {
     let mut cache = lane.open().unwrap();
     lane.grow(&mut cache, tokens.len()).unwrap();
     let (reading, logits) = (Reading::Exact, LogitRows::Last);
-    let span = Span { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
+    let span = BatchItem { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
     let mut forward = Forward::new();
     forward.run(model, pool, &mut [span], &mut HitCounts::new(model.shape.layers));
     forward.logits().to_vec()
@@ -275,7 +275,7 @@ fn odd_prompts_are_encoded_and_computed() {
         "’“”…",
         "0".repeat(2_000).as_str(),
     ] {
-        let ids = model.chat.prompt(&model.tokenizer, &[Message::new(Role::User, text)]).unwrap();
+        let ids = model.chat.prompt(&model.tokenizer, &[ChatMessage::new(Role::User, text)]).unwrap();
         assert!(model.tokenizer.decode(&ids).contains(text), "{text:?}");
         let logits = step(&model, &pool, &ids[..ids.len().min(64)]);
         assert!(!logits.is_empty() && logits.iter().all(|logit| logit.is_finite()), "{text:?}");

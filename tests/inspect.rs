@@ -10,8 +10,8 @@ use candle_core::quantized::GgmlDType;
 use events::until_finished;
 use kcache::{
     engine::{
-        COVERAGE_EVERY, Coverage, Engine, EngineOptions, Event, EventKind, Events, Lane, LaneOptions, Op,
-        READ_POSITIONS, Read, SessionId, Token, Turn,
+        COVERAGE_EVERY, Coverage, Engine, EngineOptions, Event, EventKind, Events, GenerationOptions, Lane,
+        LaneOptions, READ_POSITIONS, Read, Request, SessionId, Token,
     },
     model::LanguageModel,
 };
@@ -48,18 +48,18 @@ fn start(model: &Arc<LanguageModel>, policy: &str) -> (Engine, Events) {
     Engine::start(Arc::clone(model), EngineOptions { threads: 2, lanes, ..EngineOptions::default() }).unwrap()
 }
 
-fn send(engine: &Engine, op: Op) {
+fn send(engine: &Engine, op: Request) {
     engine.ops().send(op).unwrap();
 }
 
 fn open(engine: &Engine, session: SessionId) {
-    send(engine, Op::Open { session, name: "seen".into(), system: None, lanes: Lane::ALL.to_vec() });
+    send(engine, Request::Open { session, name: "seen".into(), system: None, lanes: Lane::ALL.to_vec() });
 }
 
 /// Has a session read some text and say so many tokens.
 fn say(engine: &Engine, session: SessionId, text: &str, max_tokens: usize) {
-    let turn = Turn { max_tokens, ignore_eos: true, ..Turn::default() };
-    send(engine, Op::Say { session, document: None, text: text.to_owned(), turn });
+    let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
+    send(engine, Request::SubmitMessage { session, document: None, text: text.to_owned(), turn });
 }
 
 fn all<T>(events: &[Event], of: impl Fn(&EventKind) -> Option<T>) -> Vec<T> {
@@ -93,7 +93,7 @@ fn curves_and_positions_are_those_of_the_step() {
 
     let (engine, events) = start(&model, "kcache:n=16,dense=1,tail=mean");
     open(&engine, ID);
-    send(&engine, Op::Inspect(Some((ID, Lane::KCache))));
+    send(&engine, Request::Inspect(Some((ID, Lane::KCache))));
     say(&engine, ID, &text, 100);
     let seen = until_finished(&events, Lane::ALL.len());
     let answer = tokens(&seen, Lane::KCache);
@@ -140,7 +140,7 @@ fn texts_tell_the_whole_conversation_and_lists_are_bounded() {
     open(&engine, ID);
     say(&engine, ID, &"a long way to the hall, and é ".repeat(20), 3);
     until_finished(&events, Lane::ALL.len());
-    send(&engine, Op::Inspect(Some((ID, Lane::KCache))));
+    send(&engine, Request::Inspect(Some((ID, Lane::KCache))));
     say(&engine, ID, &"there and then ".repeat(30), 20);
     let seen = until_finished(&events, Lane::ALL.len());
     let mut texts: Vec<String> = Vec::new();
@@ -162,7 +162,7 @@ fn texts_tell_the_whole_conversation_and_lists_are_bounded() {
     assert!(least >= 1);
 
     // Nobody asks any more.
-    send(&engine, Op::Inspect(None));
+    send(&engine, Request::Inspect(None));
     say(&engine, ID, "hello", 5);
     let unseen = until_finished(&events, Lane::ALL.len());
     let told = |kind: &EventKind| matches!(kind, EventKind::Read(_) | EventKind::Coverage(_) | EventKind::Text { .. });
@@ -175,13 +175,13 @@ fn a_lane_that_reads_every_row_says_so() {
     let model = model();
     let (engine, events) = start(&model, "kcache:n=16,dense=1,tail=mean");
     open(&engine, ID);
-    send(&engine, Op::Inspect(Some((ID, Lane::Kv))));
+    send(&engine, Request::Inspect(Some((ID, Lane::Kv))));
     say(&engine, ID, "the heat in the hall", 10);
     let seen = until_finished(&events, Lane::ALL.len());
     let reads = reads(&seen);
     assert!(reads.len() == 9 && reads.iter().all(|read| read.heads == 0 && read.positions.is_empty()));
     assert_eq!(coverages(&seen), []);
-    send(&engine, Op::Inspect(Some((SessionId(7), Lane::Kv))));
+    send(&engine, Request::Inspect(Some((SessionId(7), Lane::Kv))));
     let error = std::iter::from_fn(|| events.recv()).find(|event| matches!(event.kind, EventKind::Error { .. }));
     assert!(error.is_some(), "there is no such session");
     drop(engine);

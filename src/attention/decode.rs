@@ -25,7 +25,7 @@ use super::{
     HeadShape, Hits, Rows,
     head::{self, HeadState, Workspace},
     kv_split::{Layout, most_pieces, piece_len},
-    per_thread::Locals,
+    per_thread::PerThread,
 };
 use crate::{
     cache::{Format, PAGE_TOKENS, Page, RowBuffer, Select, Tail},
@@ -87,7 +87,7 @@ pub struct DecodeScratch {
     /// scale of scores, `[row][heads]`.
     queries: Vec<i16>,
     query_scales: Vec<f32>,
-    locals: Locals<Workspace>,
+    locals: PerThread<Workspace>,
 }
 
 /// A task of the first pass.

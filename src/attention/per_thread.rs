@@ -11,7 +11,7 @@ use std::{
 
 /// One `T` per thread of a pool.
 #[derive(Debug, Default)]
-pub(super) struct Locals<T>(Vec<Line<T>>);
+pub(super) struct PerThread<T>(Vec<Line<T>>);
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -22,7 +22,7 @@ thread_local! {
     static LAST: Cell<usize> = const { Cell::new(0) };
 }
 
-impl<T: Default> Locals<T> {
+impl<T: Default> PerThread<T> {
     /// Makes sure that `threads` tasks can run at once.
     pub(super) fn grow(&mut self, threads: usize) {
         self.0.resize_with(self.0.len().max(threads), Line::default);
@@ -43,7 +43,7 @@ impl<T: Default> Locals<T> {
     /// Runs `task` with a `T` that no other task uses meanwhile.
     ///
     /// # Panics
-    /// When more tasks run at once than [`Locals::grow`] was told.
+    /// When more tasks run at once than [`PerThread::grow`] was told.
     pub(super) fn with<R>(&self, task: impl FnOnce(&mut T) -> R) -> R {
         let first = LAST.get().min(self.0.len());
         let (before, after) = self.0.split_at(first);
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn tasks_at_once_have_sets_of_their_own() {
-        let mut locals = Locals::<u64>::default();
+        let mut locals = PerThread::<u64>::default();
         locals.grow(2);
         locals.with(|first| {
             *first += 1;
@@ -76,7 +76,7 @@ mod tests {
         sets.sort_unstable();
         assert_eq!((sets, locals.sum(|&set| set)), (vec![1, 10], 11));
         // This thread had the second of two last; here there is one.
-        let mut one = Locals::<u64>::default();
+        let mut one = PerThread::<u64>::default();
         one.grow(1);
         one.with(|set| *set += 1);
         assert_eq!(one.sum(|&set| set), 1);

@@ -5,7 +5,7 @@
 //! memory does not grow with the context. A row meets the pages in order of position and its arithmetic depends on
 //! nothing but its own position: cutting a prompt into other chunks changes no bit.
 
-use super::{HeadShape, per_thread::Locals};
+use super::{HeadShape, per_thread::PerThread};
 use crate::{
     cache::{CachedKeys, CachedRows, PAGE_TOKENS, Page},
     kernels::{
@@ -34,7 +34,7 @@ pub struct PrefillSpan<'a> {
 /// Buffers of [`prefill`], kept between calls.
 #[derive(Debug, Default)]
 pub struct PrefillScratch {
-    locals: Locals<Buffers>,
+    locals: PerThread<Buffers>,
     /// Where the blocks of rows begin, over all spans.
     bounds: Vec<usize>,
     /// The span and first row of each block.

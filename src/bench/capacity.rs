@@ -21,11 +21,11 @@ use crate::{
     attention::HitCounts,
     cache::{LaneCache, Policy},
     engine::{
-        Engine, EngineOptions, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Prefilled, Scheduling,
-        SessionId, Step, Turn,
+        Engine, EngineOptions, EventKind, Events, FinishReason, GenerationOptions, Lane, LaneOptions, Prefilled,
+        Request, Scheduling, SessionId, Step,
     },
     kernels::Pool,
-    model::{Forward, LanguageModel, LogitRows, Reading, Span},
+    model::{BatchItem, Forward, LanguageModel, LogitRows, Reading},
     progress::Progress,
 };
 
@@ -161,7 +161,7 @@ fn contexts(
         shelf.grow(&mut cache, options.ctx)?;
         for (chunk, tokens) in prompt[..options.ctx].chunks(options.prefill_chunk).enumerate() {
             let (reading, logits) = (Reading::Exact, LogitRows::None);
-            let span = Span { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
+            let span = BatchItem { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
             forward.run(model, pool, &mut [span], &mut unused);
             let what = format!("computing context {} of {}", index + 1, prompts.len());
             if progress(Progress { what, done: index * chunks + chunk + 1, total }).is_break() {
@@ -207,16 +207,17 @@ impl Trial<'_> {
             ..EngineOptions::default()
         };
         let (engine, events) = Engine::start(Arc::clone(self.model), options)?;
-        let turn = Turn { max_tokens: self.options.generate, ignore_eos: true, ..Turn::default() };
+        let turn =
+            GenerationOptions { max_tokens: self.options.generate, ignore_eos: true, ..GenerationOptions::default() };
         for request in 0..requests {
             let session = SessionId(request as u32);
             let prompt = &self.prompts[request % self.prompts.len()];
             let prefilled = contexts.get(request % self.prompts.len()).cloned();
             let cached = prefilled.as_ref().map_or(0, |prefilled| prefilled.tokens().len());
             let tokens = prompt[cached..].to_vec();
-            let opening = Op::Open { session, name: String::new(), system: None, lanes: vec![LANE] };
+            let opening = Request::Open { session, name: String::new(), system: None, lanes: vec![LANE] };
             let turn = turn.clone();
-            for op in [opening, Op::Feed { session, prefilled, tokens, turn, once: true }] {
+            for op in [opening, Request::SubmitTokens { session, prefilled, tokens, turn, once: true }] {
                 // An engine that has ended says why in its last event.
                 let _ = engine.ops().send(op);
             }

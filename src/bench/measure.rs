@@ -11,9 +11,9 @@ use super::{
 };
 use crate::{
     attention::HitCounts,
-    cache::{CacheShape, Full, LaneCache, Owner, Policy, SequenceCache, Unbalanced},
+    cache::{CacheShape, LaneCache, MemoryKind, OutOfBudget, Policy, SequenceCache, Unbalanced},
     kernels::{Linear, Pool},
-    model::{Forward, LanguageModel, LogitRows, Reading, Span},
+    model::{BatchItem, Forward, LanguageModel, LogitRows, Reading},
     progress::Progress,
     quality::compare_logits,
 };
@@ -124,7 +124,7 @@ pub enum BenchError {
     },
     /// No memory for the caches.
     #[error(transparent)]
-    Full(#[from] Full),
+    OutOfBudget(#[from] OutOfBudget),
     /// The bytes to be reported are wrong.
     #[error(transparent)]
     Unbalanced(#[from] Unbalanced),
@@ -219,7 +219,7 @@ impl Bench<'_> {
     fn chunk(&mut self, cache: &mut SequenceCache, tokens: &[u32], last: bool) -> (PrefillPass, Option<u32>) {
         let started = Instant::now();
         let logits = if last { LogitRows::Last } else { LogitRows::None };
-        let span = Span { tokens, cache, copies: Vec::new(), reading: Reading::Exact, logits };
+        let span = BatchItem { tokens, cache, copies: Vec::new(), reading: Reading::Exact, logits };
         let mut unused = HitCounts::new(self.model.shape.layers);
         self.forward.run(self.model, self.pool, &mut [span], &mut unused);
         let next = last.then(|| argmax(self.forward.logits()));
@@ -333,10 +333,10 @@ impl Bench<'_> {
             let started = Instant::now();
             let probed = *probe_every > 0 && caches[0].len().is_multiple_of(*probe_every);
             let reading = if probed { Reading::Probed(*policy, Policy::Kv) } else { Reading::Policy(*policy) };
-            let mut spans: Vec<Span> = caches
+            let mut spans: Vec<BatchItem> = caches
                 .iter_mut()
                 .zip(&tokens)
-                .map(|(cache, token)| Span {
+                .map(|(cache, token)| BatchItem {
                     tokens: token,
                     cache,
                     copies: Vec::new(),
@@ -362,8 +362,8 @@ impl Bench<'_> {
         let held = |owner| lane.device().held(owner);
         let round = DecodeRound {
             steps: measured,
-            device_kv_bytes: held(Owner::K) + held(Owner::V) + held(Owner::Tail),
-            host_v_bytes: lane.host().held(Owner::V),
+            device_kv_bytes: held(MemoryKind::K) + held(MemoryKind::V) + held(MemoryKind::Tail),
+            host_v_bytes: lane.host().held(MemoryKind::V),
             rows_per_head: hits.rows_per_head(),
         };
         caches.into_iter().for_each(|cache| lane.close(cache));

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::prompt::SplitMix64;
 use crate::{
-    cache::{CacheShape, Full, LaneCache, PAGE_TOKENS, Policy, SequenceCache, Unbalanced},
+    cache::{CacheShape, LaneCache, OutOfBudget, PAGE_TOKENS, Policy, SequenceCache, Unbalanced},
     kernels::Pool,
     progress::Progress,
     telemetry::HostSampler,
@@ -36,7 +36,7 @@ pub struct MemoryOptions {
 pub enum MemoryError {
     /// A tier without a cap had no room: a bug.
     #[error(transparent)]
-    Full(#[from] Full),
+    OutOfBudget(#[from] OutOfBudget),
     /// The books do not agree with the pages: a bug.
     #[error(transparent)]
     Unbalanced(#[from] Unbalanced),

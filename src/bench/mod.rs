@@ -38,4 +38,4 @@ pub use run::Run;
 pub use soak::{Soak, SoakError, soak};
 pub use statistics::Spread;
 pub use workload::{Ending, Load, LoadCounts, is_load};
-pub use workload_spec::{LoadError, LoadSpec};
+pub use workload_spec::{LoadError, WorkloadSpec};

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cache::{Knobs, Policy, Select, Tail},
-    engine::{Engine, EngineError, EngineOptions, EventKind, Lane, Ledger, Op, Priority, Queue, SessionId},
+    engine::{Engine, EngineError, EngineOptions, EventKind, Lane, Ledger, Priority, Queue, Request, SessionId},
     model::LanguageModel,
     progress::Progress,
     telemetry::HostSampler,
@@ -90,7 +90,7 @@ pub fn soak(
     let (engine, events) = Engine::start(Arc::clone(model), options)?;
     let ops = engine.ops();
     // An engine that has ended says why in its last event.
-    let send = |op: Op| drop(ops.send(op));
+    let send = |op: Request| drop(ops.send(op));
     let prompts = Prompts::new(model);
     let mut random = SplitMix64(seed);
     let mut below = |bound: usize| (random.unit() * bound as f64) as usize;
@@ -131,17 +131,17 @@ pub fn soak(
             asked.into_iter().for_each(send);
             answering.insert(session, lanes.len());
             match below(12) {
-                0 => send(Op::Stop { session, lane: None }),
+                0 => send(Request::Stop { session, lane: None }),
                 1 => {
                     let any = answering.keys().nth(below(answering.len())).copied();
-                    any.into_iter().for_each(|session| send(Op::Stop { session, lane: None }));
+                    any.into_iter().for_each(|session| send(Request::Stop { session, lane: None }));
                 }
                 2 => {
                     soak.turned += 1;
                     let lane = &lanes[below(lanes.len())];
                     // From an eighth of what is configured to the whole.
                     let bytes = lane.device_budget.map(|budget| budget / 8 * (1 + below(8)) as u64);
-                    send(Op::SetBudget { lane: lane.lane, bytes });
+                    send(Request::SetBudget { lane: lane.lane, bytes });
                 }
                 3 => {
                     let lane = &lanes[below(lanes.len())];
@@ -151,7 +151,7 @@ pub fn soak(
                         let select = [Select::Head, Select::Group][below(2)];
                         let (n, dense) = (1 + below(512), below(4));
                         let knobs = Knobs { n, tail, dense, select, k, ..Knobs::EVEN };
-                        send(Op::SetPolicy { lane: lane.lane, policy: Policy::KCache(knobs) });
+                        send(Request::SetPolicy { lane: lane.lane, policy: Policy::KCache(knobs) });
                     }
                 }
                 _ => {}

@@ -17,7 +17,7 @@ const MOST_RATE: f64 = 60_000.0;
 
 /// What a load is to be. Written as `key=value,…`, every key optional.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LoadSpec {
+pub struct WorkloadSpec {
     /// Sessions in all; each asks once.
     pub sessions: usize,
     /// Tokens of each prompt.
@@ -77,7 +77,7 @@ pub enum LoadError {
     },
 }
 
-impl Default for LoadSpec {
+impl Default for WorkloadSpec {
     fn default() -> Self {
         Self {
             sessions: 16,
@@ -92,7 +92,7 @@ impl Default for LoadSpec {
     }
 }
 
-impl LoadSpec {
+impl WorkloadSpec {
     /// Whether a model of `context` tokens can answer it.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl LoadSpec {
     }
 }
 
-impl FromStr for LoadSpec {
+impl FromStr for WorkloadSpec {
     type Err = LoadError;
 
     fn from_str(text: &str) -> Result<Self, LoadError> {
@@ -162,7 +162,7 @@ impl FromStr for LoadSpec {
     }
 }
 
-impl fmt::Display for LoadSpec {
+impl fmt::Display for WorkloadSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { sessions, context, tokens, rate, arrivals, seed, shared, lanes } = self;
         let rate = rate.map_or("all".to_owned(), |rate| rate.to_string());
@@ -184,13 +184,16 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_the_rest_is_the_default() {
-        assert_eq!("".parse(), Ok(LoadSpec::default()));
+        assert_eq!("".parse(), Ok(WorkloadSpec::default()));
         let text = "sessions=3,context=512,tokens=8,rate=7.5,arrivals=even,seed=9,shared=64,lanes=kv";
-        let spec: LoadSpec = text.parse().unwrap();
+        let spec: WorkloadSpec = text.parse().unwrap();
         assert_eq!((spec.sessions, spec.rate, spec.lanes.as_slice()), (3, Some(7.5), &[Lane::Kv][..]));
-        assert_eq!((spec.arrivals, spec.seed, LoadSpec::default().arrivals), (Arrivals::Even, 9, Arrivals::Poisson));
+        assert_eq!(
+            (spec.arrivals, spec.seed, WorkloadSpec::default().arrivals),
+            (Arrivals::Even, 9, Arrivals::Poisson)
+        );
         assert_eq!(spec.to_string(), text);
-        assert_eq!(LoadSpec::default().to_string().parse(), Ok(LoadSpec::default()));
+        assert_eq!(WorkloadSpec::default().to_string().parse(), Ok(WorkloadSpec::default()));
     }
 
     #[test]
@@ -209,10 +212,10 @@ mod tests {
             ("seed=-1", "at least 0"),
             ("context=64,shared=64", "smaller"),
         ] {
-            let error = text.parse::<LoadSpec>().unwrap_err().to_string();
+            let error = text.parse::<WorkloadSpec>().unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains('\n'), "{error}");
         }
-        let spec = LoadSpec::default();
+        let spec = WorkloadSpec::default();
         assert_eq!(spec.check(spec.context + spec.tokens), Ok(()));
         assert!(spec.check(spec.context + spec.tokens - 1).is_err());
     }

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{LaneCache, Owner, Page, Place, SequenceCache, blocks::BlockId};
+use super::{LaneCache, MemoryKind, Page, SequenceCache, Tier, blocks::BlockId};
 
 /// The books of a lane do not agree with the pages its sequences hold. Always a bug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unbalanced {
     /// An account of a tier is wrong.
-    #[error("the ledger says {booked} bytes of {owner} on the {place:?} tier, the sequences hold {held}")]
+    #[error("the ledger says {booked} bytes of {owner} on the {tier:?} tier, the sequences hold {held}")]
     Bytes {
         /// Which tier.
-        place: Place,
+        tier: Tier,
         /// Whose account.
         owner: &'static str,
         /// What the account says.
@@ -38,10 +38,10 @@ impl LaneCache {
         let (mut device, mut host) = ([0; 3], [0; 3]);
         let mut seen: BTreeMap<BlockId, (u32, u32, usize, &SequenceCache)> = BTreeMap::new();
         for sequence in sequences {
-            let resident = u32::from(sequence.residence == Some(Place::Device));
+            let resident = u32::from(sequence.residence == Some(Tier::Device));
             let sums: u64 = sequence.layers.iter().map(|layer| size_of_val(layer.v_sum.as_slice()) as u64).sum();
             match sequence.residence {
-                Some(Place::Device) => {
+                Some(Tier::Device) => {
                     device[1] += sequence.buffer_bytes();
                     device[2] += sums;
                 }
@@ -76,13 +76,13 @@ impl LaneCache {
                 };
                 let (k, v) = (bytes(layer.k.get(index), k_format), bytes(layer.v.get(index), v_format));
                 let v_place = sequence.v_place(at);
-                match block.place {
-                    Place::Device => device[0] += k,
-                    Place::Host => host[0] += k,
+                match block.tier {
+                    Tier::Device => device[0] += k,
+                    Tier::Host => host[0] += k,
                 }
-                match (block.place, v_place) {
-                    (Place::Device, Place::Device) => device[1] += v,
-                    (Place::Device, Place::Host) if block.lifted => device[1] += v,
+                match (block.tier, v_place) {
+                    (Tier::Device, Tier::Device) => device[1] += v,
+                    (Tier::Device, Tier::Host) if block.promoted => device[1] += v,
                     _ => host[1] += v,
                 }
             }
@@ -91,12 +91,12 @@ impl LaneCache {
             let (counted, held) = (self.blocks.held() as u32, seen.len() as u32);
             return Err(Unbalanced::Holders { block: u32::MAX, counted, held });
         }
-        let owners = [(Owner::K, "K"), (Owner::V, "V"), (Owner::Tail, "tail")];
+        let owners = [(MemoryKind::K, "K"), (MemoryKind::V, "V"), (MemoryKind::Tail, "tail")];
         for (tier, counted) in [(&self.device, device), (&self.host, host)] {
             for ((owner, name), held) in owners.into_iter().zip(counted) {
                 let booked = tier.held(owner);
                 if booked != held {
-                    return Err(Unbalanced::Bytes { place: tier.place(), owner: name, booked, held });
+                    return Err(Unbalanced::Bytes { tier: tier.tier(), owner: name, booked, held });
                 }
             }
         }

@@ -4,7 +4,7 @@
 //! they begin with the same tokens. A block is booked once, however many hold it. It stays on the device while a
 //! sequence that is resident there holds it, and may go to the host when only sequences that were set aside do.
 
-use super::Place;
+use super::Tier;
 
 /// Names a block of a lane.
 pub(super) type BlockId = u32;
@@ -17,9 +17,9 @@ pub(super) struct Block {
     /// Those of them that are resident on the device.
     pub residents: u32,
     /// Where it is. On the device its pages lie as the policy says, V of some layers on the host; on the host all do.
-    pub place: Place,
+    pub tier: Tier,
     /// Whether V of all layers is on the device, for a sequence that reads every row.
-    pub lifted: bool,
+    pub promoted: bool,
 }
 
 /// The blocks of a lane.
@@ -29,13 +29,13 @@ pub(super) struct Blocks {
     table: Vec<Block>,
     unused: Vec<BlockId>,
     on_device: usize,
-    lifted: usize,
+    promoted: usize,
 }
 
 impl Blocks {
     /// A new block on the device, held by one resident sequence.
     pub fn add(&mut self) -> BlockId {
-        let block = Block { holders: 1, residents: 1, place: Place::Device, lifted: false };
+        let block = Block { holders: 1, residents: 1, tier: Tier::Device, promoted: false };
         self.on_device += 1;
         match self.unused.pop() {
             Some(id) => {
@@ -79,34 +79,34 @@ impl Blocks {
         let left = *block;
         if left.holders == 0 {
             self.unused.push(id);
-            self.on_device -= usize::from(left.place == Place::Device);
-            self.lifted -= usize::from(left.lifted);
+            self.on_device -= usize::from(left.tier == Tier::Device);
+            self.promoted -= usize::from(left.promoted);
         }
         left
     }
 
     /// Notes that a block's V has come to the device, or has gone back to where the policy has it.
-    pub fn set_lifted(&mut self, id: BlockId, lifted: bool) {
+    pub fn set_lifted(&mut self, id: BlockId, promoted: bool) {
         let block = &mut self.table[id as usize];
-        self.lifted = self.lifted + usize::from(lifted) - usize::from(block.lifted);
-        block.lifted = lifted;
+        self.promoted = self.promoted + usize::from(promoted) - usize::from(block.promoted);
+        block.promoted = promoted;
     }
 
     /// Blocks whose V is on the device in all layers.
-    pub fn lifted(&self) -> usize {
-        self.lifted
+    pub fn promoted(&self) -> usize {
+        self.promoted
     }
 
     /// Notes that a block has moved. Where it is now it lies as the policy says.
-    pub fn moved(&mut self, id: BlockId, place: Place) {
+    pub fn moved(&mut self, id: BlockId, tier: Tier) {
         self.set_lifted(id, false);
         let block = &mut self.table[id as usize];
-        match (block.place, place) {
-            (Place::Device, Place::Host) => self.on_device -= 1,
-            (Place::Host, Place::Device) => self.on_device += 1,
+        match (block.tier, tier) {
+            (Tier::Device, Tier::Host) => self.on_device -= 1,
+            (Tier::Host, Tier::Device) => self.on_device += 1,
             _ => {}
         }
-        block.place = place;
+        block.tier = tier;
     }
 
     /// Blocks on the device.
@@ -121,6 +121,6 @@ impl Blocks {
 
     /// Whether there are blocks on the device that only sequences set aside hold: the host had no room for them.
     pub fn any_stranded(&self) -> bool {
-        self.table.iter().any(|block| block.holders > 0 && block.residents == 0 && block.place == Place::Device)
+        self.table.iter().any(|block| block.holders > 0 && block.residents == 0 && block.tier == Tier::Device)
     }
 }

@@ -1,7 +1,7 @@
 //! The reuse buffer: V rows that a KV head chose lately, kept on the device so that they need not be fetched again.
 //!
 //! Neighbouring tokens choose mostly the same rows. A buffer holds so many rows of one KV head in one layer of one
-//! sequence. Rows that are chosen and not in it are fetched from the host and put in the place of those that were not
+//! sequence. Rows that are chosen and not in it are fetched from the host and put in the tier of those that were not
 //! chosen for longest; of equals the lower position goes. So it is the same in every run. It holds copies: what is read
 //! from it has the same bits as what is read from the page.
 

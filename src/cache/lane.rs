@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::{
-    Format, Full, PAGE_TOKENS, Page, Place, Policy, SequenceCache, Tier,
+    Format, MemoryPool, OutOfBudget, PAGE_TOKENS, Page, Policy, SequenceCache, Tier,
     blocks::{Block, BlockId, Blocks},
     buffer::RowBuffer,
-    memory_pool::Owner,
+    memory_pool::MemoryKind,
     sequence::{LayerCache, add_row},
 };
 
@@ -49,8 +49,8 @@ impl CacheShape {
 pub struct LaneCache {
     pub(super) shape: CacheShape,
     pub(super) policy: Policy,
-    pub(super) device: Tier,
-    pub(super) host: Tier,
+    pub(super) device: MemoryPool,
+    pub(super) host: MemoryPool,
     pub(super) blocks: Blocks,
 }
 
@@ -79,8 +79,8 @@ impl LaneCache {
         Self {
             shape,
             policy,
-            device: Tier::new(Place::Device, device_budget),
-            host: Tier::new(Place::Host, host_budget),
+            device: MemoryPool::new(Tier::Device, device_budget),
+            host: MemoryPool::new(Tier::Host, host_budget),
             blocks: Blocks::default(),
         }
     }
@@ -101,17 +101,17 @@ impl LaneCache {
     }
 
     /// The device tier.
-    pub fn device(&self) -> &Tier {
+    pub fn device(&self) -> &MemoryPool {
         &self.device
     }
 
     /// The device tier, to change its cap.
-    pub fn device_mut(&mut self) -> &mut Tier {
+    pub fn device_mut(&mut self) -> &mut MemoryPool {
         &mut self.device
     }
 
     /// The host tier.
-    pub fn host(&self) -> &Tier {
+    pub fn host(&self) -> &MemoryPool {
         &self.host
     }
 
@@ -147,26 +147,26 @@ impl LaneCache {
 
     /// A block as it lies.
     pub(super) fn bytes_of(&self, block: Block) -> BlockBytes {
-        let bytes = self.block_bytes(block.place);
-        if block.lifted { BlockBytes { device_v: bytes.device_v + bytes.host_v, host_v: 0, ..bytes } } else { bytes }
+        let bytes = self.block_bytes(block.tier);
+        if block.promoted { BlockBytes { device_v: bytes.device_v + bytes.host_v, host_v: 0, ..bytes } } else { bytes }
     }
 
-    /// A block at a place: on the device V lies as the policy says, on the host everything is there.
-    pub(super) fn block_bytes(&self, place: Place) -> BlockBytes {
+    /// A block at a tier: on the device V lies as the policy says, on the host everything is there.
+    pub(super) fn block_bytes(&self, tier: Tier) -> BlockBytes {
         let layers = self.shape.layers as u64;
         let device_v = self.policy.device_v_layers(self.shape.layers) as u64;
         let [k, v] = self.formats().map(|format| self.shape.page_bytes(format));
-        match place {
-            Place::Device => {
+        match tier {
+            Tier::Device => {
                 BlockBytes { device_k: layers * k, device_v: device_v * v, host_k: 0, host_v: (layers - device_v) * v }
             }
-            Place::Host => BlockBytes { device_k: 0, device_v: 0, host_k: layers * k, host_v: layers * v },
+            Tier::Host => BlockBytes { device_k: 0, device_v: 0, host_k: layers * k, host_v: layers * v },
         }
     }
 
     /// Bytes of one block of 64 tokens on the device and on the host, for a sequence that is resident.
     pub fn resident_block(&self) -> (u64, u64) {
-        let bytes = self.block_bytes(Place::Device);
+        let bytes = self.block_bytes(Tier::Device);
         (bytes.device(), bytes.host())
     }
 
@@ -174,7 +174,7 @@ impl LaneCache {
     /// without a limit.
     pub fn most_tokens(&self, workspace: u64) -> Option<usize> {
         let (device, host) = self.resident_block();
-        let blocks = |tier: &Tier, bytes: u64, fixed: u64| match tier.cap() {
+        let blocks = |tier: &MemoryPool, bytes: u64, fixed: u64| match tier.cap() {
             Some(cap) if bytes > 0 => Some(cap.saturating_sub(fixed) / bytes),
             _ => None,
         };
@@ -185,7 +185,7 @@ impl LaneCache {
     }
 
     /// A sequence without tokens, ready to grow.
-    pub fn open(&mut self) -> Result<SequenceCache, Full> {
+    pub fn open(&mut self) -> Result<SequenceCache, OutOfBudget> {
         let mut sequence = self.vacant();
         self.grow(&mut sequence, 0)?;
         Ok(sequence)
@@ -206,41 +206,42 @@ impl LaneCache {
     pub fn growth_sharing(
         &self,
         sequence: &SequenceCache,
-        donor: Option<(&SequenceCache, usize)>,
+        prefix_source: Option<(&SequenceCache, usize)>,
         tokens: usize,
     ) -> (u64, u64) {
-        let len = donor.map_or(sequence.len, |(_, shared)| shared);
-        let adopted =
-            donor.map_or(&[][..], |(donor, shared)| &donor.blocks[sequence.len / PAGE_TOKENS..shared / PAGE_TOKENS]);
+        let len = prefix_source.map_or(sequence.len, |(_, shared)| shared);
+        let adopted = prefix_source.map_or(&[][..], |(prefix_source, shared)| {
+            &prefix_source.blocks[sequence.len / PAGE_TOKENS..shared / PAGE_TOKENS]
+        });
         // A sequence that adopts gives up the pages it has not written.
-        let kept = if donor.is_some() { sequence.len / PAGE_TOKENS } else { sequence.blocks.len() };
+        let kept = if prefix_source.is_some() { sequence.len / PAGE_TOKENS } else { sequence.blocks.len() };
         let needed = (len + tokens).div_ceil(PAGE_TOKENS);
         let new = needed.saturating_sub(kept + adopted.len()) as u64;
-        let own = if sequence.residence == Some(Place::Device) { &[][..] } else { &sequence.blocks[..kept] };
-        let on_host = |id: &&BlockId| self.blocks.get(**id).place == Place::Host;
+        let own = if sequence.residence == Some(Tier::Device) { &[][..] } else { &sequence.blocks[..kept] };
+        let on_host = |id: &&BlockId| self.blocks.get(**id).tier == Tier::Host;
         let returning = own.iter().chain(adopted).filter(on_host).count() as u64;
-        let resident = sequence.residence == Some(Place::Device);
+        let resident = sequence.residence == Some(Tier::Device);
         let besides = if resident { 0 } else { self.sum_bytes() + self.buffer_bytes() };
-        let (resident, aside) = (self.block_bytes(Place::Device), self.block_bytes(Place::Host));
+        let (resident, aside) = (self.block_bytes(Tier::Device), self.block_bytes(Tier::Host));
         let device = besides + (new + returning) * resident.device();
         let host = (new * resident.host()).saturating_sub(returning * (aside.host() - resident.host()));
         (device, host)
     }
 
     /// Makes a sequence resident and gives it the pages for `tokens` more, in every layer or in none.
-    pub fn grow(&mut self, sequence: &mut SequenceCache, tokens: usize) -> Result<(), Full> {
+    pub fn grow(&mut self, sequence: &mut SequenceCache, tokens: usize) -> Result<(), OutOfBudget> {
         let (device, host) = self.growth(sequence, tokens);
         self.device.room(device)?;
         self.host.room(host)?;
-        self.bring_back(sequence)?;
+        self.swap_in(sequence)?;
         let needed = (sequence.len + tokens).div_ceil(PAGE_TOKENS);
         while sequence.blocks.len() < needed {
-            self.book(Place::Device)?;
+            self.book(Tier::Device)?;
             sequence.blocks.push(self.blocks.add());
         }
-        if sequence.lifted {
+        if sequence.promoted {
             // What does not fit any more is read where it is.
-            let _ = self.lift(sequence);
+            let _ = self.promote(sequence);
         }
         Ok(())
     }
@@ -256,11 +257,11 @@ impl LaneCache {
         sequence.len = 0;
         self.trim(sequence);
         match sequence.residence.take() {
-            Some(Place::Device) => {
-                self.device.give(Owner::Tail, self.sum_bytes());
+            Some(Tier::Device) => {
+                self.device.give(MemoryKind::Tail, self.sum_bytes());
                 self.drop_buffers(sequence);
             }
-            Some(Place::Host) => self.host.give(Owner::Tail, self.sum_bytes()),
+            Some(Tier::Host) => self.host.give(MemoryKind::Tail, self.sum_bytes()),
             None => {}
         }
         sequence.layers.iter_mut().for_each(|layer| layer.v_sum = Vec::new());
@@ -273,7 +274,7 @@ impl LaneCache {
             layer.k.truncate(needed);
             layer.v.truncate(needed);
         }
-        let resident = sequence.residence == Some(Place::Device);
+        let resident = sequence.residence == Some(Tier::Device);
         while sequence.blocks.len() > needed {
             if let Some(id) = sequence.blocks.pop() {
                 self.release(id, resident);
@@ -283,7 +284,7 @@ impl LaneCache {
 
     /// A copy of a sequence of any lane, with pages of its own in this lane. Where the lanes store differently, rows are
     /// rounded once more.
-    pub fn fork(&mut self, of: &SequenceCache) -> Result<SequenceCache, Full> {
+    pub fn fork(&mut self, of: &SequenceCache) -> Result<SequenceCache, OutOfBudget> {
         let mut copy = self.vacant();
         self.grow(&mut copy, of.len)?;
         self.copy(&mut copy, of);

@@ -1,4 +1,4 @@
-//! A tier: one place where pages live, and the account of what they take there.
+//! A tier: one tier where pages live, and the account of what they take there.
 //!
 //! With a GPU the device tier is its memory and the host tier pinned host memory. On the CPU both are the same DRAM
 //! and a tier is an account with a cap: every byte is counted as if it lay on a device, and is called simulated.
@@ -12,7 +12,7 @@ use thiserror::Error;
 /// The two places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Place {
+pub enum Tier {
     /// GPU memory; on the CPU an account in DRAM.
     Device,
     /// Host memory.
@@ -21,7 +21,7 @@ pub enum Place {
 
 /// Whose bytes they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Owner {
+pub enum MemoryKind {
     /// Keys.
     K,
     /// Values.
@@ -32,13 +32,13 @@ pub enum Owner {
 
 /// A tier has no room for what was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the {} budget is full: {need} bytes more were needed, {free} are left of {cap}", match .place {
-    Place::Device => "device",
-    Place::Host => "host",
+#[error("the {} budget is full: {need} bytes more were needed, {free} are left of {cap}", match .tier {
+    Tier::Device => "device",
+    Tier::Host => "host",
 })]
-pub struct Full {
+pub struct OutOfBudget {
     /// Which tier.
-    pub place: Place,
+    pub tier: Tier,
     /// Bytes asked for.
     pub need: u64,
     /// Bytes left.
@@ -49,8 +49,8 @@ pub struct Full {
 
 /// One tier of one lane.
 #[derive(Debug)]
-pub struct Tier {
-    place: Place,
+pub struct MemoryPool {
+    tier: Tier,
     cap: Option<u64>,
     /// Bytes that count against the cap but are not handed out here: the step's workspace.
     fixed: u64,
@@ -60,15 +60,15 @@ pub struct Tier {
     peak: u64,
 }
 
-impl Tier {
+impl MemoryPool {
     /// An empty tier; `cap` in bytes, `None` for none.
-    pub fn new(place: Place, cap: Option<u64>) -> Self {
-        Self { place, cap, fixed: 0, k: 0, v: 0, tail: 0, peak: 0 }
+    pub fn new(tier: Tier, cap: Option<u64>) -> Self {
+        Self { tier, cap, fixed: 0, k: 0, v: 0, tail: 0, peak: 0 }
     }
 
     /// Where it is.
-    pub fn place(&self) -> Place {
-        self.place
+    pub fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// The cap in bytes.
@@ -77,9 +77,11 @@ impl Tier {
     }
 
     /// Bytes held beyond a cap that was lowered; nothing where that is not so.
-    pub fn fits(&self) -> Result<(), Full> {
+    pub fn fits(&self) -> Result<(), OutOfBudget> {
         match self.cap {
-            Some(cap) if self.used() > cap => Err(Full { place: self.place, need: self.used() - cap, free: 0, cap }),
+            Some(cap) if self.used() > cap => {
+                Err(OutOfBudget { tier: self.tier, need: self.used() - cap, free: 0, cap })
+            }
             _ => Ok(()),
         }
     }
@@ -106,11 +108,11 @@ impl Tier {
     }
 
     /// Bytes held by one owner.
-    pub fn held(&self, owner: Owner) -> u64 {
+    pub fn held(&self, owner: MemoryKind) -> u64 {
         match owner {
-            Owner::K => self.k,
-            Owner::V => self.v,
-            Owner::Tail => self.tail,
+            MemoryKind::K => self.k,
+            MemoryKind::V => self.v,
+            MemoryKind::Tail => self.tail,
         }
     }
 
@@ -125,15 +127,15 @@ impl Tier {
     }
 
     /// Whether `bytes` more fit.
-    pub fn room(&self, bytes: u64) -> Result<(), Full> {
+    pub fn room(&self, bytes: u64) -> Result<(), OutOfBudget> {
         match (self.free(), self.cap) {
-            (Some(free), Some(cap)) if bytes > free => Err(Full { place: self.place, need: bytes, free, cap }),
+            (Some(free), Some(cap)) if bytes > free => Err(OutOfBudget { tier: self.tier, need: bytes, free, cap }),
             _ => Ok(()),
         }
     }
 
     /// Books `bytes` for `owner`, or changes nothing.
-    pub fn take(&mut self, owner: Owner, bytes: u64) -> Result<(), Full> {
+    pub fn take(&mut self, owner: MemoryKind, bytes: u64) -> Result<(), OutOfBudget> {
         self.room(bytes)?;
         *self.account(owner) += bytes;
         self.peak = self.peak.max(self.used());
@@ -144,16 +146,16 @@ impl Tier {
     ///
     /// # Panics
     /// When more comes back than was taken: a page has been counted twice, and no figure could be believed any more.
-    pub fn give(&mut self, owner: Owner, bytes: u64) {
+    pub fn give(&mut self, owner: MemoryKind, bytes: u64) {
         let account = self.account(owner);
         *account = account.checked_sub(bytes).expect("a tier gets back no more than it gave");
     }
 
-    fn account(&mut self, owner: Owner) -> &mut u64 {
+    fn account(&mut self, owner: MemoryKind) -> &mut u64 {
         match owner {
-            Owner::K => &mut self.k,
-            Owner::V => &mut self.v,
-            Owner::Tail => &mut self.tail,
+            MemoryKind::K => &mut self.k,
+            MemoryKind::V => &mut self.v,
+            MemoryKind::Tail => &mut self.tail,
         }
     }
 }
@@ -164,21 +166,21 @@ mod tests {
 
     #[test]
     fn a_full_tier_says_what_is_missing_and_changes_nothing() {
-        let mut tier = Tier::new(Place::Device, Some(100));
+        let mut tier = MemoryPool::new(Tier::Device, Some(100));
         tier.set_fixed(10);
-        tier.take(Owner::K, 60).unwrap();
-        let full = tier.take(Owner::V, 31).unwrap_err();
+        tier.take(MemoryKind::K, 60).unwrap();
+        let full = tier.take(MemoryKind::V, 31).unwrap_err();
         assert_eq!((full.need, full.free, full.cap), (31, 30, 100));
         assert!(full.to_string().contains("device budget is full"));
-        assert_eq!((tier.used(), tier.held(Owner::V), tier.peak()), (70, 0, 70));
-        tier.take(Owner::V, 30).unwrap();
-        tier.give(Owner::K, 60);
+        assert_eq!((tier.used(), tier.held(MemoryKind::V), tier.peak()), (70, 0, 70));
+        tier.take(MemoryKind::V, 30).unwrap();
+        tier.give(MemoryKind::K, 60);
         assert_eq!((tier.used(), tier.peak()), (40, 100));
     }
 
     #[test]
     #[should_panic(expected = "no more than it gave")]
     fn giving_back_too_much_is_a_bug() {
-        Tier::new(Place::Host, None).give(Owner::V, 1);
+        MemoryPool::new(Tier::Host, None).give(MemoryKind::V, 1);
     }
 }

@@ -14,7 +14,7 @@ mod sequence;
 pub use audit::Unbalanced;
 pub use buffer::{NO_SLOT, RowBuffer};
 pub use lane::{CacheShape, LaneCache};
-pub use memory_pool::{Full, Owner, Place, Tier};
+pub use memory_pool::{MemoryKind, MemoryPool, OutOfBudget, Tier};
 pub use page::{CachedKeys, CachedRows, Format, PAGE_TOKENS, Page};
 pub use policy::{Knobs, Mass, Policy, PolicyError, Select, Spread, Tail};
 pub use profile::{LayerSplit, ModelId, Profile, ProfileError, Split, SplitOf, Table};

@@ -3,43 +3,43 @@
 //! On the CPU both tiers are the same memory, and a move is one of the accounts.
 
 use super::{
-    Full, Knobs, LaneCache, Owner, PAGE_TOKENS, Place, Policy, SequenceCache,
+    Knobs, LaneCache, MemoryKind, OutOfBudget, PAGE_TOKENS, Policy, SequenceCache, Tier,
     blocks::{Block, BlockId},
     lane::BlockBytes,
 };
 
 impl LaneCache {
-    /// Has a sequence begin with the first `shared` tokens of `donor`, a sequence of this lane: it holds the same pages.
+    /// Has a sequence begin with the first `shared` tokens of `prefix_source`, a sequence of this lane: it holds the same pages.
     /// Both must agree in the tokens that `sequence` has. Then it is given pages for `tokens` more.
     ///
     /// # Panics
-    /// When `shared` or the length of `sequence` is no whole number of pages, or `donor` has not so many tokens.
-    pub fn adopt(
+    /// When `shared` or the length of `sequence` is no whole number of pages, or `prefix_source` has not so many tokens.
+    pub fn share_prefix(
         &mut self,
         sequence: &mut SequenceCache,
-        donor: &SequenceCache,
+        prefix_source: &SequenceCache,
         shared: usize,
         tokens: usize,
-    ) -> Result<(), Full> {
+    ) -> Result<(), OutOfBudget> {
         let (from, to) = (sequence.len / PAGE_TOKENS, shared / PAGE_TOKENS);
         assert!(
             sequence.len.is_multiple_of(PAGE_TOKENS) && shared.is_multiple_of(PAGE_TOKENS),
             "full pages are shared"
         );
-        assert!(sequence.len <= shared && shared <= donor.len, "what is shared has been written");
+        assert!(sequence.len <= shared && shared <= prefix_source.len, "what is shared has been written");
         self.trim(sequence);
-        let (device, host) = self.growth_sharing(sequence, Some((donor, shared)), tokens);
+        let (device, host) = self.growth_sharing(sequence, Some((prefix_source, shared)), tokens);
         self.device.room(device)?;
         self.host.room(host)?;
-        self.bring_back(sequence)?;
+        self.swap_in(sequence)?;
         for index in from..to {
-            let id = donor.blocks[index];
-            if self.blocks.get(id).place == Place::Host {
-                self.relocate(id, Place::Device)?;
+            let id = prefix_source.blocks[index];
+            if self.blocks.get(id).tier == Tier::Host {
+                self.relocate(id, Tier::Device)?;
             }
             self.blocks.share(id);
             sequence.blocks.push(id);
-            for (layer, from) in sequence.layers.iter_mut().zip(&donor.layers) {
+            for (layer, from) in sequence.layers.iter_mut().zip(&prefix_source.layers) {
                 layer.k.push(from.k[index].share());
                 layer.v.push(from.v[index].share());
             }
@@ -53,44 +53,44 @@ impl LaneCache {
 
     /// Moves what a sequence holds on the device to the host tier, as it is; [`LaneCache::grow`] brings it back. Pages
     /// that a resident sequence shares stay.
-    pub fn set_aside(&mut self, sequence: &mut SequenceCache) -> Result<(), Full> {
-        if sequence.residence != Some(Place::Device) {
+    pub fn swap_out(&mut self, sequence: &mut SequenceCache) -> Result<(), OutOfBudget> {
+        if sequence.residence != Some(Tier::Device) {
             return Ok(());
         }
         let moving = sequence.blocks.iter().map(|&id| self.blocks.get(id)).filter(|block| block.residents == 1);
-        let aside = self.block_bytes(Place::Host).host();
+        let aside = self.block_bytes(Tier::Host).host();
         let needed: u64 = moving.map(|block| aside - self.bytes_of(block).host()).sum();
         self.host.room(self.sum_bytes() + needed)?;
         for &id in &sequence.blocks {
             if self.blocks.set_resident(id, false) == 0 {
-                self.relocate(id, Place::Host)?;
+                self.relocate(id, Tier::Host)?;
             }
         }
-        self.device.give(Owner::Tail, self.sum_bytes());
-        self.host.take(Owner::Tail, self.sum_bytes())?;
+        self.device.give(MemoryKind::Tail, self.sum_bytes());
+        self.host.take(MemoryKind::Tail, self.sum_bytes())?;
         // They hold nothing that is not in the pages too.
         self.drop_buffers(sequence);
-        sequence.residence = Some(Place::Host);
+        sequence.residence = Some(Tier::Host);
         // Pages that others share are lowered where the host still has room for them.
-        self.lower(sequence);
+        self.demote(sequence);
         Ok(())
     }
 
     /// Moves V of a resident sequence to the device in all layers, also of pages that it grows by, or, where that does
     /// not fit, none of it: for one that reads every row.
-    pub fn lift(&mut self, sequence: &mut SequenceCache) -> Result<(), Full> {
+    pub fn promote(&mut self, sequence: &mut SequenceCache) -> Result<(), OutOfBudget> {
         let ids = sequence.blocks.iter().copied();
-        let lying: Vec<BlockId> = ids.filter(|&id| !self.blocks.get(id).lifted).collect();
-        let bytes = self.block_bytes(Place::Device).host_v;
-        self.device.take(Owner::V, lying.len() as u64 * bytes)?;
-        self.host.give(Owner::V, lying.len() as u64 * bytes);
+        let lying: Vec<BlockId> = ids.filter(|&id| !self.blocks.get(id).promoted).collect();
+        let bytes = self.block_bytes(Tier::Device).host_v;
+        self.device.take(MemoryKind::V, lying.len() as u64 * bytes)?;
+        self.host.give(MemoryKind::V, lying.len() as u64 * bytes);
         lying.into_iter().for_each(|id| self.blocks.set_lifted(id, true));
-        sequence.lifted = true;
+        sequence.promoted = true;
         Ok(())
     }
 
     /// Has V of a sequence lie as the policy says again, as far as the host has room.
-    pub fn lower(&mut self, sequence: &mut SequenceCache) {
+    pub fn demote(&mut self, sequence: &mut SequenceCache) {
         self.lower_held(sequence, 1);
     }
 
@@ -100,12 +100,12 @@ impl LaneCache {
     }
 
     fn lower_held(&mut self, sequence: &mut SequenceCache, holders: u32) {
-        sequence.lifted = false;
-        let bytes = self.block_bytes(Place::Device).host_v;
+        sequence.promoted = false;
+        let bytes = self.block_bytes(Tier::Device).host_v;
         for &id in &sequence.blocks {
-            let Block { lifted, holders: found, .. } = self.blocks.get(id);
-            if lifted && found >= holders && self.host.take(Owner::V, bytes).is_ok() {
-                self.device.give(Owner::V, bytes);
+            let Block { promoted, holders: found, .. } = self.blocks.get(id);
+            if promoted && found >= holders && self.host.take(MemoryKind::V, bytes).is_ok() {
+                self.device.give(MemoryKind::V, bytes);
                 self.blocks.set_lifted(id, false);
             }
         }
@@ -113,29 +113,29 @@ impl LaneCache {
 
     /// Whether lowering a sequence would give room on the device.
     pub fn can_lower(&self, sequence: &SequenceCache) -> bool {
-        let bytes = self.block_bytes(Place::Device).host_v;
-        let lifted = |id: &BlockId| self.blocks.get(*id).lifted;
-        bytes > 0 && sequence.blocks.iter().any(lifted) && self.host.room(bytes).is_ok()
+        let bytes = self.block_bytes(Tier::Device).host_v;
+        let promoted = |id: &BlockId| self.blocks.get(*id).promoted;
+        bytes > 0 && sequence.blocks.iter().any(promoted) && self.host.room(bytes).is_ok()
     }
 
     /// Tells a sequence which of its pages have V on the device, before a step counts what it reads.
     pub fn place_pages(&self, sequence: &mut SequenceCache) {
         sequence.lifted_pages.clear();
-        if self.blocks.lifted() > 0 {
-            sequence.lifted_pages.extend(sequence.blocks.iter().map(|&id| self.blocks.get(id).lifted));
+        if self.blocks.promoted() > 0 {
+            sequence.lifted_pages.extend(sequence.blocks.iter().map(|&id| self.blocks.get(id).promoted));
         }
     }
 
     /// Makes a sequence resident. The room must have been checked.
-    pub(super) fn bring_back(&mut self, sequence: &mut SequenceCache) -> Result<(), Full> {
-        if sequence.residence == Some(Place::Device) {
+    pub(super) fn swap_in(&mut self, sequence: &mut SequenceCache) -> Result<(), OutOfBudget> {
+        if sequence.residence == Some(Tier::Device) {
             return Ok(());
         }
-        self.device.take(Owner::Tail, self.sum_bytes())?;
-        self.device.take(Owner::V, self.buffer_bytes())?;
+        self.device.take(MemoryKind::Tail, self.sum_bytes())?;
+        self.device.take(MemoryKind::V, self.buffer_bytes())?;
         sequence.make_buffers(self.buffer_rows());
         match sequence.residence {
-            Some(_) => self.host.give(Owner::Tail, self.sum_bytes()),
+            Some(_) => self.host.give(MemoryKind::Tail, self.sum_bytes()),
             None if self.keeps_sums() => {
                 let width = self.shape.kv_heads * self.shape.head_dim;
                 sequence.layers.iter_mut().for_each(|layer| layer.v_sum = vec![0.0; width]);
@@ -143,38 +143,38 @@ impl LaneCache {
             None => {}
         }
         for &id in &sequence.blocks {
-            if self.blocks.get(id).place == Place::Host {
-                self.relocate(id, Place::Device)?;
+            if self.blocks.get(id).tier == Tier::Host {
+                self.relocate(id, Tier::Device)?;
             }
             self.blocks.set_resident(id, true);
         }
-        sequence.residence = Some(Place::Device);
+        sequence.residence = Some(Tier::Device);
         Ok(())
     }
 
     /// A sequence that was resident gives its reuse buffers back.
     pub(super) fn drop_buffers(&mut self, sequence: &mut SequenceCache) {
         sequence.make_buffers(0);
-        self.device.give(Owner::V, self.buffer_bytes());
+        self.device.give(MemoryKind::V, self.buffer_bytes());
     }
 
-    pub(super) fn book(&mut self, place: Place) -> Result<(), Full> {
-        let bytes = self.block_bytes(place);
-        self.device.take(Owner::K, bytes.device_k)?;
-        self.device.take(Owner::V, bytes.device_v)?;
-        self.host.take(Owner::K, bytes.host_k)?;
-        self.host.take(Owner::V, bytes.host_v)
+    pub(super) fn book(&mut self, tier: Tier) -> Result<(), OutOfBudget> {
+        let bytes = self.block_bytes(tier);
+        self.device.take(MemoryKind::K, bytes.device_k)?;
+        self.device.take(MemoryKind::V, bytes.device_v)?;
+        self.host.take(MemoryKind::K, bytes.host_k)?;
+        self.host.take(MemoryKind::V, bytes.host_v)
     }
 
     fn give_back(&mut self, bytes: BlockBytes) {
-        self.device.give(Owner::K, bytes.device_k);
-        self.device.give(Owner::V, bytes.device_v);
-        self.host.give(Owner::K, bytes.host_k);
-        self.host.give(Owner::V, bytes.host_v);
+        self.device.give(MemoryKind::K, bytes.device_k);
+        self.device.give(MemoryKind::V, bytes.device_v);
+        self.host.give(MemoryKind::K, bytes.host_k);
+        self.host.give(MemoryKind::V, bytes.host_v);
     }
 
     /// Moves a block between the tiers. The room must have been checked.
-    fn relocate(&mut self, id: BlockId, to: Place) -> Result<(), Full> {
+    fn relocate(&mut self, id: BlockId, to: Tier) -> Result<(), OutOfBudget> {
         self.give_back(self.bytes_of(self.blocks.get(id)));
         self.blocks.moved(id, to);
         self.book(to)
@@ -185,11 +185,11 @@ impl LaneCache {
         let left = self.blocks.release(id, resident);
         if left.holders == 0 {
             self.give_back(self.bytes_of(left));
-        } else if left.residents == 0 && left.place == Place::Device {
-            let (here, there) = (self.bytes_of(left), self.block_bytes(Place::Host));
+        } else if left.residents == 0 && left.tier == Tier::Device {
+            let (here, there) = (self.bytes_of(left), self.block_bytes(Tier::Host));
             // Where the host has no room it stays, stranded, until its holders are freed.
             if self.host.room(there.host() - here.host()).is_ok() {
-                self.relocate(id, Place::Host).expect("the room was checked");
+                self.relocate(id, Tier::Host).expect("the room was checked");
             }
         }
     }
@@ -203,13 +203,13 @@ impl LaneCache {
         &mut self,
         knobs: Knobs,
         sequences: impl Iterator<Item = &'a mut SequenceCache>,
-    ) -> Result<(), Full> {
+    ) -> Result<(), OutOfBudget> {
         self.knobs_fit(knobs)?;
         let (up, down) = self.knobs_move(knobs);
-        self.device.give(Owner::V, down);
-        self.host.give(Owner::V, up);
-        self.device.take(Owner::V, up)?;
-        self.host.take(Owner::V, down)?;
+        self.device.give(MemoryKind::V, down);
+        self.host.give(MemoryKind::V, up);
+        self.device.take(MemoryKind::V, up)?;
+        self.host.take(MemoryKind::V, down)?;
         self.policy = Policy::KCache(knobs);
         for sequence in sequences {
             sequence.device_v_layers = self.policy.device_v_layers(self.shape.layers);
@@ -218,7 +218,7 @@ impl LaneCache {
     }
 
     /// Whether there is room for what moves when the knobs of a `kcache` lane change.
-    pub fn knobs_fit(&self, knobs: Knobs) -> Result<(), Full> {
+    pub fn knobs_fit(&self, knobs: Knobs) -> Result<(), OutOfBudget> {
         let (up, down) = self.knobs_move(knobs);
         self.device.room(up)?;
         self.host.room(down)
@@ -229,8 +229,8 @@ impl LaneCache {
         let policy = Policy::KCache(knobs);
         assert_eq!(self.formats(), policy.formats(), "pages keep their format");
         let [_, v] = self.formats();
-        // What lies on the host lies there whole, whatever the policy says, and what was lifted on the device.
-        let layer = (self.blocks.on_device() - self.blocks.lifted()) as u64 * self.shape.page_bytes(v);
+        // What lies on the host lies there whole, whatever the policy says, and what was promoted on the device.
+        let layer = (self.blocks.on_device() - self.blocks.promoted()) as u64 * self.shape.page_bytes(v);
         let [old, new] = [self.policy, policy].map(|policy| policy.device_v_layers(self.shape.layers) as u64);
         (new.saturating_sub(old) * layer, old.saturating_sub(new) * layer)
     }

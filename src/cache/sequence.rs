@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 
-use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, Place, RowBuffer, blocks::BlockId};
+use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, RowBuffer, Tier, blocks::BlockId};
 use crate::kernels::q8::BLOCK;
 
 /// Pages of K of a layer, and then of V, that memory is taken for together where a prompt needs them.
@@ -16,11 +16,11 @@ pub struct SequenceCache {
     /// The blocks that the pages belong to, of 64 tokens each.
     pub(super) blocks: Vec<BlockId>,
     pub(super) len: usize,
-    pub(super) residence: Option<Place>,
+    pub(super) residence: Option<Tier>,
     /// The first so many layers keep V on the device.
     pub(super) device_v_layers: usize,
     /// Whether V of all layers is wanted on the device.
-    pub(super) lifted: bool,
+    pub(super) promoted: bool,
     /// Which pages have it there, as of the last [`LaneCache::place_pages`]; empty where none has.
     pub(super) lifted_pages: Vec<bool>,
     formats: [Format; 2],
@@ -51,7 +51,7 @@ impl SequenceCache {
             len: 0,
             residence: None,
             device_v_layers: lane.policy().device_v_layers(shape.layers),
-            lifted: false,
+            promoted: false,
             lifted_pages: Vec::new(),
             formats: lane.formats(),
             kv_heads: shape.kv_heads,
@@ -85,7 +85,7 @@ impl SequenceCache {
     }
 
     /// Where it lives: on the device, as every sequence that runs; set aside on the host; or nowhere, holding nothing.
-    pub fn residence(&self) -> Option<Place> {
+    pub fn residence(&self) -> Option<Tier> {
         self.residence
     }
 
@@ -100,13 +100,13 @@ impl SequenceCache {
     }
 
     /// Where the policy has a layer's V pages while the sequence is resident.
-    pub fn v_place(&self, layer: usize) -> Place {
-        if layer < self.device_v_layers { Place::Device } else { Place::Host }
+    pub fn v_place(&self, layer: usize) -> Tier {
+        if layer < self.device_v_layers { Tier::Device } else { Tier::Host }
     }
 
     /// Whether V is wanted on the device in all layers: [`LaneCache::lift`].
     pub fn is_lifted(&self) -> bool {
-        self.lifted
+        self.promoted
     }
 
     /// Whether V of any page is on the device although the policy has it on the host.

@@ -144,7 +144,7 @@ fn failure(error: BenchError) -> Failure {
     match error {
         BenchError::Empty | BenchError::Context { .. } => Failure::misuse(error),
         BenchError::Cancelled => Failure::failed("stopped; nothing was measured to the end"),
-        BenchError::Full(_) | BenchError::Unbalanced(_) => Report::new(error).into(),
+        BenchError::OutOfBudget(_) | BenchError::Unbalanced(_) => Report::new(error).into(),
     }
 }
 

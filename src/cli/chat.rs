@@ -22,8 +22,8 @@ use crate::{
     config::{Config, Overrides},
     document::{self, Opened},
     engine::{
-        Document, Event, EventKind, Events, FinishReason, Finished, Lane, LaneOptions, Ledger, Op, SessionId, Started,
-        Token,
+        Document, Event, EventKind, Events, FinishReason, Finished, Lane, LaneOptions, Ledger, Request, SessionId,
+        Started, Token,
     },
     telemetry::Latency,
 };
@@ -132,8 +132,8 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
     let running = engine::start(model, config, vec![options])?;
     let ops = running.engine.ops();
     let turn = config.sampling.turn();
-    let open = Op::Open { session: SESSION, name: "chat".into(), system: args.system, lanes: vec![lane] };
-    for op in [open, Op::Say { session: SESSION, document, text, turn }] {
+    let open = Request::Open { session: SESSION, name: "chat".into(), system: args.system, lanes: vec![lane] };
+    for op in [open, Request::SubmitMessage { session: SESSION, document, text, turn }] {
         // An engine that has gone says why in its last event.
         let _ = ops.send(op);
     }
@@ -147,7 +147,7 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
         let number = signal.load(Ordering::Relaxed);
         if stopping.is_none() && (reply.reader_gone || number != 0) {
             stopping = Some(Instant::now());
-            let _ = ops.send(Op::Stop { session: SESSION, lane: None });
+            let _ = ops.send(Request::Stop { session: SESSION, lane: None });
         }
         if stopping.is_some_and(|since| since.elapsed() >= STOP_WITHIN) {
             reply.end()?;

@@ -17,7 +17,7 @@ use super::{
     recording::Recording,
 };
 use crate::{
-    bench::LoadSpec,
+    bench::WorkloadSpec,
     config::{Config, Overrides, folders},
     tui,
 };
@@ -45,7 +45,7 @@ pub struct DashboardArgs {
     pub files: Vec<PathBuf>,
     /// Put a load on the lanes: sessions=16,context=1024,tokens=64,rate=30,arrivals=poisson,seed=0,shared=0,lanes=both. `rate` is the mean of so many a minute; they come as a Poisson process (or `even`), or without it all at once
     #[arg(long, value_name = "SPEC")]
-    pub load: Option<LoadSpec>,
+    pub load: Option<WorkloadSpec>,
     /// Flags of a run without a screen.
     #[command(flatten)]
     pub headless: HeadlessArgs,

@@ -6,7 +6,7 @@ use color_eyre::eyre::WrapErr;
 
 use super::{Failure, fetch};
 use crate::{
-    bench::LoadSpec,
+    bench::WorkloadSpec,
     config::{Config, EngineConfig},
     demo,
     engine::{Engine, EngineError, EngineOptions, Events, Lane, LaneOptions},
@@ -75,7 +75,7 @@ pub fn options(config: &Config, lanes: Vec<LaneOptions>) -> EngineOptions {
 
 /// The tokens of a text to make the prompts of a load of: the demo's documents. Says where the model's context is too
 /// short for `load`.
-pub fn load_text(model: &LanguageModel, load: Option<&LoadSpec>) -> Result<Arc<[u32]>, Failure> {
+pub fn load_text(model: &LanguageModel, load: Option<&WorkloadSpec>) -> Result<Arc<[u32]>, Failure> {
     load.map_or(Ok(()), |load| load.check(model.context())).map_err(Failure::misuse)?;
     Ok(model.tokenizer.encode(&demo::text()).into())
 }

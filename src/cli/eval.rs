@@ -129,7 +129,7 @@ fn failure(error: EvalError, path: &Path) -> Failure {
         EvalError::Short { .. } => Failure::misuse(format!("{}: {error}", path.display())),
         EvalError::Context { .. } | EvalError::Empty => Failure::misuse(error),
         EvalError::Cancelled => Failure::failed("stopped; nothing was evaluated to the end"),
-        EvalError::Full(_) | EvalError::NotFinite(_) | EvalError::Uniform { .. } | EvalError::Figure { .. } => {
+        EvalError::OutOfBudget(_) | EvalError::NotFinite(_) | EvalError::Uniform { .. } | EvalError::Figure { .. } => {
             eyre::Report::new(error).into()
         }
     }

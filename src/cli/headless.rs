@@ -24,11 +24,11 @@ use color_eyre::eyre::WrapErr;
 
 use super::{Failure, engine, interrupt, output, recording::Recording};
 use crate::{
-    bench::{Load, LoadSpec},
+    bench::{Load, WorkloadSpec},
     config::Config,
     demo,
     document::{self, Opened},
-    engine::{Document, Event, EventKind, FinishReason, Lane, Op, Priority, SessionId, Turn},
+    engine::{Document, Event, EventKind, FinishReason, GenerationOptions, Lane, Priority, Request, SessionId},
     tui::state::metrics::Answers,
 };
 
@@ -98,7 +98,7 @@ struct Ask {
 pub struct Asked<'a> {
     pub files: &'a [PathBuf],
     pub demo: bool,
-    pub load: Option<LoadSpec>,
+    pub load: Option<WorkloadSpec>,
     pub record: Option<&'a Path>,
 }
 
@@ -213,7 +213,7 @@ fn asks(says: Vec<String>, files: &[PathBuf], demo: bool) -> Result<Vec<Ask>, Fa
 #[derive(Default)]
 struct Run {
     /// Ops that the engine has no room for yet.
-    waiting: VecDeque<Op>,
+    waiting: VecDeque<Request>,
     /// Answers that have not ended.
     awaited: BTreeSet<(SessionId, Lane)>,
     /// How many were asked.
@@ -239,13 +239,13 @@ impl Run {
     fn new(asks: Vec<Ask>, compare: bool, config: &Config) -> Self {
         let mut run = Self { asked: asks.len(), ..Self::default() };
         for (session, Ask { name, document, text, priority }) in (1..).map(SessionId).zip(asks) {
-            let turn = Turn { priority, ..config.sampling.turn() };
+            let turn = GenerationOptions { priority, ..config.sampling.turn() };
             run.awaited.extend(Lane::ALL.map(|lane| (session, lane)));
-            run.waiting.push_back(Op::Open { session, name, system: None, lanes: Lane::ALL.to_vec() });
+            run.waiting.push_back(Request::Open { session, name, system: None, lanes: Lane::ALL.to_vec() });
             if compare {
-                run.waiting.push_back(Op::Compare { session, on: true });
+                run.waiting.push_back(Request::Compare { session, on: true });
             }
-            run.waiting.push_back(Op::Say { session, document, text, turn });
+            run.waiting.push_back(Request::SubmitMessage { session, document, text, turn });
         }
         run
     }
@@ -256,7 +256,7 @@ impl Run {
     }
 
     /// Sends what the engine has room for. It never waits: while an engine is in a step, its events are read.
-    fn send(&mut self, ops: &SyncSender<Op>) {
+    fn send(&mut self, ops: &SyncSender<Request>) {
         while let Some(op) = self.waiting.pop_front() {
             match ops.try_send(op) {
                 Ok(()) => {}
@@ -270,7 +270,7 @@ impl Run {
     /// Has the engine stop every answer and end; what was not asked yet never is.
     fn shut_down(&mut self) {
         self.waiting.clear();
-        self.waiting.push_back(Op::Shutdown);
+        self.waiting.push_back(Request::Shutdown);
     }
 
     /// Counts what an event says of the lanes' answers.

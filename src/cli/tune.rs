@@ -88,7 +88,7 @@ pub fn run(args: &TuneArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
 fn failure(error: TuneError) -> Failure {
     match error {
         TuneError::Text(EvalError::Cancelled) => Failure::failed("stopped; nothing was learnt to the end"),
-        TuneError::Text(EvalError::Full(_) | EvalError::NotFinite(_)) | TuneError::Tensor(_) => {
+        TuneError::Text(EvalError::OutOfBudget(_) | EvalError::NotFinite(_)) | TuneError::Tensor(_) => {
             Report::new(error).into()
         }
         TuneError::Text(_) | TuneError::Nothing => Failure::misuse(error),

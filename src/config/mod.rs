@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cache::{Knobs, Policy},
-    engine::{Lane, Sampling, StopSequences, Turn},
+    engine::{GenerationOptions, Lane, Sampling, StopSequences},
     files,
     quality::{GuardMode, GuardOptions},
 };
@@ -328,9 +328,9 @@ impl Default for LogConfig {
 
 impl SamplingConfig {
     /// How an answer is made under it.
-    pub fn turn(&self) -> Turn {
+    pub fn turn(&self) -> GenerationOptions {
         let (max_tokens, stop) = (self.max_tokens, self.stop.clone());
-        Turn { sampling: self.sampling(), max_tokens, stop, ..Turn::default() }
+        GenerationOptions { sampling: self.sampling(), max_tokens, stop, ..GenerationOptions::default() }
     }
 
     /// The part that an engine's turn carries.

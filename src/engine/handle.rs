@@ -12,7 +12,7 @@ use std::{
 
 use thiserror::Error;
 
-use super::{EventKind, Events, Lane, Op, Publisher, api::event_queue::stream, worker::Worker};
+use super::{EventKind, Events, Lane, Publisher, Request, api::event_queue::stream, worker::Worker};
 use crate::{
     cache::{Policy, ProfileError},
     model::LanguageModel,
@@ -89,7 +89,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// A running engine. Dropping it stops it and waits for that; [`Engine::stop_within`] waits no longer than it is told.
 #[derive(Debug)]
 pub struct Engine {
-    ops: SyncSender<Op>,
+    ops: SyncSender<Request>,
     publisher: Publisher,
     thread: Option<JoinHandle<()>>,
 }
@@ -139,7 +139,7 @@ impl Engine {
     }
 
     /// Where ops go. Sending blocks while 64 of them wait; after the engine's end it fails.
-    pub fn ops(&self) -> SyncSender<Op> {
+    pub fn ops(&self) -> SyncSender<Request> {
         self.ops.clone()
     }
 
@@ -154,7 +154,7 @@ impl Engine {
         let Some(thread) = self.thread.take() else { return true };
         let began = Instant::now();
         // The channel may be full.
-        while matches!(self.ops.try_send(Op::Shutdown), Err(TrySendError::Full(_))) && began.elapsed() < limit {
+        while matches!(self.ops.try_send(Request::Shutdown), Err(TrySendError::Full(_))) && began.elapsed() < limit {
             thread::sleep(LOOK_EVERY);
         }
         while !thread.is_finished() && began.elapsed() < limit {
@@ -172,7 +172,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         if let Some(thread) = self.thread.take() {
             // Both fail only where the engine has ended by itself.
-            let _ = self.ops.send(Op::Shutdown);
+            let _ = self.ops.send(Request::Shutdown);
             let _ = thread.join();
         }
     }

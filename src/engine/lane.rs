@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     attention::HitCounts,
-    cache::{CacheShape, LaneCache, Owner, PAGE_TOKENS, SequenceCache, Tier},
+    cache::{CacheShape, LaneCache, MemoryKind, MemoryPool, PAGE_TOKENS, SequenceCache},
     model::StepSize,
     quality::GuardOptions,
     telemetry::Latency,
@@ -138,7 +138,7 @@ impl LaneState {
         next.sort_unstable();
         let mean_tokens = running_tokens.checked_div(running).or_else(|| idle_tokens.checked_div(idle));
         let (device, host) = self.cache.resident_block();
-        let blocks = |tier: &Tier, bytes: u64| tier.free().filter(|_| bytes > 0).map(|free| free / bytes);
+        let blocks = |tier: &MemoryPool, bytes: u64| tier.free().filter(|_| bytes > 0).map(|free| free / bytes);
         let free = blocks(self.cache.device(), device).into_iter().chain(blocks(self.cache.host(), host)).min();
         let more = mean_tokens.and_then(|tokens| {
             let pages = tokens.div_ceil(PAGE_TOKENS) as u64;
@@ -194,7 +194,7 @@ impl LaneState {
             device,
             host: bytes(self.cache.host()),
             budget_bytes: self.cache.device().cap(),
-            ghost_kv_bytes: ghost,
+            kv_equivalent_bytes: ghost,
             tokens,
             sequences: count,
         }))
@@ -228,12 +228,12 @@ fn due(last: &mut Option<Instant>, now: bool) -> bool {
     due
 }
 
-fn bytes(tier: &Tier) -> TierBytes {
+fn bytes(tier: &MemoryPool) -> TierBytes {
     TierBytes {
         weights: 0,
-        k: tier.held(Owner::K),
-        v: tier.held(Owner::V),
-        tail: tier.held(Owner::Tail),
+        k: tier.held(MemoryKind::K),
+        v: tier.held(MemoryKind::V),
+        tail: tier.held(MemoryKind::Tail),
         workspace: tier.fixed(),
     }
 }
@@ -243,7 +243,7 @@ mod tests {
     use super::*;
     use crate::{
         cache::Policy,
-        engine::{Priority, SessionId, Turn},
+        engine::{GenerationOptions, Priority, SessionId},
     };
 
     #[test]
@@ -255,17 +255,23 @@ mod tests {
         let mut state = LaneState::new(&options, GuardOptions::OFF, shape);
         let asked = |state: &LaneState, tokens: usize, order: u64, priority: Priority| {
             let mut sequence = Sequence::new(Lane::Kv, state.cache.vacant(), None);
-            sequence.begin(None, &vec![7; tokens], Turn { priority, ..Turn::default() }, order, false);
+            sequence.begin(
+                None,
+                &vec![7; tokens],
+                GenerationOptions { priority, ..GenerationOptions::default() },
+                order,
+                false,
+            );
             sequence
         };
         let mut running = asked(&state, 100, 1, Priority::Background);
         state.cache.grow(&mut running.cache, 101).unwrap();
         running.start();
         let waiting = asked(&state, 900, 2, Priority::Background);
-        let mut set_back = asked(&state, 900, 3, Priority::Background);
-        set_back.answer.as_mut().unwrap().stage = Stage::Preempted;
+        let mut preempt = asked(&state, 900, 3, Priority::Background);
+        preempt.answer.as_mut().unwrap().stage = Stage::Preempted;
         let typed = asked(&state, 900, 4, Priority::Typed);
-        let all = [&running, &waiting, &set_back, &typed];
+        let all = [&running, &waiting, &preempt, &typed];
         let event = state.queue(256, (1..).map(SessionId).zip(all), true);
         let Some(EventKind::Queue(queue)) = event else { panic!("{event:?}") };
         assert_eq!((queue.running, queue.waiting, queue.preempted), (1, 2, 1));

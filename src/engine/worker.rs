@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    EngineOptions, EventKind, FinishReason, Lane, LaneCard, Op, Publisher, SessionId, Started,
+    EngineOptions, EventKind, FinishReason, Lane, LaneCard, Publisher, Request, SessionId, Started,
     lane::LaneState,
     session::{Session, inspect::Inspection, sequence::Sequence},
 };
@@ -70,19 +70,19 @@ impl Worker {
             model,
         };
         for index in 0..worker.lanes.len() {
-            worker.book_rows(index, DECODE_ROWS);
+            worker.reserve_rows(index, DECODE_ROWS);
         }
         worker
     }
 
-    /// Works until [`Op::Shutdown`] comes or nobody can send ops any more.
-    pub(super) fn run(&mut self, ops: &Receiver<Op>) {
+    /// Works until [`Request::Shutdown`] comes or nobody can send ops any more.
+    pub(super) fn run(&mut self, ops: &Receiver<Request>) {
         self.report(true);
         loop {
             loop {
                 match ops.try_recv() {
-                    Ok(Op::Shutdown) | Err(TryRecvError::Disconnected) => return self.shutdown(),
-                    Ok(op) => self.carry_out(op),
+                    Ok(Request::Shutdown) | Err(TryRecvError::Disconnected) => return self.shutdown(),
+                    Ok(op) => self.handle(op),
                     Err(TryRecvError::Empty) => break,
                 }
             }
@@ -94,8 +94,8 @@ impl Worker {
             self.check_ledger();
             self.trim();
             match ops.recv() {
-                Ok(Op::Shutdown) | Err(_) => return self.shutdown(),
-                Ok(op) => self.carry_out(op),
+                Ok(Request::Shutdown) | Err(_) => return self.shutdown(),
+                Ok(op) => self.handle(op),
             }
         }
     }
@@ -133,25 +133,27 @@ impl Worker {
             worked |= self.lane_step(lane);
         }
         // Outside of the steps, so that comparing is no part of what a lane takes for a token.
-        worked |= self.meet();
-        worked || self.break_lock()
+        worked |= self.advance_pairs();
+        worked || self.resolve_deadlock()
     }
 
-    fn carry_out(&mut self, op: Op) {
+    fn handle(&mut self, op: Request) {
         match op {
-            Op::Open { session, name, system, lanes } => self.open(session, name, system, &lanes),
-            Op::Rename { session, name } => match self.sessions.get_mut(&session) {
+            Request::Open { session, name, system, lanes } => self.open(session, name, system, &lanes),
+            Request::Rename { session, name } => match self.sessions.get_mut(&session) {
                 Some(known) => {
                     known.name = name;
                     self.tell_session(session);
                 }
                 None => self.unknown(session),
             },
-            Op::SetSystem { session, system } => self.set_system(session, &system),
-            Op::Say { session, document, text, turn } => self.say(session, document, text, turn),
-            Op::Feed { session, prefilled, tokens, turn, once } => self.feed(session, prefilled, &tokens, turn, once),
-            Op::Recall { session, lane, messages } => self.recall(session, lane, messages),
-            Op::Stop { session, lane } => match self.sessions.get(&session) {
+            Request::SetSystem { session, system } => self.set_system(session, &system),
+            Request::SubmitMessage { session, document, text, turn } => self.say(session, document, text, turn),
+            Request::SubmitTokens { session, prefilled, tokens, turn, once } => {
+                self.feed(session, prefilled, &tokens, turn, once)
+            }
+            Request::RestoreHistory { session, lane, messages } => self.recall(session, lane, messages),
+            Request::Stop { session, lane } => match self.sessions.get(&session) {
                 Some(known) => {
                     let known_lanes = known.lanes();
                     if lane.is_none() {
@@ -164,13 +166,13 @@ impl Worker {
                 }
                 None => self.unknown(session),
             },
-            Op::Close { session } => self.close(session),
-            Op::Inspect(asked) => self.inspect(asked),
-            Op::Compare { session, on } => self.set_compare(session, on),
-            Op::SetPolicy { lane, policy } => self.set_policy(lane, policy),
-            Op::SetBudget { lane, bytes } => self.set_budget(lane, bytes),
-            Op::SetGuard { lane, mode } => self.set_guard(lane, mode),
-            Op::Shutdown => {}
+            Request::Close { session } => self.close(session),
+            Request::Inspect(asked) => self.inspect(asked),
+            Request::Compare { session, on } => self.set_compare(session, on),
+            Request::SetPolicy { lane, policy } => self.set_policy(lane, policy),
+            Request::SetBudget { lane, bytes } => self.set_budget(lane, bytes),
+            Request::SetGuard { lane, mode } => self.set_guard(lane, mode),
+            Request::Shutdown => {}
         }
     }
 
@@ -275,7 +277,7 @@ impl Worker {
 
     /// Books the buffers for steps in which `rows` sequences of a lane decode. Lanes take turns in the same ones, made
     /// for the one that needs the most; each books what it would need alone.
-    pub(super) fn book_rows(&mut self, index: usize, rows: usize) {
+    pub(super) fn reserve_rows(&mut self, index: usize, rows: usize) {
         let size = self.step_size(index, rows);
         if self.lanes[index].booked == Some(size) {
             return;

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Consecutive tokens of one sequence.
-pub struct Span<'a> {
+pub struct BatchItem<'a> {
     /// The tokens, which come right after what is cached.
     pub tokens: &'a [u32],
     /// The sequence's cache; its pages must have been grown to hold the tokens.

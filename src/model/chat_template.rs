@@ -12,14 +12,14 @@ use super::{Gguf, ModelError, Tokenizer, template::Template, tokenizer::Piece};
 
 /// One message of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
+pub struct ChatMessage {
     /// Who speaks.
     pub role: Role,
     /// What is said.
     pub content: String,
 }
 
-impl Message {
+impl ChatMessage {
     /// A message of `role`.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
         Self { role, content: content.into() }
@@ -82,7 +82,7 @@ impl ChatTemplate {
     }
 
     /// The whole conversation, ready for the model's next answer.
-    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
+    pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[ChatMessage]) -> Result<Vec<u32>, ModelError> {
         let [inside] = unused_chars(messages)?;
         let marked: Vec<_> = messages.iter().map(|message| mark(tokenizer, message, inside)).collect();
         some(encode(tokenizer, &self.render(&marked)?, inside))
@@ -92,8 +92,8 @@ impl ChatTemplate {
     /// of the next answer. `messages` end with `[.., assistant, user]`, and a sequence that holds everything up to the
     /// reply's last token goes on with these tokens. [`ModelError::NoContinuation`] where the template writes the
     /// earlier turns differently now that another follows; then only a whole [`prompt`](Self::prompt) is right.
-    pub fn continuation(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, ModelError> {
-        let [.., Message { role: Role::Assistant, .. }, Message { role: Role::User, .. }] = messages else {
+    pub fn continuation(&self, tokenizer: &Tokenizer, messages: &[ChatMessage]) -> Result<Vec<u32>, ModelError> {
+        let [.., ChatMessage { role: Role::Assistant, .. }, ChatMessage { role: Role::User, .. }] = messages else {
             return Err(ModelError::NoContinuation);
         };
         let [inside, after] = unused_chars(messages)?;
@@ -116,11 +116,11 @@ impl ChatTemplate {
     /// Whether a system message gets into the prompt. Some templates refuse one, and some leave it out without a word.
     pub fn takes_system(&self) -> bool {
         let mark = "\u{F0000}";
-        let messages = [Message::new(Role::System, mark), Message::new(Role::User, "hello")];
+        let messages = [ChatMessage::new(Role::System, mark), ChatMessage::new(Role::User, "hello")];
         self.render(&messages).is_ok_and(|prompt| prompt.contains(mark))
     }
 
-    fn render(&self, messages: &[Message]) -> Result<String, ModelError> {
+    fn render(&self, messages: &[ChatMessage]) -> Result<String, ModelError> {
         let bytes = messages.iter().map(|message| message.content.len() + MESSAGE_BYTES).sum();
         let messages: Vec<Value> = messages
             .iter()
@@ -138,7 +138,7 @@ impl ChatTemplate {
 
 /// Characters of a private-use plane that occur in none of the messages. A template's own text has none of them either,
 /// unless it was made to.
-fn unused_chars<const N: usize>(messages: &[Message]) -> Result<[char; N], ModelError> {
+fn unused_chars<const N: usize>(messages: &[ChatMessage]) -> Result<[char; N], ModelError> {
     let unused: Vec<char> = ('\u{F0000}'..='\u{FFFFD}')
         .filter(|c| !messages.iter().any(|message| message.content.contains(*c)))
         .take(N)
@@ -149,7 +149,7 @@ fn unused_chars<const N: usize>(messages: &[Message]) -> Result<[char; N], Model
 }
 
 /// A message whose control spellings are broken up by `inside`.
-fn mark(tokenizer: &Tokenizer, message: &Message, inside: char) -> Message {
+fn mark(tokenizer: &Tokenizer, message: &ChatMessage, inside: char) -> ChatMessage {
     let text = &message.content;
     let mut content = String::with_capacity(text.len());
     for (at, c) in text.char_indices() {
@@ -159,7 +159,7 @@ fn mark(tokenizer: &Tokenizer, message: &Message, inside: char) -> Message {
             content.push(inside);
         }
     }
-    Message { role: message.role, content }
+    ChatMessage { role: message.role, content }
 }
 
 /// The tokens of a rendering: the template's control tokens, and everything else as plain text without the marks.
@@ -215,9 +215,9 @@ mod tests {
         pair(&Gguf::open(&path).unwrap()).unwrap()
     });
 
-    fn talk(contents: &[&str]) -> Vec<Message> {
+    fn talk(contents: &[&str]) -> Vec<ChatMessage> {
         let roles = [Role::User, Role::Assistant].into_iter().cycle();
-        contents.iter().zip(roles).map(|(content, role)| Message::new(role, *content)).collect()
+        contents.iter().zip(roles).map(|(content, role)| ChatMessage::new(role, *content)).collect()
     }
 
     #[test]
@@ -380,9 +380,9 @@ mod tests {
 
     #[test]
     fn messages_have_lower_case_roles_in_json() {
-        let message = Message::new(Role::Assistant, "hi");
+        let message = ChatMessage::new(Role::Assistant, "hi");
         let json = serde_json::to_string(&message).unwrap();
         assert_eq!(json, r#"{"role":"assistant","content":"hi"}"#);
-        assert_eq!(serde_json::from_str::<Message>(&json).unwrap(), message);
+        assert_eq!(serde_json::from_str::<ChatMessage>(&json).unwrap(), message);
     }
 }

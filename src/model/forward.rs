@@ -18,7 +18,7 @@ use std::time::Instant;
 
 pub use self::size::StepSize;
 use self::{rows::policy_reads, traffic::count_v_reads};
-use super::{LanguageModel, LogitRows, NotFinite, PassTimes, Reading, Span, Traffic, weights::LayerWeights};
+use super::{BatchItem, LanguageModel, LogitRows, NotFinite, PassTimes, Reading, Traffic, weights::LayerWeights};
 use crate::{
     attention::{DecodeScratch, HitCounts, PrefillScratch, PrefillSpan, Reads, decode, prefill},
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
@@ -158,11 +158,11 @@ impl Forward {
     /// # Panics
     /// When a span is empty, a cache has no room for its tokens, more than one token is probed, or the order is wrong:
     /// mistakes of the caller.
-    pub fn run(&mut self, model: &LanguageModel, pool: &Pool, spans: &mut [Span], hits: &mut HitCounts) {
+    pub fn run(&mut self, model: &LanguageModel, pool: &Pool, spans: &mut [BatchItem], hits: &mut HitCounts) {
         let shape = &model.shape;
         let probes = spans.iter().filter(|span| span.reading.probe().is_some()).count();
         let rows: usize = spans.iter().map(|span| span.tokens.len()).sum::<usize>() + probes;
-        let is_policy = |span: &Span| span.reading.policy().is_some();
+        let is_policy = |span: &BatchItem| span.reading.policy().is_some();
         assert!(spans.is_sorted_by_key(|span| !is_policy(span)), "policy spans stand before exact ones");
         let policy_rows: usize = spans.iter().filter(|span| is_policy(span)).map(|span| span.tokens.len()).sum();
 
@@ -209,7 +209,7 @@ impl Forward {
         pool: &Pool,
         index: usize,
         layer: &LayerWeights,
-        spans: &mut [Span],
+        spans: &mut [BatchItem],
         hits: &mut HitCounts,
     ) {
         let policy_rows = self.policy_rows;
@@ -302,7 +302,7 @@ impl Forward {
     }
 
     /// The output head, for the rows whose logits somebody wants.
-    fn head(&mut self, model: &LanguageModel, pool: &Pool, spans: &[Span]) {
+    fn head(&mut self, model: &LanguageModel, pool: &Pool, spans: &[BatchItem]) {
         let started = Instant::now();
         let shape = &model.shape;
         let mut wanted = 0;

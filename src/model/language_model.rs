@@ -105,7 +105,7 @@ mod tests {
     use candle_core::quantized::{GgmlDType, gguf_file::Value};
 
     use super::*;
-    use crate::model::{Message, Role, tiny::Tiny};
+    use crate::model::{ChatMessage, Role, tiny::Tiny};
 
     fn with(key: &str, value: Value) -> Tiny {
         Tiny { metadata: vec![(key.to_owned(), value)], ..Tiny::default() }
@@ -135,7 +135,7 @@ mod tests {
         let padded = Tiny { rows: Some(352), without: vec!["llama.vocab_size".into()], ..Tiny::default() };
         let model = LanguageModel::open(&padded.temp(), None).unwrap();
         assert_eq!((model.shape.vocab, model.tokenizer.vocab_size()), (352, 320));
-        let hello = [Message::new(Role::User, "hello")];
+        let hello = [ChatMessage::new(Role::User, "hello")];
         assert!(model.chat.prompt(&model.tokenizer, &hello).is_ok());
     }
 

@@ -17,8 +17,8 @@ mod template;
 mod tokenizer;
 mod weights;
 
-pub use batch_item::{LogitRows, PassTimes, Reading, Span, Traffic};
-pub use chat_template::{ChatTemplate, Message, Role};
+pub use batch_item::{BatchItem, LogitRows, PassTimes, Reading, Traffic};
+pub use chat_template::{ChatMessage, ChatTemplate, Role};
 pub(crate) use clock::strftime_now;
 pub use detokenizer::TextStream;
 pub use error::ModelError;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Serialize;
 
-use super::{Gguf, Message, ModelError, ModelShape, Role, Weights, language_model::Parts};
+use super::{ChatMessage, Gguf, ModelError, ModelShape, Role, Weights, language_model::Parts};
 use crate::files;
 
 /// A model file in figures.
@@ -94,7 +94,7 @@ fn refusal(gguf: &Gguf) -> Option<ModelError> {
     if let Err(error) = Weights::check_values(gguf, &parts.shape) {
         return Some(error);
     }
-    let talk = [Message::new(Role::System, "Be brief."), Message::new(Role::User, "Hello")];
+    let talk = [ChatMessage::new(Role::System, "Be brief."), ChatMessage::new(Role::User, "Hello")];
     let prompt = |messages| parts.chat.prompt(&parts.tokenizer, messages).err();
     // Some templates know no system message, and some need one.
     prompt(&talk[1..]).filter(|_| prompt(&talk).is_some())

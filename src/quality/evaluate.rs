@@ -12,9 +12,9 @@ use thiserror::Error;
 use super::{Distribution, FIGURES, Score, TokenScore, full_ppl, kl_divergence};
 use crate::{
     attention::HitCounts,
-    cache::{Full, LaneCache, Policy, SequenceCache},
+    cache::{LaneCache, OutOfBudget, Policy, SequenceCache},
     kernels::Pool,
-    model::{Forward, LanguageModel, LogitRows, NotFinite, Reading, Span},
+    model::{BatchItem, Forward, LanguageModel, LogitRows, NotFinite, Reading},
     progress::Progress,
 };
 
@@ -65,7 +65,7 @@ pub enum EvalError {
     Empty,
     /// No memory for the caches.
     #[error(transparent)]
-    Full(#[from] Full),
+    OutOfBudget(#[from] OutOfBudget),
     /// The model's arithmetic leaves the numbers.
     #[error(transparent)]
     NotFinite(#[from] NotFinite),
@@ -233,7 +233,7 @@ impl Run<'_> {
         logits: LogitRows,
         hits: &mut HitCounts,
     ) -> Result<u64, NotFinite> {
-        let span = Span { tokens, cache, copies: Vec::new(), reading, logits };
+        let span = BatchItem { tokens, cache, copies: Vec::new(), reading, logits };
         self.forward.run(self.model, self.pool, &mut [span], hits);
         match self.forward.not_finite(0..tokens.len()) {
             None => Ok(self.forward.traffic().host),

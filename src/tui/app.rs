@@ -24,9 +24,9 @@ use thiserror::Error;
 use tokio::{select, sync::mpsc, time::sleep};
 
 use crate::{
-    bench::LoadSpec,
+    bench::WorkloadSpec,
     config::{Borders, Config, ThemeName, keep_changed},
-    engine::{Event, EventKind, Op},
+    engine::{Event, EventKind, Request},
     model::strftime_now,
 };
 
@@ -76,7 +76,7 @@ pub struct Options {
     /// Tokens of a text to make the prompts of a load of.
     pub text: Arc<[u32]>,
     /// A load to begin with.
-    pub load: Option<LoadSpec>,
+    pub load: Option<WorkloadSpec>,
     /// Where sessions wait for the next run; `None` keeps none.
     pub sessions: Option<PathBuf>,
     /// The configuration file to keep settings in; `None` where there is no place for one.
@@ -135,7 +135,7 @@ pub fn bridge(mut next: impl FnMut() -> Option<Event> + Send + 'static) -> io::R
 /// # Errors
 ///
 /// Key bindings that cannot be used, or a terminal that does not do what it is told; it is restored.
-pub fn run(options: Options, ops: SyncSender<Op>, events: mpsc::Receiver<Event>) -> Result<Exit, RunError> {
+pub fn run(options: Options, ops: SyncSender<Request>, events: mpsc::Receiver<Event>) -> Result<Exit, RunError> {
     let keymap = Keymap::new(&options.config.keys)?;
     let demo = if options.demo { Demo::bundled()? } else { Demo::default() };
     let mut state = State::new(&options.config, keymap, demo);
@@ -152,7 +152,7 @@ pub fn run(options: Options, ops: SyncSender<Op>, events: mpsc::Receiver<Event>)
                 earlier.into_iter().for_each(|earlier| dashboard.take(Message::SessionsRead(earlier)));
                 let ended = dashboard.serve(events).await;
                 // The engine may be busy or gone; it also ends when its ops have no sender left.
-                let _ = dashboard.ops.try_send(Op::Shutdown);
+                let _ = dashboard.ops.try_send(Request::Shutdown);
                 (ended, saved::sessions(&dashboard.state))
             }
             Err(error) => (Err(error), Vec::new()),
@@ -197,8 +197,8 @@ struct Dashboard {
     theme: (ThemeName, Theme),
     borders: Borders,
     env: TerminalEnv,
-    ops: SyncSender<Op>,
-    waiting_ops: VecDeque<Op>,
+    ops: SyncSender<Request>,
+    waiting_ops: VecDeque<Request>,
     answers: (mpsc::UnboundedSender<Message>, mpsc::UnboundedReceiver<Message>),
     pictures: PathBuf,
     settings: Option<PathBuf>,
@@ -218,7 +218,7 @@ impl Dashboard {
         options: Options,
         state: State,
         screen: Screen,
-        ops: SyncSender<Op>,
+        ops: SyncSender<Request>,
         store: Option<Arc<Mutex<Store>>>,
     ) -> io::Result<Self> {
         let env = TerminalEnv::read();
@@ -252,7 +252,7 @@ impl Dashboard {
         let size = self.screen.terminal.size()?;
         self.take(Message::Resized(size.width, size.height));
         for path in std::mem::take(&mut self.documents) {
-            self.carry_out(Command::ReadFile { path, purpose: FilePurpose { session: None, question: None } });
+            self.handle(Command::ReadFile { path, purpose: FilePurpose { session: None, question: None } });
         }
         self.draw()?;
         let mut code = 0;
@@ -402,14 +402,14 @@ impl Dashboard {
             _ => {}
         }
         for command in update(&mut self.state, message) {
-            self.carry_out(command);
+            self.handle(command);
         }
     }
 
-    fn carry_out(&mut self, command: Command) {
+    fn handle(&mut self, command: Command) {
         match command {
             Command::Engine(op) => {
-                self.saving.wanted |= matches!(op, Op::Close { .. } | Op::Rename { .. });
+                self.saving.wanted |= matches!(op, Request::Close { .. } | Request::Rename { .. });
                 self.waiting_ops.push_back(op);
             }
             Command::ReadFile { path, purpose } => {

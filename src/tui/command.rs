@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::engine::{Op, SessionId};
+use crate::engine::{Request, SessionId};
 
 /// One thing to do outside the state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Hand an op to the engine.
-    Engine(Op),
+    Engine(Request),
     /// Read a text file and answer with [`super::message::Message::FileRead`].
     ReadFile {
         /// Where it lies.

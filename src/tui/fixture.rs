@@ -394,7 +394,7 @@ impl Script {
             device,
             host,
             budget_bytes: Some(64 << 20),
-            ghost_kv_bytes: KV_BYTES * tokens + 262_144,
+            kv_equivalent_bytes: KV_BYTES * tokens + 262_144,
             tokens: tokens as usize,
             sequences: 1,
         }));

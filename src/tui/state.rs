@@ -14,7 +14,7 @@ use self::{
 };
 use super::{
     input::{action::Scope, keymap::Keymap},
-    widgets::Span,
+    widgets::TimeRange,
 };
 
 /// The shortest and the longest time that charts show, in milliseconds.
@@ -339,9 +339,9 @@ impl State {
     }
 
     /// The stretch of time on the charts.
-    pub fn span(&self) -> Span {
+    pub fn span(&self) -> TimeRange {
         let to_ms = self.frozen.map_or(self.engine_ms, |frozen| frozen.end_ms);
-        Span { to_ms, length_ms: self.shown_ms(), now_ms: self.engine_ms }
+        TimeRange { to_ms, length_ms: self.shown_ms(), now_ms: self.engine_ms }
     }
 
     /// The moment under the cursor, while frozen.

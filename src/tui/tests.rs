@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cache::{Knobs, Policy, Tail},
     config::ThemeName,
-    engine::{Event, EventKind, Lane, Op, Priority, SessionId},
+    engine::{Event, EventKind, Lane, Priority, Request, SessionId},
     telemetry::GpuSample,
 };
 
@@ -79,7 +79,7 @@ fn typed(state: &mut State, text: &str) -> Vec<Command> {
         .collect()
 }
 
-fn ops(commands: &[Command]) -> Vec<&Op> {
+fn ops(commands: &[Command]) -> Vec<&Request> {
     commands
         .iter()
         .filter_map(|command| match command {

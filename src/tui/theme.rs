@@ -87,7 +87,7 @@ pub struct Theme {
     /// The baseline.
     pub kv: SeriesLook,
     /// What an ordinary KV cache would hold.
-    pub ghost: SeriesLook,
+    pub kv_equivalent: SeriesLook,
     /// Better, or well.
     pub good: Style,
     /// To be looked at.
@@ -269,7 +269,7 @@ impl Theme {
             title: bold,
             kcache: SeriesLook { style: bold, symbol: "●", pattern: Pattern::Solid },
             kv: SeriesLook { style: plain, symbol: "○", pattern: Pattern::Dashed },
-            ghost: SeriesLook { style: dim, symbol: "◌", pattern: Pattern::Dotted },
+            kv_equivalent: SeriesLook { style: dim, symbol: "◌", pattern: Pattern::Dotted },
             good: plain,
             warn: bold,
             bad: bold.add_modifier(Modifier::REVERSED),
@@ -309,7 +309,7 @@ impl Theme {
             title: bold,
             kcache: SeriesLook { style: plain.fg(kcache), ..mono.kcache },
             kv: SeriesLook { style: plain.fg(kv), ..mono.kv },
-            ghost: SeriesLook { style: dim, ..mono.ghost },
+            kv_equivalent: SeriesLook { style: dim, ..mono.kv_equivalent },
             good: coloured(good),
             warn: coloured(warn),
             bad: bold.fg(bad),

@@ -2,7 +2,7 @@
 
 use crossterm::event::KeyEventKind;
 
-use crate::engine::{Lane, Op, SessionId};
+use crate::engine::{Lane, Request, SessionId};
 
 use super::{
     command::{Command, FilePurpose},
@@ -213,7 +213,7 @@ pub(super) fn open_with(state: &mut State, name: String, system: Option<String>)
     let mut session = Session::new(id, name.clone(), lanes.clone());
     session.system.clone_from(&system);
     state.sessions.push(session);
-    (id, Command::Engine(Op::Open { session: id, name, system, lanes }))
+    (id, Command::Engine(Request::Open { session: id, name, system, lanes }))
 }
 
 /// Puts a session on show.
@@ -238,7 +238,7 @@ pub(super) fn submit(state: &mut State, id: SessionId, message: session::Message
         },
         None => message,
     });
-    if was_demo { vec![Command::Engine(Op::Stop { session: id, lane: None })] } else { Vec::new() }
+    if was_demo { vec![Command::Engine(Request::Stop { session: id, lane: None })] } else { Vec::new() }
 }
 
 /// Hands a message to the engine.
@@ -252,7 +252,7 @@ pub(super) fn say(
         state.toast("the engine has ended; nothing can be asked any more", true);
         return Vec::new();
     }
-    let turn = crate::engine::Turn {
+    let turn = crate::engine::GenerationOptions {
         sampling: state.sampling,
         max_tokens: state.max_tokens,
         ignore_eos: false,
@@ -262,7 +262,7 @@ pub(super) fn say(
     let Some(session) = state.by_id(id) else { return Vec::new() };
     let session::Message { text, document } = message;
     session.send(text.clone(), document.as_ref());
-    vec![Command::Engine(Op::Say { session: id, document, text, turn })]
+    vec![Command::Engine(Request::SubmitMessage { session: id, document, text, turn })]
 }
 
 /// Stops the answers of the session on show, and takes back what waits.
@@ -275,7 +275,7 @@ pub(super) fn stop(state: &mut State) -> Vec<Command> {
     if !session.busy() {
         return Vec::new();
     }
-    vec![Command::Engine(Op::Stop { session: session.id, lane: None })]
+    vec![Command::Engine(Request::Stop { session: session.id, lane: None })]
 }
 
 /// Closes the session on show.
@@ -287,7 +287,7 @@ pub(super) fn close(state: &mut State) -> Vec<Command> {
     let session = state.sessions.remove(state.selected);
     state.selected = state.selected.min(state.sessions.len().saturating_sub(1));
     state.closed.insert(session.id);
-    vec![Command::Engine(Op::Close { session: session.id })]
+    vec![Command::Engine(Request::Close { session: session.id })]
 }
 
 /// Ctrl-c: stops the answers on show, or asks where only others are under way. A second time, or with nothing under

@@ -41,27 +41,27 @@ fn two_hundred_requests_with_cancels_knobs_and_budgets_all_end_and_say_what_they
             match random.below(10) {
                 0 => {
                     let session = random.below(session + 1);
-                    engine.ops().send(Op::Stop { session: SessionId(session), lane: None }).unwrap();
+                    engine.ops().send(Request::Stop { session: SessionId(session), lane: None }).unwrap();
                     cancelled.insert(session);
                 }
                 1 => {
                     let session = random.below(session + 1);
                     if open_ones.remove(&session) {
-                        engine.ops().send(Op::Close { session: SessionId(session) }).unwrap();
+                        engine.ops().send(Request::Close { session: SessionId(session) }).unwrap();
                         cancelled.insert(session);
                     }
                 }
                 2 => {
                     let blocks = 3 + u64::from(random.below(20));
                     let bytes = (blocks < 20).then(|| sizes.budget(1, blocks));
-                    engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes }).unwrap();
+                    engine.ops().send(Request::SetBudget { lane: Lane::KCache, bytes }).unwrap();
                 }
                 // Seldom turned, and soon turned back: enough has to be left to compare.
                 choice @ (3 | 6 | 7 | 8) if policy != "kv" && (knob_is_turned || choice == 3 && session % 4 == 0) => {
                     knob_is_turned = !knob_is_turned;
                     let policy = if knob_is_turned { "kcache:n=3,dense=0,tail=none" } else { policy };
                     let policy = policy.parse().unwrap();
-                    engine.ops().send(Op::SetPolicy { lane: Lane::KCache, policy }).unwrap();
+                    engine.ops().send(Request::SetPolicy { lane: Lane::KCache, policy }).unwrap();
                     // Whoever has not ended may be touched by it.
                     while let Some(event) = events.try_recv() {
                         read.push(event);

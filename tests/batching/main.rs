@@ -21,8 +21,8 @@ use events::until_finished;
 use kcache::{
     cache::{PAGE_TOKENS, Policy},
     engine::{
-        Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Op, Priority, Queue,
-        Scheduling, SessionId, Turn,
+        Engine, EngineOptions, Event, EventKind, Events, FinishReason, GenerationOptions, Lane, LaneOptions, Priority,
+        Queue, Request, Scheduling, SessionId,
     },
     model::LanguageModel,
 };
@@ -83,16 +83,16 @@ fn start(model: &Arc<LanguageModel>, options: EngineOptions) -> (Engine, Events)
 
 fn open(engine: &Engine, session: u32) {
     let (session, name) = (SessionId(session), format!("session {session}"));
-    engine.ops().send(Op::Open { session, name, system: None, lanes: Lane::ALL.to_vec() }).unwrap();
+    engine.ops().send(Request::Open { session, name, system: None, lanes: Lane::ALL.to_vec() }).unwrap();
 }
 
-fn turn(max_tokens: usize) -> Turn {
-    Turn { max_tokens, ignore_eos: true, ..Turn::default() }
+fn turn(max_tokens: usize) -> GenerationOptions {
+    GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() }
 }
 
-fn feed(engine: &Engine, session: u32, tokens: &[u32], turn: Turn) {
+fn feed(engine: &Engine, session: u32, tokens: &[u32], turn: GenerationOptions) {
     let (session, tokens) = (SessionId(session), tokens.to_vec());
-    engine.ops().send(Op::Feed { session, prefilled: None, tokens, turn, once: false }).unwrap();
+    engine.ops().send(Request::SubmitTokens { session, prefilled: None, tokens, turn, once: false }).unwrap();
 }
 
 /// A linear congruential generator (Knuth's MMIX constants).
@@ -166,7 +166,7 @@ fn alone(model: &Arc<LanguageModel>, policy: &str, prompts: &[(Vec<u32>, usize)]
         open(&engine, session as u32);
         feed(&engine, session as u32, prompt, turn(*max_tokens));
         found.extend(answers(&until_finished(&events, 1)).into_values());
-        engine.ops().send(Op::Close { session: SessionId(session as u32) }).unwrap();
+        engine.ops().send(Request::Close { session: SessionId(session as u32) }).unwrap();
     }
     stop(engine, &events);
     found

@@ -38,8 +38,8 @@ fn a_full_queue_pushes_back_and_those_in_it_can_be_cancelled() {
         feed(&engine, session, &tokens(session, 300), turn(140));
     }
     // The first runs, two wait, the fourth is pushed back; then one of the two is taken back.
-    engine.ops().send(Op::Stop { session: SessionId(1), lane: None }).unwrap();
-    engine.ops().send(Op::Close { session: SessionId(2) }).unwrap();
+    engine.ops().send(Request::Stop { session: SessionId(1), lane: None }).unwrap();
+    engine.ops().send(Request::Close { session: SessionId(2) }).unwrap();
     let mut read = until_finished(&events, 3);
     let messages = errors(&read);
     assert!(messages.iter().all(|error| error.contains("queue is full, 2 answers wait")), "{messages:?}");
@@ -65,7 +65,7 @@ fn what_was_typed_starts_before_what_the_program_asked() {
     let model = model(512);
     let sizes = Sizes::of(&model, "kv");
     let (engine, events) = start(&model, options("kv", Some(sizes.budget(1, 3))));
-    let background = Turn { priority: Priority::Background, ..turn(20) };
+    let background = GenerationOptions { priority: Priority::Background, ..turn(20) };
     for (session, turn) in [(0, background.clone()), (1, background), (2, turn(20))] {
         open(&engine, session);
         feed(&engine, session, &tokens(session, 120), turn);
@@ -88,7 +88,7 @@ fn a_prompt_that_holds_the_room_goes_on_for_what_was_typed() {
     let (engine, events) = start(&model, options(POLICY, Some(sizes.budget(1, 28))));
     open(&engine, 1);
     open(&engine, 2);
-    feed(&engine, 1, &tokens(1, 24 * 64), Turn { priority: Priority::Background, ..turn(4) });
+    feed(&engine, 1, &tokens(1, 24 * 64), GenerationOptions { priority: Priority::Background, ..turn(4) });
     let runs = |event: Event| {
         let EventKind::Scheduled { session, state, .. } = event.kind else { return false };
         session == SessionId(1) && state == Scheduling::Running

@@ -27,15 +27,15 @@ fn answers_wait_for_room_and_are_set_back_for_older_ones_without_a_trace_in_the_
         assert!(states.iter().any(|(_, state)| *state == Scheduling::Preempted), "{policy}: {states:?}");
         assert!(!states.contains(&(0, Scheduling::Preempted)), "{policy}: the oldest is never set back");
         // Whoever is set back goes on before anybody starts who waits.
-        let mut set_back = BTreeSet::new();
+        let mut preempted = BTreeSet::new();
         let mut started = BTreeSet::new();
         for (session, state) in states {
             match state {
-                Scheduling::Preempted => drop(set_back.insert(session)),
+                Scheduling::Preempted => drop(preempted.insert(session)),
                 Scheduling::Running if started.insert(session) => {
-                    assert!(set_back.is_empty(), "{policy}: {session} starts while {set_back:?} are set back");
+                    assert!(preempted.is_empty(), "{policy}: {session} starts while {preempted:?} are set back");
                 }
-                Scheduling::Running => drop(set_back.remove(&session)),
+                Scheduling::Running => drop(preempted.remove(&session)),
                 Scheduling::Waiting | Scheduling::Freed => {}
             }
         }
@@ -86,7 +86,7 @@ fn a_budget_lowered_below_what_is_held_sets_answers_back_until_it_fits() {
         read.push(events.recv_timeout(Duration::from_secs(60)).expect("tokens come"));
     }
     let bytes = Some(sizes.budget(1, 11));
-    engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes }).unwrap();
+    engine.ops().send(Request::SetBudget { lane: Lane::KCache, bytes }).unwrap();
     read.extend(until_finished(&events, 4));
     let lowered = read.iter().position(|event| matches!(event.kind, EventKind::Knob { .. })).expect("a knob is told");
     assert!(states(&read[lowered..]).iter().filter(|(_, state)| *state == Scheduling::Preempted).count() >= 3);
@@ -95,10 +95,10 @@ fn a_budget_lowered_below_what_is_held_sets_answers_back_until_it_fits() {
         assert_eq!(&found[&(session as u32)], expected, "session {session}");
     }
     // So low that nothing fits: what runs ends, and says why.
-    engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes: None }).unwrap();
+    engine.ops().send(Request::SetBudget { lane: Lane::KCache, bytes: None }).unwrap();
     feed(&engine, 0, &tokens(9, 10), turn(3_000));
     while !matches!(events.recv_timeout(Duration::from_secs(60)).expect("tokens come").kind, EventKind::Token(_)) {}
-    engine.ops().send(Op::SetBudget { lane: Lane::KCache, bytes: Some(sizes.workspace) }).unwrap();
+    engine.ops().send(Request::SetBudget { lane: Lane::KCache, bytes: Some(sizes.workspace) }).unwrap();
     let read = until_finished(&events, 1);
     assert_eq!(errors(&read).len(), 1);
     stop(engine, &events);

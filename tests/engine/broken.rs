@@ -9,9 +9,9 @@ fn model_without(tokens: &[u32]) -> Arc<LanguageModel> {
     support::open(&Tiny { tied: false, damage: tokens.iter().map(damage).collect(), ..Tiny::default() })
 }
 
-fn feed(session: u32, tokens: &[u32], max_tokens: usize) -> Op {
-    let turn = Turn { max_tokens, ignore_eos: true, ..Turn::default() };
-    Op::Feed { session: SessionId(session), prefilled: None, tokens: tokens.to_vec(), turn, once: false }
+fn feed(session: u32, tokens: &[u32], max_tokens: usize) -> Request {
+    let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
+    Request::SubmitTokens { session: SessionId(session), prefilled: None, tokens: tokens.to_vec(), turn, once: false }
 }
 
 /// How each answer ended.
@@ -38,7 +38,7 @@ fn a_prompt_that_cannot_be_computed_fails_alone_and_is_taken_back() {
         let (engine, events) = start(&model, both_lanes());
         for session in [1, 2] {
             engine.ops().send(open(session)).unwrap();
-            engine.ops().send(Op::Compare { session: SessionId(session), on: compare && session == 1 }).unwrap();
+            engine.ops().send(Request::Compare { session: SessionId(session), on: compare && session == 1 }).unwrap();
         }
         engine.ops().send(feed(2, &[50, 51, 52], 30)).unwrap();
         // Beyond a chunk, so that the first chunk is fine and the last one would bring an answer.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kcache::{
     cache::{Format, Knobs, Policy},
-    engine::{EventKind, FinishReason, Lane, Op},
+    engine::{EventKind, FinishReason, Lane, Request},
 };
 
 use super::{both_lanes, errors, events::until_finished, lane, model, open, say, start, stop};
@@ -79,10 +79,10 @@ fn mistakes_are_answered_and_change_nothing() {
     ops.send(open(1)).unwrap();
     ops.send(say(1, "hello", 60)).unwrap();
     ops.send(say(1, "again", 5)).unwrap();
-    ops.send(Op::SetPolicy { lane: Lane::Kv, policy: Policy::KCache(Knobs::default()) }).unwrap();
-    ops.send(Op::SetPolicy { lane: Lane::Kv, policy: Policy::KvQ8 }).unwrap();
+    ops.send(Request::SetPolicy { lane: Lane::Kv, policy: Policy::KCache(Knobs::default()) }).unwrap();
+    ops.send(Request::SetPolicy { lane: Lane::Kv, policy: Policy::KvQ8 }).unwrap();
     let other_keys = Policy::KCache(Knobs { k: Format::Q8, ..Knobs::default() });
-    ops.send(Op::SetPolicy { lane: Lane::KCache, policy: other_keys }).unwrap();
+    ops.send(Request::SetPolicy { lane: Lane::KCache, policy: other_keys }).unwrap();
     let read = until_finished(&events, 2);
     let errors = errors(&read);
     for word in ["no session 9", "open already", "still answering", "keeps its kind"] {

@@ -20,10 +20,10 @@ use candle_core::quantized::GgmlDType;
 use events::until_finished;
 use kcache::{
     engine::{
-        Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, Lane, LaneOptions, Ledger, Op,
-        Priority, Sampling, SessionId, Turn, Usage,
+        Document, Engine, EngineOptions, Event, EventKind, Events, FinishReason, GenerationOptions, Lane, LaneOptions,
+        Ledger, Priority, Request, Sampling, SessionId, Usage,
     },
-    model::{LanguageModel, Message, Role, source},
+    model::{ChatMessage, LanguageModel, Role, source},
 };
 use support::tiny::Tiny;
 
@@ -51,14 +51,14 @@ fn start(model: &Arc<LanguageModel>, lanes: Vec<LaneOptions>) -> (Engine, Events
         .unwrap()
 }
 
-fn open(session: u32) -> Op {
+fn open(session: u32) -> Request {
     let (session, name) = (SessionId(session), format!("session {session}"));
-    Op::Open { session, name, system: None, lanes: Lane::ALL.to_vec() }
+    Request::Open { session, name, system: None, lanes: Lane::ALL.to_vec() }
 }
 
-fn say(session: u32, text: &str, max_tokens: usize) -> Op {
-    let turn = Turn { max_tokens, ignore_eos: true, ..Turn::default() };
-    Op::Say { session: SessionId(session), document: None, text: text.to_owned(), turn }
+fn say(session: u32, text: &str, max_tokens: usize) -> Request {
+    let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
+    Request::SubmitMessage { session: SessionId(session), document: None, text: text.to_owned(), turn }
 }
 
 /// The account of every lane once the engine has nothing to do: an idle engine always tells it.
@@ -90,11 +90,14 @@ fn answers(events: &[Event]) -> BTreeMap<(SessionId, Lane), Vec<u32>> {
 #[test]
 fn an_earlier_conversation_is_computed_with_the_next_message_each_lane_its_own() {
     let model = model(512);
-    let side = |answer: &str| vec![Message::new(Role::User, "hello"), Message::new(Role::Assistant, answer)];
+    let side = |answer: &str| vec![ChatMessage::new(Role::User, "hello"), ChatMessage::new(Role::Assistant, answer)];
     let sides = [(Lane::KCache, side("the one")), (Lane::Kv, side("another one, and a longer one"))];
-    let recall =
-        |lane: Lane, messages: &[Message]| Op::Recall { session: SessionId(1), lane, messages: messages.to_vec() };
-    let run = |recalled: &[(Lane, Vec<Message>)]| {
+    let recall = |lane: Lane, messages: &[ChatMessage]| Request::RestoreHistory {
+        session: SessionId(1),
+        lane,
+        messages: messages.to_vec(),
+    };
+    let run = |recalled: &[(Lane, Vec<ChatMessage>)]| {
         let (engine, events) = start(&model, both_lanes());
         let ops = engine.ops();
         ops.send(open(1)).unwrap();
@@ -114,7 +117,7 @@ fn an_earlier_conversation_is_computed_with_the_next_message_each_lane_its_own()
     };
     let read = run(&sides);
     for (lane, mut messages) in sides.clone() {
-        messages.push(Message::new(Role::User, "and now?"));
+        messages.push(ChatMessage::new(Role::User, "and now?"));
         let prompt = model.chat.prompt(&model.tokenizer, &messages).unwrap().len();
         let counted = read.iter().find_map(|event| match &event.kind {
             EventKind::Finished(finished) if finished.lane == lane => Some(finished.usage.prompt_tokens),
@@ -162,8 +165,8 @@ fn a_shared_prompt_is_computed_once_and_both_lanes_answer() {
     let (engine, events) = start(&model, both_lanes());
     let document = Document { name: "notes".into(), text: "the heat in the hall ".repeat(8) };
     engine.ops().send(open(1)).unwrap();
-    let turn = Turn { max_tokens: 12, ignore_eos: true, ..Turn::default() };
-    let said = Op::Say { session: SessionId(1), document: Some(document), text: "hello".into(), turn };
+    let turn = GenerationOptions { max_tokens: 12, ignore_eos: true, ..GenerationOptions::default() };
+    let said = Request::SubmitMessage { session: SessionId(1), document: Some(document), text: "hello".into(), turn };
     engine.ops().send(said).unwrap();
     let read = until_finished(&events, 2);
 
@@ -208,8 +211,8 @@ fn host_and_device_hold_what_the_policy_says() {
     assert_eq!(kcache.device.k, kv.device.k);
     // One dense layer of two: half of V on the device, half on the host.
     assert_eq!((kcache.device.v, kcache.host.v), (kv.device.v / 2, kv.device.v / 2));
-    assert_eq!(kv.device.k + kv.device.v, kv.ghost_kv_bytes);
-    assert_eq!(kcache.ghost_kv_bytes, kv.ghost_kv_bytes);
+    assert_eq!(kv.device.k + kv.device.v, kv.kv_equivalent_bytes);
+    assert_eq!(kcache.kv_equivalent_bytes, kv.kv_equivalent_bytes);
     assert!(kcache.device.tail > 0);
     stop(engine, &events);
 }
@@ -242,8 +245,11 @@ fn lanes_that_store_otherwise_compute_prompts_of_their_own_and_give_what_they_gi
         }
     }
     let (kcache, kv) = (ledgers[&Lane::KCache], ledgers[&Lane::Kv]);
-    assert_eq!((kv.device.k * 64, kv.device.k), (kv.ghost_kv_bytes / 2 * 34, kv.device.v));
-    assert_eq!((kcache.device.k * 64, kcache.host.v), (kcache.ghost_kv_bytes / 2 * 34, kcache.ghost_kv_bytes / 2));
+    assert_eq!((kv.device.k * 64, kv.device.k), (kv.kv_equivalent_bytes / 2 * 34, kv.device.v));
+    assert_eq!(
+        (kcache.device.k * 64, kcache.host.v),
+        (kcache.kv_equivalent_bytes / 2 * 34, kcache.kv_equivalent_bytes / 2)
+    );
 }
 
 #[test]
@@ -280,8 +286,8 @@ fn the_same_seed_gives_the_same_text_and_another_gives_another() {
     for (session, seed) in [(1, 5), (2, 5), (3, 6)] {
         engine.ops().send(open(session)).unwrap();
         let sampling = Sampling { temperature: 1.0, top_k: Some(50), top_p: Some(0.95), seed, ..Sampling::default() };
-        let turn = Turn { sampling, max_tokens: 24, ignore_eos: true, ..Turn::default() };
-        let said = Op::Say { session: SessionId(session), document: None, text: "hello".into(), turn };
+        let turn = GenerationOptions { sampling, max_tokens: 24, ignore_eos: true, ..GenerationOptions::default() };
+        let said = Request::SubmitMessage { session: SessionId(session), document: None, text: "hello".into(), turn };
         engine.ops().send(said).unwrap();
         texts.push(answers(&until_finished(&events, 1)).into_values().next().unwrap());
     }
@@ -312,8 +318,8 @@ fn stopping_one_answer_does_not_touch_the_others() {
     while answers(&read).get(&(SessionId(3), Lane::Kv)).is_none_or(|answer| answer.len() < 5) {
         read.push(events.recv_timeout(Duration::from_secs(60)).expect("tokens come"));
     }
-    engine.ops().send(Op::Stop { session: SessionId(3), lane: Some(Lane::Kv) }).unwrap();
-    engine.ops().send(Op::Stop { session: SessionId(1), lane: None }).unwrap();
+    engine.ops().send(Request::Stop { session: SessionId(3), lane: Some(Lane::Kv) }).unwrap();
+    engine.ops().send(Request::Stop { session: SessionId(1), lane: None }).unwrap();
     read.extend(until_finished(&events, 6));
     let reasons: Vec<_> = read
         .iter()
@@ -336,8 +342,8 @@ fn what_is_typed_goes_before_what_the_program_asked() {
     let model = model(8192);
     let (engine, events) = start(&model, both_lanes());
     let ask = |session: u32, text: String, max_tokens, priority| {
-        let turn = Turn { max_tokens, ignore_eos: true, priority, ..Turn::default() };
-        let said = Op::Say { session: SessionId(session), document: None, text, turn };
+        let turn = GenerationOptions { max_tokens, ignore_eos: true, priority, ..GenerationOptions::default() };
+        let said = Request::SubmitMessage { session: SessionId(session), document: None, text, turn };
         engine.ops().send(open(session)).unwrap();
         engine.ops().send(said).unwrap();
     };
@@ -345,7 +351,7 @@ fn what_is_typed_goes_before_what_the_program_asked() {
     ask(3, "go on".into(), 8000, Priority::Typed);
     ask(1, "the long demo in the hall ".repeat(14), 5, Priority::Background);
     ask(2, "hello".into(), 60, Priority::Typed);
-    engine.ops().send(Op::Stop { session: SessionId(3), lane: None }).unwrap();
+    engine.ops().send(Request::Stop { session: SessionId(3), lane: None }).unwrap();
     let read = until_finished(&events, 6);
     let first = |session| {
         let of = |event: &Event| matches!(&event.kind, EventKind::Token(token) if token.session == SessionId(session));
@@ -400,9 +406,9 @@ fn the_default_model_knows_the_days_of_a_week_in_both_lanes() {
     let lanes = vec![lane(Lane::KCache, "kcache", None), lane(Lane::Kv, "kv", None)];
     let (engine, events) = start(&model, lanes);
     engine.ops().send(open(1)).unwrap();
-    let turn = Turn { max_tokens: 40, ..Turn::default() };
+    let turn = GenerationOptions { max_tokens: 40, ..GenerationOptions::default() };
     let text = "How many days are in a week?".to_owned();
-    engine.ops().send(Op::Say { session: SessionId(1), document: None, text, turn }).unwrap();
+    engine.ops().send(Request::SubmitMessage { session: SessionId(1), document: None, text, turn }).unwrap();
     let read = until_finished(&events, 2);
     for lane in Lane::ALL {
         let mut text = String::new();

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use kcache::{
     cache::{Format, Knobs, Policy, Select, Tail},
-    engine::{Event, EventKind, Lane, Op, SessionId},
+    engine::{Event, EventKind, Lane, Request, SessionId},
 };
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ enum Move {
     Say(u32, usize),
     Stop(u32, Option<Lane>),
     Reopen(u32),
-    Turn(usize, usize, usize, bool),
+    GenerationOptions(usize, usize, usize, bool),
     Wait(u64),
 }
 
@@ -25,7 +25,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         4 => (1u32..5, 1usize..40).prop_map(|(session, words)| Move::Say(session, words)),
         2 => (1u32..5, lane).prop_map(|(session, lane)| Move::Stop(session, lane)),
         1 => (1u32..5).prop_map(Move::Reopen),
-        3 => (1usize..80, 0usize..3, 0usize..3, any::<bool>()).prop_map(|(n, t, d, g)| Move::Turn(n, t, d, g)),
+        3 => (1usize..80, 0usize..3, 0usize..3, any::<bool>()).prop_map(|(n, t, d, g)| Move::GenerationOptions(n, t, d, g)),
         3 => (0u64..12).prop_map(Move::Wait),
     ];
     prop::collection::vec(any, 1..40)
@@ -46,18 +46,18 @@ proptest! {
             match *step {
                 Move::Say(session, words) => engine.ops().send(say(session, &"the hall ".repeat(words), 20)).unwrap(),
                 Move::Stop(session, lane) => {
-                    engine.ops().send(Op::Stop { session: SessionId(session), lane }).unwrap();
+                    engine.ops().send(Request::Stop { session: SessionId(session), lane }).unwrap();
                 }
                 Move::Reopen(session) => {
-                    engine.ops().send(Op::Close { session: SessionId(session) }).unwrap();
+                    engine.ops().send(Request::Close { session: SessionId(session) }).unwrap();
                     engine.ops().send(open(session)).unwrap();
                 }
-                Move::Turn(n, tail, dense, group) => {
+                Move::GenerationOptions(n, tail, dense, group) => {
                     let tail = [Tail::None, Tail::Renorm, Tail::Mean][tail];
                     let select = if group { Select::Group } else { Select::Head };
                     let k = if q8 { Format::Q8 } else { Format::F16 };
                     let policy = Policy::KCache(Knobs { n, tail, dense, select, k, ..Knobs::EVEN });
-                    engine.ops().send(Op::SetPolicy { lane: Lane::KCache, policy }).unwrap();
+                    engine.ops().send(Request::SetPolicy { lane: Lane::KCache, policy }).unwrap();
                 }
                 Move::Wait(ms) => std::thread::sleep(Duration::from_millis(ms)),
             }

@@ -2,9 +2,9 @@
 
 use super::*;
 
-fn ask_once(session: u32, tokens: &[u32], max_tokens: usize) -> Op {
-    let turn = Turn { max_tokens, ignore_eos: true, ..Turn::default() };
-    Op::Feed { session: SessionId(session), prefilled: None, tokens: tokens.to_vec(), turn, once: true }
+fn ask_once(session: u32, tokens: &[u32], max_tokens: usize) -> Request {
+    let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
+    Request::SubmitTokens { session: SessionId(session), prefilled: None, tokens: tokens.to_vec(), turn, once: true }
 }
 
 /// The lane's accounts between the end of its answer and that of the other lane's.
@@ -39,9 +39,9 @@ fn a_lane_gives_back_a_single_answer_while_the_other_still_works() {
         });
         // Room for eight pages: the budget ends the answer of `kv`.
         let bytes = Some(workspace.unwrap() + 8 * model.cache_shape().kv_bytes(64));
-        engine.ops().send(Op::SetBudget { lane: Lane::Kv, bytes }).unwrap();
+        engine.ops().send(Request::SetBudget { lane: Lane::Kv, bytes }).unwrap();
         engine.ops().send(open(1)).unwrap();
-        engine.ops().send(Op::Compare { session: SessionId(1), on: compare }).unwrap();
+        engine.ops().send(Request::Compare { session: SessionId(1), on: compare }).unwrap();
         engine.ops().send(ask_once(1, &prompt, 3000)).unwrap();
         let read = until_finished(&events, 2);
         let ended = [(Lane::KCache, FinishReason::Length), (Lane::Kv, FinishReason::Budget)];
@@ -75,7 +75,7 @@ fn pages_that_others_share_stay_theirs() {
     engine.ops().send(ask_once(2, &prompt(8), 200)).unwrap();
     read.extend(events::until(&events, |kind| matches!(kind, EventKind::Token(token) if token.session.0 == 2)));
     // The first session's pages are given up in one lane, and the second one's begin with the same.
-    engine.ops().send(Op::Stop { session: SessionId(1), lane: Some(Lane::KCache) }).unwrap();
+    engine.ops().send(Request::Stop { session: SessionId(1), lane: Some(Lane::KCache) }).unwrap();
     read.extend(until_finished(&events, 4));
     let shared = read.iter().any(|event| matches!(&event.kind, EventKind::Queue(queue) if queue.prefix_hit_tokens > 0));
     assert!(shared, "the prompts begin alike");

@@ -47,7 +47,7 @@ const QUESTION: &str = "Tell me a short story about a lighthouse.";
 fn conversation(
     model: &Arc<LanguageModel>,
     compare: bool,
-    sides: &[(Lane, Vec<Message>)],
+    sides: &[(Lane, Vec<ChatMessage>)],
     asked: &[(&str, StopSequences)],
 ) -> Vec<[Told; 2]> {
     let lanes = vec![lane(Lane::KCache, "kcache:n=16", None), lane(Lane::Kv, "kv", None)];
@@ -55,15 +55,17 @@ fn conversation(
     let ops = engine.ops();
     ops.send(open(1)).unwrap();
     if compare {
-        ops.send(Op::Compare { session: SessionId(1), on: true }).unwrap();
+        ops.send(Request::Compare { session: SessionId(1), on: true }).unwrap();
     }
     for (lane, messages) in sides {
-        ops.send(Op::Recall { session: SessionId(1), lane: *lane, messages: messages.clone() }).unwrap();
+        ops.send(Request::RestoreHistory { session: SessionId(1), lane: *lane, messages: messages.clone() }).unwrap();
     }
     let mut answers = Vec::new();
     for (text, stop) in asked {
-        let turn = Turn { max_tokens: 32, ignore_eos: true, stop: stop.clone(), ..Turn::default() };
-        ops.send(Op::Say { session: SessionId(1), document: None, text: (*text).to_owned(), turn }).unwrap();
+        let turn =
+            GenerationOptions { max_tokens: 32, ignore_eos: true, stop: stop.clone(), ..GenerationOptions::default() };
+        ops.send(Request::SubmitMessage { session: SessionId(1), document: None, text: (*text).to_owned(), turn })
+            .unwrap();
         let read = until_finished(&events, 2);
         answers.push(Lane::ALL.map(|lane| told(&read, lane)));
     }
@@ -120,7 +122,7 @@ fn after_a_stop_a_conversation_goes_on_as_a_fresh_one_does() {
             .into_iter()
             .zip(&went_on[0])
             .map(|(lane, told)| {
-                (lane, vec![Message::new(Role::User, QUESTION), Message::new(Role::Assistant, &*told.text)])
+                (lane, vec![ChatMessage::new(Role::User, QUESTION), ChatMessage::new(Role::Assistant, &*told.text)])
             })
             .collect();
         let fresh = conversation(&model, compare, &sides, std::slice::from_ref(&next));
@@ -154,6 +156,6 @@ fn a_stop_of_one_token_costs_no_pages() {
     assert_eq!((told.ids.len(), told.end), (at + 1, Some((FinishReason::Stop, at + 1))));
     assert_eq!(told.text, kv.text[..kv.text.find(&text).unwrap()]);
     // The prompt and every token of the answer that was said.
-    let prompt = model.chat.prompt(&model.tokenizer, &[Message::new(Role::User, QUESTION)]).unwrap().len();
+    let prompt = model.chat.prompt(&model.tokenizer, &[ChatMessage::new(Role::User, QUESTION)]).unwrap().len();
     assert_eq!(went_on[1][1].reused, prompt + at);
 }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::attention::{
     kv_split::{Layout, Scoring, piece_len},
-    per_thread::Locals,
+    per_thread::PerThread,
 };
 
 /// What all tasks of a call share.
@@ -25,7 +25,7 @@ pub(super) struct Passes<'a> {
     pub whole: &'a [bool],
     /// Queries as integers, `[rows][heads·head_dim]`, and what an integer stands for, `[rows][heads]`.
     pub narrow: (&'a [i16], &'a [f32]),
-    pub locals: &'a Locals<Workspace>,
+    pub locals: &'a PerThread<Workspace>,
     /// When the tasks began.
     pub since: Instant,
 }

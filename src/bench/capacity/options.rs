@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::CONTEXTS;
 use crate::{
-    cache::{Full, LaneCache, PAGE_TOKENS, Policy},
+    cache::{LaneCache, OutOfBudget, PAGE_TOKENS, Policy},
     engine::{EngineError, workspace_bytes},
     model::LanguageModel,
 };
@@ -68,7 +68,7 @@ pub enum CapacityError {
     },
     /// No memory for the contexts.
     #[error(transparent)]
-    Full(#[from] Full),
+    OutOfBudget(#[from] OutOfBudget),
     /// The engine did not start.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -10,8 +10,8 @@ use std::{
     sync::Arc,
 };
 
-use super::{LoadSpec, arrivals::Times};
-use crate::engine::{EventKind, FinishReason, Lane, Op, Priority, Scheduling, SessionId, Turn};
+use super::{WorkloadSpec, arrivals::Times};
+use crate::engine::{EventKind, FinishReason, GenerationOptions, Lane, Priority, Request, Scheduling, SessionId};
 
 /// The number of the first session of a load; those of people are below.
 const FIRST: u32 = 1 << 31;
@@ -69,9 +69,12 @@ pub(super) fn ask_once(
     tokens: Vec<u32>,
     max_tokens: usize,
     priority: Priority,
-) -> [Op; 2] {
-    let turn = Turn { max_tokens, ignore_eos: true, priority, ..Turn::default() };
-    [Op::Open { session, name, system: None, lanes }, Op::Feed { session, prefilled: None, tokens, turn, once: true }]
+) -> [Request; 2] {
+    let turn = GenerationOptions { max_tokens, ignore_eos: true, priority, ..GenerationOptions::default() };
+    [
+        Request::Open { session, name, system: None, lanes },
+        Request::SubmitTokens { session, prefilled: None, tokens, turn, once: true },
+    ]
 }
 
 /// Answers of a load in one lane.
@@ -82,7 +85,7 @@ pub struct LoadCounts {
     /// That run.
     pub running: usize,
     /// That were set back and will go on.
-    pub set_back: usize,
+    pub preempted: usize,
     /// With all their tokens.
     pub finished: usize,
     /// That were stopped.
@@ -104,7 +107,7 @@ impl LoadCounts {
 #[derive(Debug, Clone, Default)]
 pub struct Load {
     text: Arc<[u32]>,
-    spec: Option<LoadSpec>,
+    spec: Option<WorkloadSpec>,
     began_ms: Option<f64>,
     times: Times,
     /// Sessions sent to the engine, and of these opened there.
@@ -128,14 +131,14 @@ impl Load {
     }
 
     /// Begins with the next [`Load::due`]. What an earlier load came to is forgotten.
-    pub fn start(&mut self, spec: LoadSpec) {
+    pub fn start(&mut self, spec: WorkloadSpec) {
         let before = self.before + self.sent as u32;
         let times = Times::new(spec.arrivals, spec.rate, spec.seed);
         *self = Self { before, times, spec: Some(spec), ..Self::new(Arc::clone(&self.text)) };
     }
 
     /// What it is to be; `None` before one was started, and in a recorded run.
-    pub fn spec(&self) -> Option<&LoadSpec> {
+    pub fn spec(&self) -> Option<&WorkloadSpec> {
         self.spec.as_ref()
     }
 
@@ -161,7 +164,7 @@ impl Load {
             match state {
                 Scheduling::Waiting => counts.waiting += 1,
                 Scheduling::Running => counts.running += 1,
-                Scheduling::Preempted | Scheduling::Freed => counts.set_back += 1,
+                Scheduling::Preempted | Scheduling::Freed => counts.preempted += 1,
             }
         }
         counts
@@ -180,7 +183,7 @@ impl Load {
 
     /// The sessions that are due at `now_ms`, on any clock that does not go back. A late one comes as soon as the engine
     /// has taken those before it.
-    pub fn due(&mut self, now_ms: f64) -> Vec<Op> {
+    pub fn due(&mut self, now_ms: f64) -> Vec<Request> {
         let mut ops = Vec::new();
         let began_ms = *self.began_ms.get_or_insert(now_ms);
         while self.is_coming() && self.sent - self.arrived < ON_THEIR_WAY {
@@ -204,14 +207,14 @@ impl Load {
     }
 
     /// The same, and those that are here are closed.
-    pub fn cancel(&mut self) -> Vec<Op> {
+    pub fn cancel(&mut self) -> Vec<Request> {
         self.stop();
-        self.open.keys().map(|&session| Op::Close { session }).collect()
+        self.open.keys().map(|&session| Request::Close { session }).collect()
     }
 
     /// Takes in an event; what it asks for in return, and `None` where it is about no load. Tokens and progress are
     /// left to those who count them for all sessions.
-    pub fn note(&mut self, event: &EventKind) -> Option<Vec<Op>> {
+    pub fn note(&mut self, event: &EventKind) -> Option<Vec<Request>> {
         let mut ops = Vec::new();
         match event {
             EventKind::Session { session, lanes, .. } if is_load(*session) => {
@@ -238,7 +241,7 @@ impl Load {
                     self.why = Some(message.clone());
                     if !self.accepted.contains(session) {
                         lanes.into_iter().for_each(|lane| self.end(lane, Ending::Refused));
-                        ops.push(Op::Close { session: *session });
+                        ops.push(Request::Close { session: *session });
                     }
                 }
             }
@@ -261,7 +264,7 @@ impl Load {
                 (counts.finished, "finished"),
                 (counts.running, "running"),
                 (counts.waiting, "waiting"),
-                (counts.set_back, "set back"),
+                (counts.preempted, "set back"),
                 (counts.cancelled, "cancelled"),
                 (counts.refused, "refused"),
                 (counts.otherwise, "ended otherwise"),
@@ -285,7 +288,7 @@ impl Load {
 }
 
 /// The prompt of session `number`: the common beginning, then the text from a place of its own on, round and round.
-fn prompt(text: &[u32], number: usize, spec: &LoadSpec) -> Vec<u32> {
+fn prompt(text: &[u32], number: usize, spec: &WorkloadSpec) -> Vec<u32> {
     let shared = text.iter().cycle().take(spec.shared);
     let own = text.iter().cycle().skip((number + 1).wrapping_mul(APART) % text.len().max(1));
     shared.chain(own.take(spec.context - spec.shared)).copied().collect()

@@ -9,13 +9,13 @@ fn load(spec: &str) -> Load {
     load
 }
 
-fn opened(ops: &[Op]) -> Vec<SessionId> {
-    let open = |op: &Op| if let Op::Open { session, .. } = op { Some(*session) } else { None };
+fn opened(ops: &[Request]) -> Vec<SessionId> {
+    let open = |op: &Request| if let Request::Open { session, .. } = op { Some(*session) } else { None };
     ops.iter().filter_map(open).collect()
 }
 
 /// Has the engine take these ops: every session is opened, accepted and waits.
-fn take(load: &mut Load, ops: &[Op]) {
+fn take(load: &mut Load, ops: &[Request]) {
     for session in opened(ops) {
         let lanes = load.open[&session].clone();
         load.note(&EventKind::Session { session, name: "load".into(), lanes: lanes.clone(), system: None });
@@ -96,7 +96,7 @@ fn prompts_have_their_length_begin_alike_as_far_as_they_shall_and_differ_after()
     let prompts: Vec<&Vec<u32>> = ops
         .iter()
         .filter_map(|op| match op {
-            Op::Feed { tokens, turn, once: true, prefilled: None, .. } => {
+            Request::SubmitTokens { tokens, turn, once: true, prefilled: None, .. } => {
                 assert_eq!((turn.max_tokens, turn.ignore_eos, turn.priority), (9, true, Priority::Background));
                 Some(tokens)
             }
@@ -106,7 +106,7 @@ fn prompts_have_their_length_begin_alike_as_far_as_they_shall_and_differ_after()
     assert_eq!(prompts.len(), 3);
     assert!(prompts.iter().all(|prompt| prompt.len() == 130 && prompt[..64] == prompts[0][..64]));
     assert!(prompts[0][64] != prompts[1][64] && prompts[1][64] != prompts[2][64]);
-    assert!(ops.iter().any(|op| matches!(op, Op::Open { lanes, .. } if *lanes == [Lane::Kv])));
+    assert!(ops.iter().any(|op| matches!(op, Request::Open { lanes, .. } if *lanes == [Lane::Kv])));
 }
 
 #[test]
@@ -122,10 +122,10 @@ fn what_becomes_of_each_answer_is_counted_by_lane() {
     finish(&mut load, ids[0], Lane::KCache, FinishReason::Length);
     scheduled(&mut load, ids[1], Lane::Kv, Scheduling::Preempted);
     scheduled(&mut load, ids[1], Lane::Kv, Scheduling::Freed);
-    let counts = |waiting, running, set_back, finished| LoadCounts {
+    let counts = |waiting, running, preempted, finished| LoadCounts {
         waiting,
         running,
-        set_back,
+        preempted,
         finished,
         ..LoadCounts::default()
     };
@@ -145,7 +145,7 @@ fn a_session_that_is_refused_before_it_begins_is_closed_and_told() {
     let session = opened(&ops)[0];
     load.note(&EventKind::Session { session, name: "load".into(), lanes: Lane::ALL.to_vec(), system: None });
     let error = |message: &str| EventKind::Error { lane: None, session: Some(session), message: message.into() };
-    assert_eq!(load.note(&error("the queue is full")), Some(vec![Op::Close { session }]));
+    assert_eq!(load.note(&error("the queue is full")), Some(vec![Request::Close { session }]));
     assert_eq!((load.why(), load.counts(Lane::KCache).refused), (Some("the queue is full"), 1));
     assert!(load.is_active());
     load.note(&EventKind::Closed { session });
@@ -164,11 +164,11 @@ fn it_is_stopped_and_cancelled_and_the_next_one_has_other_numbers() {
     assert_eq!(load.due(60_000.0), Vec::new());
     let session = opened(&ops)[0];
     assert!(load.is_active() && !load.is_coming());
-    assert_eq!(load.cancel(), [Op::Close { session }]);
+    assert_eq!(load.cancel(), [Request::Close { session }]);
     Lane::ALL.iter().for_each(|&lane| finish(&mut load, session, lane, FinishReason::Cancelled));
     load.note(&EventKind::Closed { session });
     assert!(!load.is_active());
-    load.start(LoadSpec::default());
+    load.start(WorkloadSpec::default());
     assert_eq!((load.arrived(), load.counts(Lane::Kv)), (0, LoadCounts::default()));
     let next = opened(&load.due(0.0))[0];
     assert!(is_load(next) && next != session);

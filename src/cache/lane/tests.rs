@@ -9,7 +9,7 @@ fn lane(policy: &str) -> LaneCache {
     LaneCache::new(SHAPE, policy.parse().unwrap(), None, None)
 }
 
-/// A sequence of `tokens` whose values depend on nothing but their place.
+/// A sequence of `tokens` whose values depend on nothing but their tier.
 fn filled(lane: &mut LaneCache, tokens: usize) -> SequenceCache {
     let mut sequence = lane.open().unwrap();
     lane.grow(&mut sequence, tokens).unwrap();
@@ -40,7 +40,7 @@ fn each_policy_holds_what_it_stores() {
         let empty = lane.open().unwrap();
         assert_eq!(lane.growth(&empty, 100), (device, host), "{policy}");
         let sequence = filled(&mut lane, 100);
-        let held = [lane.device().held(Owner::K) + lane.device().held(Owner::V), lane.host().used()];
+        let held = [lane.device().held(MemoryKind::K) + lane.device().held(MemoryKind::V), lane.host().used()];
         assert_eq!(held, [device, host], "{policy}");
         lane.check([&empty, &sequence].into_iter()).unwrap();
         lane.close(sequence);
@@ -130,7 +130,7 @@ fn what_is_set_aside_is_booked_on_the_host_and_comes_back_as_it_was() {
         let mut lane = lane(policy);
         let mut sequence = filled(&mut lane, 100);
         let (device, host) = (lane.device().used(), lane.host().used());
-        lane.set_aside(&mut sequence).unwrap();
+        lane.swap_out(&mut sequence).unwrap();
         assert_eq!((lane.device().used(), lane.host().used()), (0, device + host), "{policy}");
         assert_eq!(lane.growth(&sequence, 0).0, device, "{policy}: the way back");
         lane.check([&sequence].into_iter()).unwrap();
@@ -138,7 +138,7 @@ fn what_is_set_aside_is_booked_on_the_host_and_comes_back_as_it_was() {
         lane.grow(&mut sequence, 0).unwrap();
         assert_eq!((lane.device().used(), lane.host().used()), (device, host), "{policy}");
         lane.host.set_cap(Some(host + device - 1));
-        lane.set_aside(&mut sequence).unwrap_err();
+        lane.swap_out(&mut sequence).unwrap_err();
         lane.check([&sequence].into_iter()).unwrap();
         let written = filled(&mut super::tests::lane(policy), 100);
         same_rows(&sequence, &written);
@@ -156,15 +156,15 @@ fn shared_pages_are_booked_once_and_stay_where_somebody_needs_them() {
         let (block, _) = lane.resident_block();
         let mut second = lane.open().unwrap();
         lane.grow(&mut second, 150).unwrap();
-        lane.adopt(&mut second, &first, 128, 22).unwrap();
+        lane.share_prefix(&mut second, &first, 128, 22).unwrap();
         assert_eq!(lane.device().used(), one + lane.sum_bytes() + block, "{policy}: one page of its own");
         same_rows(&second, &filled(&mut super::tests::lane(policy), 128));
         lane.check([&first, &second].into_iter()).unwrap();
 
         // Only what nobody else on the device has moves; the rest moves when the last has gone.
-        lane.set_aside(&mut first).unwrap();
+        lane.swap_out(&mut first).unwrap();
         assert_eq!(lane.device_blocks(), 3, "{policy}");
-        lane.set_aside(&mut second).unwrap();
+        lane.swap_out(&mut second).unwrap();
         assert_eq!((lane.device_blocks(), lane.device().used()), (0, 0), "{policy}");
         lane.check([&first, &second].into_iter()).unwrap();
         lane.grow(&mut second, 0).unwrap();
@@ -188,8 +188,8 @@ fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
         let mut lane = lane(policy);
         let mut first = filled(&mut lane, 150);
         let before = (lane.device().used(), lane.host().used());
-        let v = lane.host().held(Owner::V);
-        lane.lift(&mut first).unwrap();
+        let v = lane.host().held(MemoryKind::V);
+        lane.promote(&mut first).unwrap();
         assert_eq!((lane.device().used(), lane.host().used()), (before.0 + v, 0), "{policy}");
         assert_eq!(lane.can_lower(&first), v > 0, "{policy}");
         lane.check([&first].into_iter()).unwrap();
@@ -210,18 +210,18 @@ fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
 
         // Another may share the pages; when the first has gone they lie as the policy says.
         let mut second = lane.open().unwrap();
-        lane.adopt(&mut second, &first, 128, 22).unwrap();
+        lane.share_prefix(&mut second, &first, 128, 22).unwrap();
         lane.check([&first, &second].into_iter()).unwrap();
-        lane.set_aside(&mut first).unwrap();
+        lane.swap_out(&mut first).unwrap();
         lane.check([&first, &second].into_iter()).unwrap();
         lane.place_pages(&mut second);
         assert!(!second.any_lifted() && !first.is_lifted());
         lane.grow(&mut first, 0).unwrap();
         same_rows(&first, &filled(&mut super::tests::lane(policy), 150));
-        lane.lift(&mut first).unwrap();
+        lane.promote(&mut first).unwrap();
         lane.close(first);
         lane.check([&second].into_iter()).unwrap();
-        assert_eq!(lane.host().held(Owner::V), v, "{policy}");
+        assert_eq!(lane.host().held(MemoryKind::V), v, "{policy}");
         lane.close(second);
         assert_eq!((lane.device().used(), lane.host().used()), (0, 0), "{policy}");
 
@@ -230,13 +230,13 @@ fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
         let (device, v) = (lane.device().used(), lane.host().used());
         if v > 0 {
             lane.device.set_cap(Some(device + v - 1));
-            lane.lift(&mut third).unwrap_err();
+            lane.promote(&mut third).unwrap_err();
             lane.check([&third].into_iter()).unwrap();
             lane.device.set_cap(None);
-            lane.lift(&mut third).unwrap();
+            lane.promote(&mut third).unwrap();
             lane.host.set_cap(Some(0));
             assert!(!lane.can_lower(&third));
-            lane.lower(&mut third);
+            lane.demote(&mut third);
             lane.check([&third].into_iter()).unwrap();
             assert_eq!((lane.device().used(), lane.host().used()), (device + v, 0), "{policy}");
         }
@@ -254,7 +254,7 @@ fn reuse_buffers_are_booked_while_a_sequence_is_resident() {
     assert_eq!(lane.device().used(), plain.device().used() + bytes);
     assert_eq!(second.buffers(2).len(), 2);
     lane.check([&second].into_iter()).unwrap();
-    lane.set_aside(&mut second).unwrap();
+    lane.swap_out(&mut second).unwrap();
     plain.close(first);
     assert_eq!((lane.device().used(), second.buffers(2).len()), (0, 0));
     lane.check([&second].into_iter()).unwrap();
@@ -274,13 +274,13 @@ fn reuse_buffers_are_booked_while_a_sequence_is_resident() {
 fn a_knob_moves_what_is_not_lifted() {
     let mut lane = lane("kcache:dense=1");
     let (mut first, mut second) = (filled(&mut lane, 100), filled(&mut lane, 70));
-    lane.lift(&mut first).unwrap();
+    lane.promote(&mut first).unwrap();
     for dense in [0, 3, 2] {
         let Policy::KCache(knobs) = lane.policy() else { panic!("a lane of kcache") };
         lane.set_knobs(Knobs { dense, ..knobs }, [&mut first, &mut second].into_iter()).unwrap();
         lane.check([&first, &second].into_iter()).unwrap();
     }
-    lane.lower(&mut first);
+    lane.demote(&mut first);
     lane.check([&first, &second].into_iter()).unwrap();
     lane.close(first);
     lane.close(second);
@@ -292,7 +292,7 @@ fn the_audit_finds_a_page_that_is_not_the_shared_one() {
     let mut lane = lane("kv");
     let first = filled(&mut lane, 64);
     let mut second = lane.open().unwrap();
-    lane.adopt(&mut second, &first, 64, 0).unwrap();
+    lane.share_prefix(&mut second, &first, 64, 0).unwrap();
     second.layers[1].v[0] = Page::copy(Format::F16, &first.layers[1].v[0]);
     let error = lane.check([&first, &second].into_iter()).unwrap_err();
     assert!(error.to_string().contains("held by 2 sequences, 1 hold it"), "{error}");

@@ -59,7 +59,7 @@ pub fn run(args: &MemoryArgs, config: &Config, json: bool) -> Result<ExitCode, F
 fn failure(error: MemoryError) -> Failure {
     match error {
         MemoryError::Cancelled => Failure::failed("stopped; nothing was measured to the end"),
-        MemoryError::Full(_) | MemoryError::Unbalanced(_) => Report::new(error).into(),
+        MemoryError::OutOfBudget(_) | MemoryError::Unbalanced(_) => Report::new(error).into(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! What can be asked of the engine. Ops go in through a bounded channel and are carried out between steps.
 
 use crate::engine::{Lane, Prefilled, SessionId, StopSequences};
-use crate::{cache::Policy, model::Message, quality::GuardMode, text::without_mark};
+use crate::{cache::Policy, model::ChatMessage, quality::GuardMode, text::without_mark};
 
 /// One request to the engine.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Op {
+pub enum Request {
     /// Opens a session with one empty sequence in each of `lanes`. The id is chosen by the caller and must be new.
     Open {
         /// The id under which every later op and event names the session.
@@ -32,7 +32,7 @@ pub enum Op {
         name: String,
     },
     /// Adds a user message and has every lane of the session answer it.
-    Say {
+    SubmitMessage {
         /// Which session; it must not be answering.
         session: SessionId,
         /// A document the message is about; it stands before the text in the prompt.
@@ -40,10 +40,10 @@ pub enum Op {
         /// What the user wrote.
         text: String,
         /// How to answer.
-        turn: Turn,
+        turn: GenerationOptions,
     },
     /// The same with tokens instead of a message, outside of any chat template: for benchmarks and for load.
-    Feed {
+    SubmitTokens {
         /// Which session; it must not be answering.
         session: SessionId,
         /// A prompt computed before, which is copied into every lane when the answer starts there; then nothing may have
@@ -52,19 +52,19 @@ pub enum Op {
         /// The tokens that follow; at least one.
         tokens: Vec<u32>,
         /// How to answer.
-        turn: Turn,
+        turn: GenerationOptions,
         /// Whether the session is closed once its answers have ended.
         once: bool,
     },
     /// Gives a lane of a session its side of an earlier conversation. Nothing may have been said in it yet, and nothing is
     /// computed before the next message: then all of it is, by prefill.
-    Recall {
+    RestoreHistory {
         /// Which session.
         session: SessionId,
         /// Which of its lanes.
         lane: Lane,
         /// What was said, oldest first; answers are those of this lane.
-        messages: Vec<Message>,
+        messages: Vec<ChatMessage>,
     },
     /// Stops the answer of one lane, or of all, keeping what was said so far. Also takes back a turn that still waits.
     Stop {
@@ -142,7 +142,7 @@ impl Document {
 
 /// How one turn is answered.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Turn {
+pub struct GenerationOptions {
     /// How the next token is chosen.
     pub sampling: Sampling,
     /// The most tokens to generate.
@@ -188,7 +188,7 @@ impl Default for Sampling {
     }
 }
 
-impl Default for Turn {
+impl Default for GenerationOptions {
     fn default() -> Self {
         Self {
             sampling: Sampling::default(),

@@ -50,9 +50,9 @@ impl Findings {
 pub(crate) fn guarded(state: &mut LaneState, id: SessionId, sequence: &mut Sequence, verdict: Verdict) -> Guarded {
     let Verdict { state: reads, reason, kl, kept_mass } = verdict;
     let v_on_device = match reads {
-        GuardState::Full => state.cache.lift(&mut sequence.cache).is_ok(),
+        GuardState::Full => state.cache.promote(&mut sequence.cache).is_ok(),
         GuardState::TopN | GuardState::Warned => {
-            state.cache.lower(&mut sequence.cache);
+            state.cache.demote(&mut sequence.cache);
             false
         }
     };

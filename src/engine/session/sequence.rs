@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{sampler::Sampler, stop::Found};
-use crate::engine::{FinishReason, Lane, Prefilled, Priority, Token, Turn, Usage, worker::compare::Held};
+use crate::engine::{FinishReason, GenerationOptions, Lane, Prefilled, Priority, Token, Usage, worker::compare::Held};
 use crate::{
     cache::{Policy, SequenceCache},
-    model::{LanguageModel, Message, Reading, Role, TextStream},
+    model::{ChatMessage, LanguageModel, Reading, Role, TextStream},
     quality::{Guard, GuardOptions, GuardState},
     text::without_mark,
 };
@@ -20,7 +20,7 @@ pub(crate) struct Sequence {
     pub lane: Lane,
     pub cache: SequenceCache,
     /// The conversation as this lane sees it: the lanes' replies differ.
-    pub messages: Vec<Message>,
+    pub messages: Vec<ChatMessage>,
     /// The tokens in the cache.
     pub tokens: Vec<u32>,
     /// Tokens that come next and are not in the cache: the rest of a prompt, or the token chosen last.
@@ -51,7 +51,7 @@ pub(crate) enum Stage {
 
 /// An answer in the making.
 pub(crate) struct Answer {
-    pub turn: Turn,
+    pub turn: GenerationOptions,
     /// Earlier turns go first among equals.
     pub order: u64,
     pub stage: Stage,
@@ -107,7 +107,7 @@ pub(crate) struct Chosen {
 
 impl Sequence {
     pub fn new(lane: Lane, cache: SequenceCache, system: Option<&str>) -> Self {
-        let messages = system.map(|text| Message::new(Role::System, without_mark(text))).into_iter().collect();
+        let messages = system.map(|text| ChatMessage::new(Role::System, without_mark(text))).into_iter().collect();
         let (tokens, pending) = (Vec::new(), Vec::new());
         let guard = Guard::default();
         Self { lane, cache, messages, tokens, pending, exact: 0, lost: 0, last_turn: 0, guard, answer: None }
@@ -214,7 +214,14 @@ impl Sequence {
     }
 
     /// Adds a turn whose tokens follow what is there; `message` is what it adds to the conversation.
-    pub fn begin(&mut self, message: Option<Message>, tokens: &[u32], turn: Turn, order: u64, shared: bool) {
+    pub fn begin(
+        &mut self,
+        message: Option<ChatMessage>,
+        tokens: &[u32],
+        turn: GenerationOptions,
+        order: u64,
+        shared: bool,
+    ) {
         let (before, said) = (self.known(), message.is_some());
         self.messages.extend(message);
         self.pending.extend_from_slice(tokens);
@@ -285,7 +292,7 @@ impl Sequence {
     }
 
     /// Notes that the next `count` pending tokens are in the cache because another sequence had them.
-    pub fn adopted(&mut self, count: usize) {
+    pub fn prefix_shared(&mut self, count: usize) {
         self.fed(count);
         self.exact = self.tokens.len();
         self.lost = self.lost.saturating_sub(count);
@@ -474,7 +481,7 @@ impl Sequence {
         }
         match (answer.said, nothing) {
             (true, true) => drop(self.messages.pop()),
-            (true, false) => self.messages.push(Message::new(Role::Assistant, answer.text)),
+            (true, false) => self.messages.push(ChatMessage::new(Role::Assistant, answer.text)),
             (false, _) => {}
         }
         Some(usage)

@@ -79,7 +79,7 @@ impl Worker {
     }
 
     /// Gives the next token to every pair of which both lanes have their prediction. False where there is none.
-    pub(crate) fn meet(&mut self) -> bool {
+    pub(crate) fn advance_pairs(&mut self) -> bool {
         let ready = self.sessions.iter().filter(|(_, session)| session.both_hold());
         let ready: Vec<SessionId> = ready.map(|(id, _)| *id).collect();
         ready.iter().for_each(|&id| self.give_token(id));
@@ -167,7 +167,7 @@ impl Worker {
 
     /// Nobody has anything to do: where somebody waits for the other lane, the youngest pair is unlocked. False where
     /// nobody does.
-    pub(crate) fn break_lock(&mut self) -> bool {
+    pub(crate) fn resolve_deadlock(&mut self) -> bool {
         let stuck = self.sessions.iter().filter(|(_, session)| session.sequences.iter().any(Sequence::holds));
         let stuck =
             stuck.filter_map(|(id, session)| Some((session.sequences.iter().filter_map(Sequence::rank).max()?, id)));

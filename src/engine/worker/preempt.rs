@@ -6,7 +6,7 @@
 //! the device goes back: its sequence reads it on the host as well.
 
 use super::Worker;
-use crate::cache::{Full, Place};
+use crate::cache::{OutOfBudget, Tier};
 use crate::engine::{
     EventKind, Scheduling, SessionId,
     session::sequence::{Rank, Sequence, Stage},
@@ -56,16 +56,16 @@ impl Worker {
         index: usize,
         reach: Reach,
         keep: Option<SessionId>,
-        fits: impl Fn(&Self) -> Result<(), Full>,
-    ) -> Result<(), Full> {
+        fits: impl Fn(&Self) -> Result<(), OutOfBudget>,
+    ) -> Result<(), OutOfBudget> {
         // Every measure leaves one sequence less that another could concern, or less V that could be lowered.
         while let Err(full) = fits(self) {
-            match self.measure(index, full.place, reach, keep) {
+            match self.measure(index, full.tier, reach, keep) {
                 None => return Err(full),
-                Some(Measure::Lower(id)) => self.lower(index, id),
+                Some(Measure::Lower(id)) => self.demote(index, id),
                 Some(Measure::SetAside(id)) => self.put_away(index, id),
                 Some(Measure::Free(id)) => self.free(index, id),
-                Some(Measure::SetBack(id)) => self.set_back(index, id),
+                Some(Measure::SetBack(id)) => self.preempt(index, id),
                 Some(Measure::SetBackAndFree(id)) => {
                     self.preempted(index, id);
                     self.free(index, id);
@@ -75,11 +75,11 @@ impl Worker {
         Ok(())
     }
 
-    fn measure(&self, index: usize, full: Place, reach: Reach, keep: Option<SessionId>) -> Option<Measure> {
+    fn measure(&self, index: usize, full: Tier, reach: Reach, keep: Option<SessionId>) -> Option<Measure> {
         let (lane, cache) = (self.lanes[index].lane, &self.lanes[index].cache);
         let others = || self.in_lane(lane).filter(move |(id, _)| Some(*id) != keep);
         // Whose turn is longest ago goes first; whoever waits for the next one keeps its pages longest.
-        let idle = |place: Option<Place>| {
+        let idle = |place: Option<Tier>| {
             let holding = others().filter(move |(_, each)| {
                 let residence = each.cache.residence();
                 residence.is_some() && (place.is_none() || place == residence)
@@ -93,18 +93,18 @@ impl Worker {
             holding.max_by_key(|(_, each)| each.rank()).map(|(id, _)| id)
         };
         match full {
-            Place::Device => {
+            Tier::Device => {
                 let aside =
-                    || cache.any_stranded().then(|| idle(Some(Place::Host)).or_else(|| youngest(Stage::Preempted)));
-                let lifted = self.in_lane(lane).find(|(_, each)| cache.can_lower(&each.cache));
-                lifted
+                    || cache.any_stranded().then(|| idle(Some(Tier::Host)).or_else(|| youngest(Stage::Preempted)));
+                let promoted = self.in_lane(lane).find(|(_, each)| cache.can_lower(&each.cache));
+                promoted
                     .map(|(id, _)| Measure::Lower(id))
-                    .or_else(|| idle(Some(Place::Device)).map(Measure::SetAside))
+                    .or_else(|| idle(Some(Tier::Device)).map(Measure::SetAside))
                     .or_else(|| youngest(Stage::Running).map(Measure::SetBack))
                     .or_else(|| aside().flatten().map(Measure::Free))
             }
             // What a resident sequence holds on the host is V, if anything.
-            Place::Host => idle(Some(Place::Host))
+            Tier::Host => idle(Some(Tier::Host))
                 .or_else(|| idle(None).filter(|_| cache.resident_block().1 > 0))
                 .or_else(|| youngest(Stage::Preempted))
                 .map(Measure::Free)
@@ -114,12 +114,12 @@ impl Worker {
 
     /// Sets a running answer back. What it holds moves to the host tier; where that is full of idle sessions' pages,
     /// those are given up for it, and where it is full otherwise, its own are.
-    pub(crate) fn set_back(&mut self, index: usize, id: SessionId) {
+    pub(crate) fn preempt(&mut self, index: usize, id: SessionId) {
         self.preempted(index, id);
         loop {
-            match self.set_aside(index, id) {
+            match self.swap_out(index, id) {
                 Ok(()) => return,
-                Err(_) => match self.measure(index, Place::Host, Reach::Idle, Some(id)) {
+                Err(_) => match self.measure(index, Tier::Host, Reach::Idle, Some(id)) {
                     Some(Measure::Free(idle)) => self.free(index, idle),
                     _ => return self.free(index, id),
                 },
@@ -129,24 +129,24 @@ impl Worker {
 
     /// Moves the pages of a sequence that does not run to the host tier, or gives them up where that is full.
     fn put_away(&mut self, index: usize, id: SessionId) {
-        if self.set_aside(index, id).is_err() {
+        if self.swap_out(index, id).is_err() {
             self.free(index, id);
         }
     }
 
-    fn lower(&mut self, index: usize, id: SessionId) {
+    fn demote(&mut self, index: usize, id: SessionId) {
         let state = &mut self.lanes[index];
         if let Some(sequence) = self.sessions.get_mut(&id).and_then(|session| session.sequence_mut(state.lane)) {
-            state.cache.lower(&mut sequence.cache);
+            state.cache.demote(&mut sequence.cache);
         }
     }
 
-    fn set_aside(&mut self, index: usize, id: SessionId) -> Result<(), Full> {
+    fn swap_out(&mut self, index: usize, id: SessionId) -> Result<(), OutOfBudget> {
         let state = &mut self.lanes[index];
         let sequence = self.sessions.get_mut(&id).and_then(|session| session.sequence_mut(state.lane));
         sequence.map_or(Ok(()), |sequence| {
             state.cache.trim(&mut sequence.cache);
-            state.cache.set_aside(&mut sequence.cache)
+            state.cache.swap_out(&mut sequence.cache)
         })
     }
 

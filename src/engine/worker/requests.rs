@@ -2,21 +2,21 @@
 
 use super::Worker;
 use crate::engine::{
-    Document, EventKind, FinishReason, Finished, Lane, Prefilled, Scheduling, SessionId, Turn, Usage,
+    Document, EventKind, FinishReason, Finished, GenerationOptions, Lane, Prefilled, Scheduling, SessionId, Usage,
     session::{
         Session,
         sequence::{Sequence, Stage},
     },
 };
-use crate::model::{LanguageModel, Message, ModelError, Role};
+use crate::model::{ChatMessage, LanguageModel, ModelError, Role};
 
 impl Worker {
     /// Adds a message to a session and has its lanes answer. What cannot be answered is refused with the numbers.
-    pub(crate) fn say(&mut self, id: SessionId, document: Option<Document>, text: String, turn: Turn) {
+    pub(crate) fn say(&mut self, id: SessionId, document: Option<Document>, text: String, turn: GenerationOptions) {
         self.align(id);
         let Some(session) = self.free_session(id) else { return };
         let content = Document::before(document.as_ref(), &text);
-        let message = Message::new(Role::User, content);
+        let message = ChatMessage::new(Role::User, content);
         let shared = session.can_share();
         let mut prompts: Vec<Prompt> = Vec::new();
         for sequence in &session.sequences {
@@ -38,9 +38,9 @@ impl Worker {
     }
 
     /// Gives a lane its side of an earlier conversation.
-    pub(crate) fn recall(&mut self, id: SessionId, lane: Lane, messages: Vec<Message>) {
+    pub(crate) fn recall(&mut self, id: SessionId, lane: Lane, messages: Vec<ChatMessage>) {
         let said = |sequence: &Sequence| sequence.known() > 0 || sequence.answer.is_some();
-        let spoken = |message: &Message| message.role != Role::System;
+        let spoken = |message: &ChatMessage| message.role != Role::System;
         match self.sessions.get_mut(&id).and_then(|session| session.sequence_mut(lane)) {
             None => self.unknown(id),
             Some(sequence) if said(sequence) || sequence.messages.iter().any(spoken) => {
@@ -52,7 +52,14 @@ impl Worker {
     }
 
     /// Has the lanes of a session go on from tokens.
-    pub(crate) fn feed(&mut self, id: SessionId, prefilled: Option<Prefilled>, tokens: &[u32], turn: Turn, once: bool) {
+    pub(crate) fn feed(
+        &mut self,
+        id: SessionId,
+        prefilled: Option<Prefilled>,
+        tokens: &[u32],
+        turn: GenerationOptions,
+        once: bool,
+    ) {
         self.align(id);
         let Some(session) = self.free_session(id) else { return };
         let empty = session.sequences.iter().all(|sequence| sequence.known() == 0);
@@ -143,9 +150,9 @@ impl Worker {
     fn begin(
         &mut self,
         id: SessionId,
-        message: Option<Message>,
+        message: Option<ChatMessage>,
         prompts: &[Prompt],
-        turn: Turn,
+        turn: GenerationOptions,
         prefilled: Option<Prefilled>,
     ) {
         self.turns += 1;
@@ -234,7 +241,7 @@ struct Prompt {
 }
 
 /// The tokens that `message` adds to a sequence.
-fn prompt(model: &LanguageModel, sequence: &Sequence, message: &Message) -> Result<Prompt, ModelError> {
+fn prompt(model: &LanguageModel, sequence: &Sequence, message: &ChatMessage) -> Result<Prompt, ModelError> {
     let mut messages = sequence.messages.clone();
     messages.push(message.clone());
     if !(sequence.tokens.is_empty() && sequence.pending.is_empty()) {

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use super::{DECODE_ROWS, Worker, preempt::Reach};
-use crate::cache::{Full, PAGE_TOKENS};
+use crate::cache::{OutOfBudget, PAGE_TOKENS};
 use crate::engine::{
     FinishReason, Lane, Priority, Scheduling, SessionId,
     session::{
@@ -22,7 +22,7 @@ struct Demand {
     /// Tokens that its pages must be able to hold.
     total: usize,
     /// Another session whose first so many tokens are the same.
-    donor: Option<(SessionId, usize)>,
+    prefix_source: Option<(SessionId, usize)>,
     /// Bytes on each tier that must be left besides.
     besides: (u64, u64),
 }
@@ -42,7 +42,7 @@ impl Worker {
     fn schedule_lane(&mut self, index: usize) -> Duration {
         self.end_full_contexts(index);
         // Under another budget, and with knobs turned, the longest sequence is another one.
-        self.book_rows(index, self.lanes[index].rows);
+        self.reserve_rows(index, self.lanes[index].rows);
         // A budget that was lowered.
         let fits = |worker: &Self| {
             let cache = &worker.lanes[index].cache;
@@ -78,12 +78,12 @@ impl Worker {
                 continue;
             }
             let total = self.sequence(id, lane).map_or(0, |sequence| sequence.cache.len() + 1);
-            let demand = Demand { total, donor: None, besides: (0, 0) };
+            let demand = Demand { total, prefix_source: None, besides: (0, 0) };
             let room = self.make_room(index, Reach::After(rank), Some(id), |worker| worker.fits(index, id, &demand));
             match room {
                 Ok(()) => self.take(index, id, &demand),
                 Err(_) if self.in_lane(lane).filter(|(_, sequence)| sequence.runs()).count() > 1 => {
-                    self.set_back(index, id);
+                    self.preempt(index, id);
                 }
                 // Alone, and the lane is full of it.
                 Err(_) => self.finish(id, lane, FinishReason::Budget),
@@ -104,7 +104,7 @@ impl Worker {
                 Ok(()) => copying += self.start(index, id, &demand, running),
                 Err(_) if running > 0 => break,
                 // Buffers that were made for many are given back for the one.
-                Err(_) if self.lanes[index].rows > DECODE_ROWS => self.book_rows(index, DECODE_ROWS),
+                Err(_) if self.lanes[index].rows > DECODE_ROWS => self.reserve_rows(index, DECODE_ROWS),
                 Err(full) => self.refuse_start(index, id, full),
             }
         }
@@ -124,7 +124,7 @@ impl Worker {
     /// What a sequence needs to start beside `running` others.
     fn demand(&mut self, index: usize, id: SessionId, running: usize) -> Demand {
         let lane = self.lanes[index].lane;
-        let donor = self.donor(lane, id);
+        let prefix_source = self.prefix_source(lane, id);
         let context = self.model.context();
         // One more than the prompt: a start without room for a token of answer is no start.
         let total = self.sequence(id, lane).map_or(0, |sequence| (sequence.total() + 1).min(context));
@@ -137,31 +137,33 @@ impl Worker {
         let rows = self.lanes[index].rows;
         let buffers =
             if running < rows { 0 } else { self.workspace(index, rows + DECODE_ROWS) - self.workspace(index, rows) };
-        Demand { total, donor, besides: (growing * device + buffers, growing * host) }
+        Demand { total, prefix_source, besides: (growing * device + buffers, growing * host) }
     }
 
-    fn fits(&self, index: usize, id: SessionId, demand: &Demand) -> Result<(), Full> {
+    fn fits(&self, index: usize, id: SessionId, demand: &Demand) -> Result<(), OutOfBudget> {
         let (lane, cache) = (self.lanes[index].lane, &self.lanes[index].cache);
         let Some(sequence) = self.sequence(id, lane) else { return Ok(()) };
-        let donor = self.still(lane, demand.donor);
-        let cached = donor.map_or(sequence.cache.len(), |(_, _, shared)| shared);
-        let donor = donor.map(|(_, donor, shared)| (&donor.cache, shared));
-        let (device, host) = cache.growth_sharing(&sequence.cache, donor, demand.total.saturating_sub(cached));
+        let prefix_source = self.still(lane, demand.prefix_source);
+        let cached = prefix_source.map_or(sequence.cache.len(), |(_, _, shared)| shared);
+        let prefix_source = prefix_source.map(|(_, prefix_source, shared)| (&prefix_source.cache, shared));
+        let (device, host) = cache.growth_sharing(&sequence.cache, prefix_source, demand.total.saturating_sub(cached));
         cache.device().room(device + demand.besides.0)?;
         cache.host().room(host + demand.besides.1)
     }
 
-    /// A donor, unless its pages have been given up since.
-    fn still(&self, lane: Lane, donor: Option<(SessionId, usize)>) -> Option<(SessionId, &Sequence, usize)> {
-        let (id, shared) = donor?;
-        self.sequence(id, lane).filter(|donor| donor.exact >= shared).map(|donor| (id, donor, shared))
+    /// A prefix source, unless its pages have been given up since.
+    fn still(&self, lane: Lane, prefix_source: Option<(SessionId, usize)>) -> Option<(SessionId, &Sequence, usize)> {
+        let (id, shared) = prefix_source?;
+        self.sequence(id, lane)
+            .filter(|prefix_source| prefix_source.exact >= shared)
+            .map(|prefix_source| (id, prefix_source, shared))
     }
 
     /// Gives a sequence what [`Worker::fits`] found to fit.
     fn take(&mut self, index: usize, id: SessionId, demand: &Demand) {
         let lane = self.lanes[index].lane;
-        if let Some((donor, _, shared)) = self.still(lane, demand.donor) {
-            return self.adopt(index, id, donor, shared, demand.total);
+        if let Some((prefix_source, _, shared)) = self.still(lane, demand.prefix_source) {
+            return self.share_prefix(index, id, prefix_source, shared, demand.total);
         }
         let state = &mut self.lanes[index];
         let Some(sequence) = self.sessions.get_mut(&id).and_then(|session| session.sequence_mut(lane)) else { return };
@@ -173,7 +175,7 @@ impl Worker {
         let mut copying = Duration::ZERO;
         if running >= self.lanes[index].rows {
             let started = Instant::now();
-            self.book_rows(index, self.lanes[index].rows + DECODE_ROWS);
+            self.reserve_rows(index, self.lanes[index].rows + DECODE_ROWS);
             copying = started.elapsed();
         }
         self.take(index, id, demand);
@@ -200,7 +202,7 @@ impl Worker {
 
     /// Ends an answer that waits although nobody else holds anything it could have: the budget was lowered, or its
     /// sequence has outgrown it.
-    fn refuse_start(&mut self, index: usize, id: SessionId, full: Full) {
+    fn refuse_start(&mut self, index: usize, id: SessionId, full: OutOfBudget) {
         let lane = self.lanes[index].lane;
         let tokens = self.sequence(id, lane).map_or(0, |sequence| sequence.total() + 1);
         let message = match self.too_large(index, tokens) {
@@ -227,23 +229,23 @@ impl Worker {
     }
 
     /// Has the next tokens of a sequence taken from another one that has computed them, where there is one.
-    pub(crate) fn adopt_next(&mut self, index: usize, id: SessionId) {
+    pub(crate) fn share_prefix_next(&mut self, index: usize, id: SessionId) {
         let lane = self.lanes[index].lane;
-        if let Some((donor, shared)) = self.donor(lane, id) {
-            self.adopt_from(index, id, donor, shared);
+        if let Some((prefix_source, shared)) = self.prefix_source(lane, id) {
+            self.share_prefix_from(index, id, prefix_source, shared);
         }
     }
 
-    /// Has a running sequence begin with the first `shared` tokens of `donor`. It gives up at least as many pages, not
+    /// Has a running sequence begin with the first `shared` tokens of `prefix_source`. It gives up at least as many pages, not
     /// yet written, as it gets, so there is room.
-    pub(crate) fn adopt_from(&mut self, index: usize, id: SessionId, donor: SessionId, shared: usize) {
+    pub(crate) fn share_prefix_from(&mut self, index: usize, id: SessionId, prefix_source: SessionId, shared: usize) {
         let capacity = self.sequence(id, self.lanes[index].lane).map_or(0, |sequence| sequence.cache.capacity());
-        self.adopt(index, id, donor, shared, capacity);
+        self.share_prefix(index, id, prefix_source, shared, capacity);
     }
 
     /// Another session of the lane that begins with the same tokens, and how many whole pages of them it has computed
     /// by exact attention; at least one page more than the sequence has itself.
-    pub(crate) fn donor(&self, lane: Lane, id: SessionId) -> Option<(SessionId, usize)> {
+    pub(crate) fn prefix_source(&self, lane: Lane, id: SessionId) -> Option<(SessionId, usize)> {
         let sequence = self.sequence(id, lane)?;
         let own = sequence.cache.len();
         let copies = sequence.answer.as_ref().is_some_and(|answer| answer.prefilled.is_some());
@@ -253,14 +255,15 @@ impl Worker {
         // The last token is computed in any case: its logits are wanted.
         let most = sequence.known().saturating_sub(1) / PAGE_TOKENS;
         let mut best = None;
-        for (other, donor) in self.in_lane(lane).filter(|(other, _)| *other != id) {
-            let most = most.min(donor.exact / PAGE_TOKENS);
+        for (other, prefix_source) in self.in_lane(lane).filter(|(other, _)| *other != id) {
+            let most = most.min(prefix_source.exact / PAGE_TOKENS);
             let least = best.map_or(own, |(_, shared)| shared) / PAGE_TOKENS;
-            if most <= least || donor.tokens[..own] != sequence.tokens[..own] {
+            if most <= least || prefix_source.tokens[..own] != sequence.tokens[..own] {
                 continue;
             }
             let mine = sequence.pending.chunks_exact(PAGE_TOKENS);
-            let same = donor.tokens[own..].chunks_exact(PAGE_TOKENS).zip(mine).take_while(|(a, b)| a == b).count();
+            let same =
+                prefix_source.tokens[own..].chunks_exact(PAGE_TOKENS).zip(mine).take_while(|(a, b)| a == b).count();
             let shared = (own / PAGE_TOKENS + same).min(most);
             if shared > least {
                 best = Some((other, shared * PAGE_TOKENS));
@@ -269,22 +272,22 @@ impl Worker {
         best
     }
 
-    /// Has `id` begin with the first `shared` tokens of `donor`, with pages for `total` tokens, for which there is room.
-    fn adopt(&mut self, index: usize, id: SessionId, donor: SessionId, shared: usize, total: usize) {
+    /// Has `id` begin with the first `shared` tokens of `prefix_source`, with pages for `total` tokens, for which there is room.
+    fn share_prefix(&mut self, index: usize, id: SessionId, prefix_source: SessionId, shared: usize, total: usize) {
         let state = &mut self.lanes[index];
         let lane = state.lane;
         let Some(sequence) = self.sessions.get_mut(&id).and_then(|session| session.sequence_mut(lane)) else { return };
         // Two of the lane's sequences at once: this one is taken out for the while.
         let mut cache = std::mem::replace(&mut sequence.cache, state.cache.vacant());
         let before = cache.len();
-        if let Some(donor) = self.sessions.get(&donor).and_then(|session| session.sequence(lane)) {
+        if let Some(prefix_source) = self.sessions.get(&prefix_source).and_then(|session| session.sequence(lane)) {
             let tokens = total.saturating_sub(shared);
-            state.cache.adopt(&mut cache, &donor.cache, shared, tokens).expect("room was made for it");
+            state.cache.share_prefix(&mut cache, &prefix_source.cache, shared, tokens).expect("room was made for it");
         }
         let Some(sequence) = self.sessions.get_mut(&id).and_then(|session| session.sequence_mut(lane)) else { return };
         let shared = cache.len() - before;
         sequence.cache = cache;
-        sequence.adopted(shared);
+        sequence.prefix_shared(shared);
         state.counts.prefix_hit_tokens += shared as u64;
     }
 

@@ -14,7 +14,7 @@ use crate::engine::{
 use crate::{
     attention::HitCounts,
     cache::SequenceCache,
-    model::{LanguageModel, LogitRows, PassTimes, Reading, Span},
+    model::{BatchItem, LanguageModel, LogitRows, PassTimes, Reading},
 };
 
 /// A token that was chosen, and for whom.
@@ -34,7 +34,7 @@ impl Worker {
         });
         let next = shared.min_by_key(|(_, session)| session.sequences.iter().filter_map(Sequence::rank).min());
         let Some((&id, _)) = next else { return false };
-        self.adopt_shared(id);
+        self.share_prefix_shared(id);
         let started = Instant::now();
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let mut members: Vec<&mut Sequence> =
@@ -43,7 +43,7 @@ impl Worker {
         let take = first.pending.len().min(self.chunk);
         let complete = take == first.pending.len();
         let mut hits = HitCounts::new(self.model.shape.layers);
-        let mut spans = [Span {
+        let mut spans = [BatchItem {
             tokens: &first.pending[..take],
             cache: &mut first.cache,
             copies: others.iter_mut().map(|sequence| &mut sequence.cache).collect(),
@@ -108,7 +108,7 @@ impl Worker {
             .min_by_key(|(_, sequence)| sequence.rank())
             .map(|(id, _)| *id);
         if let Some(id) = next_prompt {
-            self.adopt_next(index, id);
+            self.share_prefix_next(index, id);
         }
         let state = &mut self.lanes[index];
         let policy = state.cache.policy();
@@ -131,7 +131,7 @@ impl Worker {
         let complete = prompt.as_ref().is_some_and(|(_, sequence)| sequence.pending.len() == take);
         let mut hits = HitCounts::new(self.model.shape.layers);
         let mut probed = Vec::with_capacity(decode_rows);
-        let mut spans: Vec<Span> = Vec::with_capacity(decode_rows + 1);
+        let mut spans: Vec<BatchItem> = Vec::with_capacity(decode_rows + 1);
         let (mut looked_at, mut texts) = (None, Vec::new());
         for (row, (id, sequence)) in decoding.iter_mut().enumerate() {
             if let Some(inspection) = self.inspected.as_mut().filter(|each| each.is_of(*id, lane)) {
@@ -238,17 +238,19 @@ impl Worker {
     }
 
     /// Has the lanes that share a prompt take its next tokens from other sessions, as far as all of them can.
-    fn adopt_shared(&mut self, id: SessionId) {
+    fn share_prefix_shared(&mut self, id: SessionId) {
         let lanes = || (0..self.lanes.len()).map(|index| (index, self.lanes[index].lane));
         let member = |lane| self.sequence(id, lane).is_some_and(Sequence::prefills_shared);
-        let donors: Option<Vec<(usize, SessionId, usize)>> = lanes()
+        let prefix_sources: Option<Vec<(usize, SessionId, usize)>> = lanes()
             .filter(|&(_, lane)| member(lane))
-            .map(|(index, lane)| self.donor(lane, id).map(|(donor, shared)| (index, donor, shared)))
+            .map(|(index, lane)| {
+                self.prefix_source(lane, id).map(|(prefix_source, shared)| (index, prefix_source, shared))
+            })
             .collect();
-        let Some(donors) = donors else { return };
-        let Some(shared) = donors.iter().map(|(.., shared)| *shared).min() else { return };
-        for (index, donor, _) in donors {
-            self.adopt_from(index, id, donor, shared);
+        let Some(prefix_sources) = prefix_sources else { return };
+        let Some(shared) = prefix_sources.iter().map(|(.., shared)| *shared).min() else { return };
+        for (index, prefix_source, _) in prefix_sources {
+            self.share_prefix_from(index, id, prefix_source, shared);
         }
     }
 
@@ -296,8 +298,8 @@ impl Worker {
     }
 }
 
-fn span<'a>(cache: &'a mut SequenceCache, tokens: &'a [u32], reading: Reading, logits: LogitRows) -> Span<'a> {
-    Span { tokens, cache, copies: Vec::new(), reading, logits }
+fn span<'a>(cache: &'a mut SequenceCache, tokens: &'a [u32], reading: Reading, logits: LogitRows) -> BatchItem<'a> {
+    BatchItem { tokens, cache, copies: Vec::new(), reading, logits }
 }
 
 /// Chooses the next token, unless the sequence is locked to the other lane's: then it keeps the logits.

@@ -2,21 +2,21 @@
 
 use super::Worker;
 use crate::engine::{EventKind, SessionId};
-use crate::model::{Message, Role};
+use crate::model::{ChatMessage, Role};
 
 impl Worker {
     /// Gives a session in which nothing was said yet another system message.
     pub(crate) fn set_system(&mut self, id: SessionId, system: &str) {
         let takes = self.takes_system();
         let Some(session) = self.sessions.get_mut(&id) else { return self.unknown(id) };
-        let spoken = |message: &Message| message.role != Role::System;
+        let spoken = |message: &ChatMessage| message.role != Role::System;
         if session.sequences.iter().any(|each| each.known() > 0 || each.messages.iter().any(spoken)) {
             let message = "a system message stands before the conversation: open a new session for it".to_owned();
             return self.error(None, Some(id), message);
         }
         if takes {
             for sequence in &mut session.sequences {
-                sequence.messages = vec![Message::new(Role::System, system)];
+                sequence.messages = vec![ChatMessage::new(Role::System, system)];
             }
         }
         self.tell_session(id);

@@ -8,7 +8,7 @@ use super::Forward;
 use crate::{
     cache::Format,
     kernels::q8,
-    model::{LogitRows, NotFinite, Span},
+    model::{BatchItem, LogitRows, NotFinite},
 };
 
 impl Forward {
@@ -33,7 +33,7 @@ impl Forward {
     }
 
     /// Notes what is broken in the input of the output head, which stands for the rows whose logits are wanted.
-    pub(super) fn note_output(&mut self, hidden: usize, layers: usize, spans: &[Span]) {
+    pub(super) fn note_output(&mut self, hidden: usize, layers: usize, spans: &[BatchItem]) {
         if self.input.broken_rows().is_empty() {
             return;
         }
@@ -71,7 +71,7 @@ fn can_be_normed(x: &[f32]) -> bool {
 }
 
 /// The largest value of a key that the caches of all spans can hold.
-pub(super) fn largest_key(spans: &[Span]) -> f32 {
+pub(super) fn largest_key(spans: &[BatchItem]) -> f32 {
     // Up to halfway to the next one a value is rounded to the largest 16-bit float.
     const LARGEST_F16: f32 = 65_520f32.next_down();
     let f16 = spans.iter().any(|span| span.cache.formats()[0] == Format::F16);

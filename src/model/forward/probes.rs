@@ -4,7 +4,7 @@ use super::Forward;
 use crate::{
     attention::{DecodeRow, Rows, decode},
     kernels::Pool,
-    model::{LanguageModel, Span},
+    model::{BatchItem, LanguageModel},
 };
 
 impl Forward {
@@ -14,7 +14,7 @@ impl Forward {
     }
 
     /// Attention of the probes. For the while each one's own row stands in the cache instead of its span's.
-    pub(super) fn attend_probes(&mut self, model: &LanguageModel, pool: &Pool, layer: usize, spans: &mut [Span]) {
+    pub(super) fn attend_probes(&mut self, model: &LanguageModel, pool: &Pool, layer: usize, spans: &mut [BatchItem]) {
         let probes = self.probes();
         if probes == 0 {
             return;
@@ -65,7 +65,7 @@ impl Forward {
 }
 
 /// The spans that are probed, each with the row of its token.
-fn probed<'a, 'b>(spans: &'a mut [Span<'b>]) -> impl Iterator<Item = (usize, &'a mut Span<'b>)> {
+fn probed<'a, 'b>(spans: &'a mut [BatchItem<'b>]) -> impl Iterator<Item = (usize, &'a mut BatchItem<'b>)> {
     let rows = spans.iter().scan(0, |row, span| Some(std::mem::replace(row, *row + span.tokens.len())));
     let rows: Vec<usize> = rows.collect();
     rows.into_iter().zip(spans).filter(|(_, span)| span.reading.probe().is_some())

@@ -4,13 +4,13 @@ use super::Forward;
 use crate::{
     attention::{DecodeRow, Rows},
     kernels::Pool,
-    model::Span,
+    model::BatchItem,
 };
 
 impl Forward {
     /// Writes the new K and V rows into the pages, and keeps V's running sum as it stood at each policy row, and before
     /// each probe.
-    pub(super) fn write_rows(&mut self, pool: &Pool, layer: usize, spans: &mut [Span], kv_width: usize) {
+    pub(super) fn write_rows(&mut self, pool: &Pool, layer: usize, spans: &mut [BatchItem], kv_width: usize) {
         // On this thread, not on whichever writes first: see `take_pages`.
         for span in spans.iter_mut() {
             span.cache.take_pages(layer, span.tokens.len());
@@ -56,7 +56,7 @@ impl Forward {
 /// What each policy row of a layer reads.
 pub(super) fn policy_reads<'a>(
     layer: usize,
-    spans: &'a [Span],
+    spans: &'a [BatchItem],
     q: &'a [f32],
     v_sums: &'a [f32],
     q_width: usize,

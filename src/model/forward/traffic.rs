@@ -2,15 +2,15 @@
 
 use crate::{
     attention::{DecodeScratch, HeadShape},
-    cache::{Place, SequenceCache},
-    model::{Reading, Span, Traffic},
+    cache::{SequenceCache, Tier},
+    model::{BatchItem, Reading, Traffic},
 };
 
 /// Counts the bytes of V that the policy rows of a layer read, by the tier they came from: every row once per KV head,
 /// unless heads chose their own.
 pub(super) fn count_v_reads(
     layer: usize,
-    spans: &[Span],
+    spans: &[BatchItem],
     shape: &HeadShape,
     decoded: &DecodeScratch,
     traffic: &mut Traffic,
@@ -25,9 +25,9 @@ pub(super) fn count_v_reads(
             let chosen = decoded.choosing(row).map(|lists| lists.map(<[u32]>::len).sum());
             let rows = chosen.unwrap_or(len * shape.kv_heads);
             let near = match span.cache.v_place(layer) {
-                Place::Device => rows,
-                Place::Host if span.cache.any_lifted() => lifted_rows(span.cache, len, row, shape, decoded),
-                Place::Host => rows - decoded.fetched(row).unwrap_or(rows),
+                Tier::Device => rows,
+                Tier::Host if span.cache.any_lifted() => lifted_rows(span.cache, len, row, shape, decoded),
+                Tier::Host => rows - decoded.fetched(row).unwrap_or(rows),
             };
             let row_bytes = span.cache.v(layer)[0].row_bytes();
             traffic.device += near as u64 * row_bytes;

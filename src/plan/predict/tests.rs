@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     bench::Spread,
-    cache::{LaneCache, Owner},
+    cache::{LaneCache, MemoryKind},
     plan::{WinsByCtx, wins::faster},
 };
 
@@ -268,7 +268,7 @@ proptest! {
         let mut lane = LaneCache::new(planner.model().cache(), policy, None, None);
         let mut sequence = lane.open().unwrap();
         lane.grow(&mut sequence, ctx).unwrap();
-        let held = |tier: &crate::cache::Tier| [Owner::K, Owner::V, Owner::Tail].map(|owner| tier.held(owner)).iter().sum::<u64>();
+        let held = |tier: &crate::cache::MemoryPool| [MemoryKind::K, MemoryKind::V, MemoryKind::Tail].map(|owner| tier.held(owner)).iter().sum::<u64>();
         prop_assert_eq!(planner.session_bytes(&policy, ctx), (held(lane.device()), held(lane.host())));
     }
 

@@ -33,7 +33,7 @@ use crate::{
     attention::HitCounts,
     cache::{LaneCache, Policy, Split, Table},
     kernels::Pool,
-    model::{Forward, LanguageModel, LogitRows, Reading, Span},
+    model::{BatchItem, Forward, LanguageModel, LogitRows, Reading},
     progress::Progress,
 };
 
@@ -239,7 +239,7 @@ impl Learning<'_> {
         lane.grow(&mut past, end).map_err(EvalError::from)?;
         let mut pass = |past: &mut _, tokens: &[u32]| {
             let span =
-                Span { tokens, cache: past, copies: Vec::new(), reading: Reading::Exact, logits: LogitRows::None };
+                BatchItem { tokens, cache: past, copies: Vec::new(), reading: Reading::Exact, logits: LogitRows::None };
             forward.run(model, self.pool, &mut [span], &mut unused);
             forward.not_finite(0..tokens.len()).map_or(Ok(()), |place| Err(EvalError::from(place)))
         };

@@ -9,7 +9,7 @@ use crate::{
     attention::HitCounts,
     cache::{LaneCache, Policy, SequenceCache, Table},
     kernels::Pool,
-    model::{Forward, LanguageModel, LogitRows, Reading, Span, tiny},
+    model::{BatchItem, Forward, LanguageModel, LogitRows, Reading, tiny},
     quality::EvalError,
 };
 
@@ -31,7 +31,7 @@ fn engine(model: &LanguageModel, past: &[u32], rows: &[u32]) -> (SequenceCache, 
     let mut cache = lane.open().unwrap();
     lane.grow(&mut cache, past.len() + rows.len()).unwrap();
     let mut pass = |cache: &mut _, tokens: &[u32], logits| {
-        let span = Span { tokens, cache, copies: Vec::new(), reading: Reading::Exact, logits };
+        let span = BatchItem { tokens, cache, copies: Vec::new(), reading: Reading::Exact, logits };
         forward.run(model, &pool, &mut [span], &mut hits);
         forward.logits().to_vec()
     };

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{bench::LoadSpec, cache::Policy, quality::GuardMode};
+use crate::{bench::WorkloadSpec, cache::Policy, quality::GuardMode};
 
 /// What a line that begins with `/` asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +30,7 @@ pub enum Slash {
     /// `/stop`
     Stop,
     /// `/load [sessions=…]`: starts a load, or shows the form for one.
-    Load(Option<LoadSpec>),
+    Load(Option<WorkloadSpec>),
     /// `/n ROWS`
     N(usize),
     /// `/policy kcache:n=…`

@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    engine::{Document, FinishReason, Lane, Op, SessionId, Token, Usage},
-    model::{Message, Role},
+    engine::{Document, FinishReason, Lane, Request, SessionId, Token, Usage},
+    model::{ChatMessage, Role},
 };
 
 use crate::tui::{
@@ -140,7 +140,7 @@ pub fn reopen(state: &mut State, saved: Vec<SavedSession>) -> Vec<Command> {
             session.phases[lane as usize] = last.map_or(Phase::Idle, Phase::Ended);
             let messages = messages(&turns, lane);
             if !messages.is_empty() {
-                commands.push(Command::Engine(Op::Recall { session: id, lane, messages }));
+                commands.push(Command::Engine(Request::RestoreHistory { session: id, lane, messages }));
             }
         }
     }
@@ -166,14 +166,15 @@ fn shown_turn(session: SessionId, saved: &SavedTurn) -> Turn {
 }
 
 /// A lane's side of the conversation; what it did not answer is not part of it.
-fn messages(turns: &[SavedTurn], lane: Lane) -> Vec<Message> {
+fn messages(turns: &[SavedTurn], lane: Lane) -> Vec<ChatMessage> {
     let mut messages = Vec::new();
     for turn in turns {
         let answer = turn.answers.iter().find(|answer| answer.lane == lane && !answer.tokens.is_empty());
         let Some(answer) = answer else { continue };
         let document = turn.document.clone().map(|(name, text)| Document { name, text });
-        messages.push(Message::new(Role::User, Document::before(document.as_ref(), &turn.text)));
-        messages.push(Message::new(Role::Assistant, answer.tokens.iter().map(|(_, text)| &**text).collect::<String>()));
+        messages.push(ChatMessage::new(Role::User, Document::before(document.as_ref(), &turn.text)));
+        messages
+            .push(ChatMessage::new(Role::Assistant, answer.tokens.iter().map(|(_, text)| &**text).collect::<String>()));
     }
     messages
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use crate::{
     attention::DISTANCE_BUCKETS,
-    engine::{Coverage, HeadCoverage, Lane, Op, Read, SessionId},
+    engine::{Coverage, HeadCoverage, Lane, Read, Request, SessionId},
 };
 
 use super::{Preset, State};
@@ -175,5 +175,5 @@ pub fn sync(state: &mut State) -> Option<Command> {
         return None;
     }
     state.hits.asked = wanted;
-    state.stopped.is_none().then(|| Command::Engine(Op::Inspect(wanted.map(|id| (id, Lane::KCache)))))
+    state.stopped.is_none().then(|| Command::Engine(Request::Inspect(wanted.map(|id| (id, Lane::KCache)))))
 }

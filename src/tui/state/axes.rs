@@ -2,7 +2,7 @@
 
 use super::metrics::Metrics;
 use crate::telemetry::Series;
-use crate::tui::widgets::{Axis, Span, Unit};
+use crate::tui::widgets::{Axis, TimeRange, Unit};
 
 /// One scale per chart.
 #[derive(Debug, Clone)]
@@ -42,7 +42,7 @@ impl Default for Axes {
 
 impl Axes {
     /// Follows what is on show.
-    pub fn follow(&mut self, metrics: &Metrics, span: Span) {
+    pub fn follow(&mut self, metrics: &Metrics, span: TimeRange) {
         let (from_ms, to_ms) = (span.to_ms - span.length_ms, span.to_ms);
         let follow = |axis: &mut Axis, maxima: &mut dyn Iterator<Item = Option<f64>>| {
             if let Some(max) = maxima.flatten().reduce(f64::max) {
@@ -51,7 +51,7 @@ impl Axes {
         };
         let lanes = &metrics.lanes;
         let max = |series: &Series| series.max(from_ms, to_ms);
-        follow(&mut self.device, &mut lanes.iter().flat_map(|lane| [max(&lane.device), max(&lane.ghost)]));
+        follow(&mut self.device, &mut lanes.iter().flat_map(|lane| [max(&lane.device), max(&lane.kv_equivalent)]));
         follow(&mut self.host_v, &mut lanes.iter().map(|lane| max(&lane.host_v)));
         follow(&mut self.latency, &mut lanes.iter().map(|lane| max(&lane.step_ms)));
         follow(&mut self.throughput, &mut lanes.iter().map(|lane| max(&lane.tok_s)));
@@ -60,7 +60,8 @@ impl Axes {
         follow(
             &mut self.ledger,
             &mut lanes.iter().filter_map(|lane| lane.ledger_at(to_ms)).map(|ledger| {
-                let device = ledger.device.weights.saturating_add(ledger.device.cache().max(ledger.ghost_kv_bytes));
+                let device =
+                    ledger.device.weights.saturating_add(ledger.device.cache().max(ledger.kv_equivalent_bytes));
                 Some(device.max(ledger.host.total()) as f64)
             }),
         );

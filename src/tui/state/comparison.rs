@@ -1,7 +1,7 @@
 //! What a compared answer has shown: how far the two predictions of each token are apart, and what `kcache` would have
 //! chosen where that is another token.
 
-use crate::engine::{Compare, Lane, Op};
+use crate::engine::{Compare, Lane, Request};
 
 use super::State;
 use crate::tui::{command::Command, input::action::Action};
@@ -82,7 +82,7 @@ pub fn switch(state: &mut State) -> Vec<Command> {
         (false, _) => "no longer comparing: each lane goes its own way",
     };
     state.toast(text, false);
-    commands.push(Command::Engine(Op::Compare { session: id, on }));
+    commands.push(Command::Engine(Request::Compare { session: id, on }));
     commands
 }
 

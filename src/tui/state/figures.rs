@@ -133,8 +133,8 @@ impl Figures {
     /// turned last; see [`Metrics::turned`].
     pub fn new(metrics: &Metrics, started: Option<&Started>, from_ms: f64, to_ms: f64) -> Self {
         let [kcache, _] = &metrics.lanes;
-        let (device, ghost) = (kcache.device.at(to_ms), kcache.ghost.at(to_ms));
-        let saved_bytes = device.zip(ghost).map(|(device, ghost)| ghost - device);
+        let (device, kv_equivalent) = (kcache.device.at(to_ms), kcache.kv_equivalent.at(to_ms));
+        let saved_bytes = device.zip(kv_equivalent).map(|(device, kv_equivalent)| kv_equivalent - device);
         let stretches = Lane::ALL.map(|lane| metrics.stretch(lane, from_ms, to_ms));
         let ours = stretches[Lane::KCache as usize];
         let each = |of: fn(&LaneMetrics) -> &Series| {
@@ -147,7 +147,9 @@ impl Figures {
         let probed = || Quality::new(Judge::Probes, &metrics.probe_agreed, &metrics.probe_kl, ours);
         Self {
             saved_bytes,
-            saved_share: saved_bytes.zip(ghost).and_then(|(saved, ghost)| (ghost > 0.0).then(|| saved / ghost)),
+            saved_share: saved_bytes
+                .zip(kv_equivalent)
+                .and_then(|(saved, kv_equivalent)| (kv_equivalent > 0.0).then(|| saved / kv_equivalent)),
             host_v_bytes: kcache.host_v.at(to_ms),
             tok_s: Lane::ALL.map(|lane| {
                 let (from_ms, to_ms) = stretches[lane as usize];
@@ -248,7 +250,7 @@ mod tests {
                 device: TierBytes { k: 11_520 * 100, ..TierBytes::default() },
                 host: TierBytes { v: 11_520 * 100, ..TierBytes::default() },
                 budget_bytes: Some(11_520 * 150),
-                ghost_kv_bytes: 23_040 * 100,
+                kv_equivalent_bytes: 23_040 * 100,
                 tokens: 100,
                 sequences: 1,
             },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use crate::{
-    bench::{Load, LoadSpec},
+    bench::{Load, WorkloadSpec},
     engine::{EventKind, Lane},
 };
 
@@ -31,7 +31,7 @@ pub struct Loads {
     /// Whether there is text to make prompts of.
     pub ready: bool,
     /// What the command line asked for, until the engine is up.
-    pub wanted: Option<LoadSpec>,
+    pub wanted: Option<WorkloadSpec>,
 }
 
 /// A field of the form.
@@ -119,12 +119,12 @@ pub struct Form {
 
 impl Default for Form {
     fn default() -> Self {
-        Self::of(&LoadSpec::default())
+        Self::of(&WorkloadSpec::default())
     }
 }
 
 impl Form {
-    fn of(spec: &LoadSpec) -> Self {
+    fn of(spec: &WorkloadSpec) -> Self {
         let written = spec.to_string();
         let value = |field: Field| {
             let mut pieces = written.split(',').filter_map(|piece| piece.split_once('='));
@@ -135,7 +135,7 @@ impl Form {
     }
 
     /// What is asked for; the error is one line.
-    pub fn spec(&self) -> Result<LoadSpec, String> {
+    pub fn spec(&self) -> Result<WorkloadSpec, String> {
         let pieces = Field::ALL.iter().zip(&self.values);
         let piece = |(field, value): (&Field, &String)| match (field, value.as_str()) {
             (Field::Rate, "") => "rate=all".to_owned(),
@@ -191,7 +191,7 @@ impl Form {
 
 impl Loads {
     /// With text to make prompts of, and a load to begin with.
-    pub fn new(text: Arc<[u32]>, wanted: Option<LoadSpec>) -> Self {
+    pub fn new(text: Arc<[u32]>, wanted: Option<WorkloadSpec>) -> Self {
         let form = wanted.as_ref().map_or_else(Form::default, Form::of);
         Self { ready: !text.is_empty(), load: Load::new(text), form, wanted }
     }
@@ -242,7 +242,7 @@ pub fn key(state: &mut State, event: KeyEvent) -> Vec<Command> {
 /// # Errors
 ///
 /// One line: another one runs, or the model's context is too short.
-pub fn start(state: &mut State, spec: LoadSpec) -> Result<Vec<Command>, String> {
+pub fn start(state: &mut State, spec: WorkloadSpec) -> Result<Vec<Command>, String> {
     let Some(started) = state.started.as_ref().filter(|_| state.loads.ready && state.stopped.is_none()) else {
         return Err("there is no engine to put a load on".into());
     };
@@ -285,7 +285,7 @@ pub fn note(state: &mut State, event: &EventKind) -> Option<Vec<Command>> {
 
 /// How many sessions of `spec` a lane's budget holds at once, with what is there now given up and their common beginning
 /// held once; `None` where that is not known, `Some(None)` without a budget.
-pub fn fit(state: &State, spec: &LoadSpec, lane: Lane) -> Option<Option<u64>> {
+pub fn fit(state: &State, spec: &WorkloadSpec, lane: Lane) -> Option<Option<u64>> {
     let metrics = &state.metrics.lanes[lane as usize];
     let started = state.started.as_ref()?;
     let policy = metrics.policy.as_ref()?;

@@ -34,16 +34,16 @@ fn the_key_switches_and_opens_a_session_where_there_is_none() {
     let mut state = fixture::state(120, 40);
     press(&mut state, &["esc"]);
     let id = state.session().unwrap().id;
-    assert_eq!(ops(&press(&mut state, &["c"])), [&Op::Compare { session: id, on: true }]);
+    assert_eq!(ops(&press(&mut state, &["c"])), [&Request::Compare { session: id, on: true }]);
     assert!(!state.session().unwrap().compare, "the engine has the word");
     let kind = EventKind::CompareMode { session: id, on: true };
     update(&mut state, Message::Engine(Event { t_ms: 1.0, kind }));
     assert!(text(&state).contains("KCache · compare"));
-    assert_eq!(ops(&press(&mut state, &["c"])), [&Op::Compare { session: id, on: false }]);
+    assert_eq!(ops(&press(&mut state, &["c"])), [&Request::Compare { session: id, on: false }]);
 
     let mut state = fixture::empty(120, 40);
     press(&mut state, &["esc"]);
-    assert!(matches!(ops(&press(&mut state, &["c"]))[..], [Op::Open { .. }, Op::Compare { on: true, .. }]));
+    assert!(matches!(ops(&press(&mut state, &["c"]))[..], [Request::Open { .. }, Request::Compare { on: true, .. }]));
 }
 
 #[test]

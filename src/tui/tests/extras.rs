@@ -142,7 +142,7 @@ fn a_system_message_is_this_sessions_or_a_new_ones_and_is_kept() {
     let mut state = fixture::empty(100, 30);
     slash(&mut state, "/new");
     let commands = slash(&mut state, "/system Answer like a pirate.");
-    let given = Op::SetSystem { session: SessionId(1), system: "Answer like a pirate.".into() };
+    let given = Request::SetSystem { session: SessionId(1), system: "Answer like a pirate.".into() };
     assert_eq!(ops(&commands), [&given]);
     assert_eq!(text(&state).matches("system: Answer like a pirate.").count(), 2, "{}", text(&state));
     slash(&mut state, "Hello");
@@ -151,7 +151,7 @@ fn a_system_message_is_this_sessions_or_a_new_ones_and_is_kept() {
     // Something was said: it begins another session.
     let commands = slash(&mut state, "/system Be brief.");
     assert!(
-        matches!(ops(&commands)[..], [Op::Open { session: SessionId(2), system: Some(system), .. }] if system == "Be brief."),
+        matches!(ops(&commands)[..], [Request::Open { session: SessionId(2), system: Some(system), .. }] if system == "Be brief."),
         "{commands:?}"
     );
     assert_eq!(state.selected, 1);
@@ -164,7 +164,7 @@ fn a_system_message_is_this_sessions_or_a_new_ones_and_is_kept() {
     let systems: Vec<_> = ops(&commands)
         .into_iter()
         .filter_map(|op| match op {
-            Op::Open { system, .. } => Some(system.as_deref().unwrap_or("none")),
+            Request::Open { system, .. } => Some(system.as_deref().unwrap_or("none")),
             _ => None,
         })
         .collect();
@@ -191,7 +191,7 @@ fn stop_texts_go_with_the_next_message() {
     slash(&mut state, r#"/stop-at "\nUser: ""#);
     assert_eq!(notice(&state), r####"from the next message on, answers end before "###" or "\nUser: ""####);
     let commands = slash(&mut state, "Hello");
-    let [_, Op::Say { turn, .. }] = ops(&commands)[..] else { panic!("{commands:?}") };
+    let [_, Request::SubmitMessage { turn, .. }] = ops(&commands)[..] else { panic!("{commands:?}") };
     assert_eq!(turn.stop.texts(), ["###", "\nUser: "]);
     slash(&mut state, &format!("/stop-at {}", "x".repeat(257)));
     assert!(notice(&state).contains("257 bytes"), "{}", notice(&state));

@@ -19,10 +19,10 @@ fn the_engine_looks_at_what_is_on_show_and_only_while_it_is() {
     let mut state = fixture::state(120, 40);
     press(&mut state, &["esc"]);
     let [first, second] = [0, 1].map(|at| state.sessions[at].id);
-    assert_eq!(ops(&press(&mut state, &["5"])), [&Op::Inspect(Some((first, Lane::KCache)))]);
+    assert_eq!(ops(&press(&mut state, &["5"])), [&Request::Inspect(Some((first, Lane::KCache)))]);
     assert!(press(&mut state, &["right"]).is_empty(), "asked once");
-    assert_eq!(ops(&press(&mut state, &["J"])), [&Op::Inspect(Some((second, Lane::KCache)))]);
-    assert_eq!(ops(&press(&mut state, &["3"])), [&Op::Inspect(None)]);
+    assert_eq!(ops(&press(&mut state, &["J"])), [&Request::Inspect(Some((second, Lane::KCache)))]);
+    assert_eq!(ops(&press(&mut state, &["3"])), [&Request::Inspect(None)]);
     assert_eq!(state.focus, Focus::Charts);
 }
 

@@ -9,7 +9,8 @@ fn a_typed_message_goes_to_the_engine_and_shows_at_once() {
     typed(&mut state, "Hello there");
     assert!(text(&state).contains("Hello there"));
     let commands = press(&mut state, &["enter"]);
-    let [Op::Open { session, name, lanes, .. }, Op::Say { session: asked, text: said, turn, .. }] = ops(&commands)[..]
+    let [Request::Open { session, name, lanes, .. }, Request::SubmitMessage { session: asked, text: said, turn, .. }] =
+        ops(&commands)[..]
     else {
         panic!("{commands:?}")
     };
@@ -34,7 +35,10 @@ fn a_message_waits_for_the_answer_before_it() {
         .into_iter()
         .flat_map(|event| update(&mut state, Message::Engine(event)))
         .collect();
-    assert!(matches!(&ops(&commands)[..], [Op::Say { text, .. }] if text == "And then?"), "{commands:?}");
+    assert!(
+        matches!(&ops(&commands)[..], [Request::SubmitMessage { text, .. }] if text == "And then?"),
+        "{commands:?}"
+    );
 }
 
 #[test]
@@ -44,7 +48,7 @@ fn knobs_build_on_each_other_before_the_engine_confirms() {
     assert_eq!(before, Some(Policy::KCache(Knobs { n: 256, ..Knobs::default() })));
     let commands = press(&mut state, &["alt-up", "alt-up", "alt-t"]);
     let wanted = Policy::KCache(Knobs { n: 1024, tail: Tail::None, ..Knobs::default() });
-    assert_eq!(ops(&commands).last(), Some(&&Op::SetPolicy { lane: Lane::KCache, policy: wanted }));
+    assert_eq!(ops(&commands).last(), Some(&&Request::SetPolicy { lane: Lane::KCache, policy: wanted }));
     assert!(text(&state).contains("n=1024"));
     // Letters turn knobs only outside of the input.
     assert!(press(&mut state, &["t", "d", "]"]).is_empty());
@@ -61,14 +65,14 @@ fn budgets_turn_in_the_focused_lane_or_in_both() {
     let mut state = fixture::state(120, 40);
     const MIB: u64 = 1 << 20;
     let commands = press(&mut state, &["esc", "b"]);
-    let budget = |lane, mib| Op::SetBudget { lane, bytes: Some(mib * MIB) };
+    let budget = |lane, mib| Request::SetBudget { lane, bytes: Some(mib * MIB) };
     assert_eq!(ops(&commands), [&budget(Lane::KCache, 56), &budget(Lane::Kv, 56)]);
     let screen = text(&state);
     assert!(screen.contains("device budget, simulated: KCache 56.0 MiB, KV 56.0 MiB"), "{screen}");
     state.focus = Focus::Transcript(Lane::Kv);
     assert_eq!(ops(&press(&mut state, &["B"])), [&budget(Lane::Kv, 63)]);
     assert_eq!(ops(&press(&mut state, &["b"])), [&budget(Lane::Kv, 55)], "it builds on what is not confirmed yet");
-    assert_eq!(ops(&press(&mut state, &["u"])), [&Op::SetBudget { lane: Lane::Kv, bytes: None }]);
+    assert_eq!(ops(&press(&mut state, &["u"])), [&Request::SetBudget { lane: Lane::Kv, bytes: None }]);
     assert_eq!((state.budget(Lane::KCache), state.budget(Lane::Kv)), (Some(56 * MIB), None));
     // What the ledger says next is what holds.
     let ledger = |mib: u64| {
@@ -86,7 +90,7 @@ fn budgets_turn_in_the_focused_lane_or_in_both() {
 fn ctrl_c_stops_first_and_quits_then() {
     let mut state = fixture::state(100, 30);
     let commands = press(&mut state, &["ctrl-c"]);
-    assert!(matches!(ops(&commands)[..], [Op::Stop { session: SessionId(1), lane: None }]), "{commands:?}");
+    assert!(matches!(ops(&commands)[..], [Request::Stop { session: SessionId(1), lane: None }]), "{commands:?}");
     assert_eq!(press(&mut state, &["ctrl-c"]), [Command::Quit]);
 
     let mut idle = fixture::empty(100, 30);
@@ -133,7 +137,10 @@ fn a_wrong_command_leaves_the_box_and_is_in_the_history() {
     assert!(state.input().is_empty());
     typed(&mut state, "hello");
     let commands = press(&mut state, &["enter"]);
-    assert!(matches!(&ops(&commands)[..], [Op::Open { .. }, Op::Say { text, .. }] if text == "hello"), "{commands:?}");
+    assert!(
+        matches!(&ops(&commands)[..], [Request::Open { .. }, Request::SubmitMessage { text, .. }] if text == "hello"),
+        "{commands:?}"
+    );
     let mut state = fixture::empty(100, 30);
     typed(&mut state, "/n zero");
     press(&mut state, &["enter", "up"]);
@@ -179,7 +186,7 @@ fn closing_asks_once_where_something_was_said() {
     assert!(text(&state).contains("y / n"));
     assert!(press(&mut state, &["n"]).is_empty());
     let commands = press(&mut state, &["alt-x", "y"]);
-    assert!(matches!(ops(&commands)[..], [Op::Close { session: SessionId(1) }]));
+    assert!(matches!(ops(&commands)[..], [Request::Close { session: SessionId(1) }]));
     assert_eq!(state.sessions.len(), 2);
     // A late word of the closed session does not bring it back.
     let kind = EventKind::Session { session: SessionId(1), name: "back".into(), lanes: vec![], system: None };
@@ -196,12 +203,12 @@ fn files_are_asked_for_and_attached() {
     let document = crate::engine::Document { name: "notes.md".into(), text: "Something.".into() };
     let notice = Some("notes.md is not in UTF-8; it is read as EUC-JP".to_owned());
     let read = Message::FileRead { purpose: purpose.clone(), result: Ok(Opened { document, notice }) };
-    assert!(matches!(ops(&update(&mut state, read))[..], [Op::Open { .. }]));
+    assert!(matches!(ops(&update(&mut state, read))[..], [Request::Open { .. }]));
     assert!(text(&state).contains("notes.md attached"));
     assert!(text(&state).contains("it is read as EUC-JP"));
     typed(&mut state, "What?");
     let commands = press(&mut state, &["enter"]);
-    assert!(matches!(ops(&commands)[..], [Op::Say { document: Some(_), .. }]), "{commands:?}");
+    assert!(matches!(ops(&commands)[..], [Request::SubmitMessage { document: Some(_), .. }]), "{commands:?}");
 
     let failed = Message::FileRead { purpose: purpose.clone(), result: Err("notes.md: no such file".into()) };
     update(&mut state, failed);
@@ -217,13 +224,14 @@ fn the_demo_opens_its_sessions_and_yields_to_the_user() {
     let commands = update(&mut state, Message::Tick(1.0));
     let count = state.sessions.len();
     assert!(count >= 3);
-    assert_eq!(ops(&commands).iter().filter(|op| matches!(op, Op::Open { .. })).count(), count);
-    let background = |op: &&&Op| matches!(op, Op::Say { turn, .. } if turn.priority == Priority::Background);
+    assert_eq!(ops(&commands).iter().filter(|op| matches!(op, Request::Open { .. })).count(), count);
+    let background =
+        |op: &&&Request| matches!(op, Request::SubmitMessage { turn, .. } if turn.priority == Priority::Background);
     assert_eq!(ops(&commands).iter().filter(background).count(), 1);
     assert!(text(&state).contains("demo"));
     typed(&mut state, "Mine");
     let commands = press(&mut state, &["enter"]);
-    assert!(matches!(ops(&commands)[..], [Op::Stop { .. }]), "{commands:?}");
+    assert!(matches!(ops(&commands)[..], [Request::Stop { .. }]), "{commands:?}");
     assert!(!state.sessions[0].demo && state.sessions[1].demo);
 }
 

@@ -10,7 +10,7 @@ use crate::{
 fn take(state: &mut State, commands: &[Command]) -> Vec<SessionId> {
     let mut ids = Vec::new();
     for op in ops(commands) {
-        if let Op::Open { session, name, lanes, .. } = op {
+        if let Request::Open { session, name, lanes, .. } = op {
             let session = *session;
             ids.push(session);
             let opened = EventKind::Session { session, name: name.clone(), lanes: lanes.clone(), system: None };
@@ -57,7 +57,7 @@ fn the_form_starts_a_load_that_is_one_entry_and_is_stopped_and_cancelled() {
     let commands = press(&mut state, &["enter"]);
     assert_eq!(state.overlay, Overlay::None);
     assert!(
-        matches!(&ops(&commands)[..], [Op::Open { .. }, Op::Feed { tokens, once: true, .. }] if tokens.len() == 80)
+        matches!(&ops(&commands)[..], [Request::Open { .. }, Request::SubmitTokens { tokens, once: true, .. }] if tokens.len() == 80)
     );
     let first = take(&mut state, &commands);
     assert!(is_load(first[0]));
@@ -84,7 +84,7 @@ fn the_form_starts_a_load_that_is_one_entry_and_is_stopped_and_cancelled() {
     end(&mut state, first[0], FinishReason::Length);
     // And once more: what is left is closed.
     let commands = press(&mut state, &["w"]);
-    assert_eq!(ops(&commands), [&Op::Close { session: second[0] }]);
+    assert_eq!(ops(&commands), [&Request::Close { session: second[0] }]);
     end(&mut state, second[0], FinishReason::Cancelled);
     press(&mut state, &["esc"]);
     let screen = text(&state);
@@ -118,13 +118,13 @@ fn a_refusal_stands_beside_the_counts_and_is_no_notice() {
     let mut state = fixture::state(120, 40);
     typed(&mut state, "/load sessions=1,context=100");
     let commands = press(&mut state, &["enter"]);
-    let Op::Open { session, lanes, .. } = ops(&commands)[0].clone() else { panic!("{commands:?}") };
+    let Request::Open { session, lanes, .. } = ops(&commands)[0].clone() else { panic!("{commands:?}") };
     engine(&mut state, EventKind::Session { session, name: "load 1".into(), lanes, system: None });
     let message = "the queue is full, 256 answers wait in it: try again when one has started".to_owned();
     let error = EventKind::Error { lane: Some(Lane::KCache), session: Some(session), message };
     let t_ms = state.engine_ms;
     let commands = update(&mut state, Message::Engine(Event { t_ms, kind: error }));
-    assert_eq!(ops(&commands), [&Op::Close { session }]);
+    assert_eq!(ops(&commands), [&Request::Close { session }]);
     press(&mut state, &["alt-w"]);
     assert!(text(&state).contains("the queue is full, 256 answers"), "{}", text(&state));
     assert!(state.toasts.is_empty());

@@ -40,11 +40,11 @@ fn a_conversation_is_the_same_on_the_next_screen_and_in_the_next_engine() {
     assert!(screen.matches("from an earlier run").count() == 2 && screen.contains("stopped · 22 tokens"), "{screen}");
 
     let ops = ops(&commands);
-    assert!(matches!(ops[0], Op::Open { session: SessionId(1), .. }));
+    assert!(matches!(ops[0], Request::Open { session: SessionId(1), .. }));
     let sides: Vec<_> = ops[1..]
         .iter()
         .map(|op| match op {
-            Op::Recall { session: SessionId(1), lane, messages } => (*lane, messages),
+            Request::RestoreHistory { session: SessionId(1), lane, messages } => (*lane, messages),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -78,7 +78,7 @@ fn a_documents_text_stands_before_the_message_again() {
     let recalled: Vec<_> = ops(&commands)
         .into_iter()
         .filter_map(|op| match op {
-            Op::Recall { lane, messages, .. } => Some((*lane, messages[0].content.as_str())),
+            Request::RestoreHistory { lane, messages, .. } => Some((*lane, messages[0].content.as_str())),
             _ => None,
         })
         .collect();

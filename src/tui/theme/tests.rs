@@ -47,7 +47,7 @@ fn series_never_differ_by_hue_alone() {
     for theme in all() {
         assert_eq!((theme.kcache.pattern, theme.kcache.symbol), (Pattern::Solid, "●"));
         assert_eq!((theme.kv.pattern, theme.kv.symbol), (Pattern::Dashed, "○"));
-        assert_eq!((theme.ghost.pattern, theme.ghost.symbol), (Pattern::Dotted, "◌"));
+        assert_eq!((theme.kv_equivalent.pattern, theme.kv_equivalent.symbol), (Pattern::Dotted, "◌"));
     }
 }
 
@@ -76,7 +76,7 @@ fn every_style_can_be_read_on_the_background_that_its_theme_paints() {
             ("title", theme.title),
             ("kcache", theme.kcache.style),
             ("kv", theme.kv.style),
-            ("ghost", theme.ghost.style),
+            ("kv_equivalent", theme.kv_equivalent.style),
             ("good", theme.good),
             ("warn", theme.warn),
             ("bad", theme.bad),
@@ -126,7 +126,7 @@ fn mono_has_no_colour_and_parts_differ() {
     let theme = Theme::mono();
     let Theme { text, dim, frame, focus, title, good, warn, bad, mark, budget, cursor, selection, knob, key, .. } =
         theme;
-    let series = [theme.kcache.style, theme.kv.style, theme.ghost.style];
+    let series = [theme.kcache.style, theme.kv.style, theme.kv_equivalent.style];
     let roles = [text, dim, frame, focus, title, good, warn, bad, mark, budget, cursor, selection, knob, key];
     assert!(roles.iter().chain(&series).all(|style| style.fg.is_none() && style.bg.is_none()));
     for fills in [&theme.stages[..], &theme.owners[..]] {

@@ -191,7 +191,7 @@ fn memory(text: &mut String, state: &State) -> std::fmt::Result {
     };
     row("K, V and tail on the device", device, |ledger| ledger.device.k + ledger.device.v + ledger.device.tail)?;
     row("V in host memory", Provenance::Measured, |ledger| ledger.host.v)?;
-    row("an ordinary KV cache for the same tokens", Provenance::Derived, |ledger| ledger.ghost_kv_bytes)
+    row("an ordinary KV cache for the same tokens", Provenance::Derived, |ledger| ledger.kv_equivalent_bytes)
 }
 
 fn table_head(text: &mut String, state: &State) -> std::fmt::Result {

@@ -5,7 +5,7 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use crate::{
     cache::Policy,
     config::ThemeName,
-    engine::{Op, StopSequences},
+    engine::{Request, StopSequences},
 };
 
 use super::{
@@ -251,7 +251,7 @@ fn rename_key(state: &mut State, event: KeyEvent) -> Vec<Command> {
 fn rename(state: &mut State, name: String) -> Vec<Command> {
     let Some(session) = state.session_mut().filter(|_| !name.is_empty()) else { return Vec::new() };
     session.name.clone_from(&name);
-    vec![Command::Engine(Op::Rename { session: session.id, name })]
+    vec![Command::Engine(Request::Rename { session: session.id, name })]
 }
 
 fn confirm_key(state: &mut State, event: KeyEvent) -> Vec<Command> {
@@ -275,7 +275,7 @@ fn system(state: &mut State, text: String) -> Vec<Command> {
     state.focus = Focus::Input;
     if let Some(session) = state.session_mut().filter(|session| session.turns.is_empty() && !session.demo) {
         session.system = Some(text.clone());
-        return vec![Command::Engine(Op::SetSystem { session: session.id, system: text })];
+        return vec![Command::Engine(Request::SetSystem { session: session.id, system: text })];
     }
     let name = format!("session {}", state.next_id);
     let (id, command) = open_with(state, name, Some(text));

@@ -3,7 +3,7 @@
 use crate::{
     cache::{Knobs, Policy, Select, Spread, Tail},
     config::Budget,
-    engine::{Lane, Op},
+    engine::{Lane, Request},
     quality::GuardMode,
 };
 
@@ -70,7 +70,7 @@ pub fn set(state: &mut State, mut knobs: Knobs) -> Vec<Command> {
         return Vec::new();
     }
     state.wanted = Some(policy);
-    vec![Command::Engine(Op::SetPolicy { lane: Lane::KCache, policy })]
+    vec![Command::Engine(Request::SetPolicy { lane: Lane::KCache, policy })]
 }
 
 /// Asks for another mode of the KCache lane's guard.
@@ -79,7 +79,7 @@ pub fn guard(state: &mut State, mode: GuardMode) -> Vec<Command> {
         state.toast("the engine has ended; its knobs turn nothing", true);
         return Vec::new();
     }
-    vec![Command::Engine(Op::SetGuard { lane: Lane::KCache, mode })]
+    vec![Command::Engine(Request::SetGuard { lane: Lane::KCache, mode })]
 }
 
 /// Asks for the policy and the budgets, as they are now, to be kept in the user's configuration.
@@ -127,7 +127,7 @@ pub fn budget(state: &mut State, action: Action) -> Vec<Command> {
         });
         if turned != now {
             state.wanted_budgets[lane as usize] = Some(turned);
-            commands.push(Command::Engine(Op::SetBudget { lane, bytes: turned }));
+            commands.push(Command::Engine(Request::SetBudget { lane, bytes: turned }));
         }
     }
     let simulated = if state.simulated() { ", simulated" } else { "" };

@@ -98,7 +98,7 @@ impl<'a> Drawing<'a> {
         let chart = self.both(self.time_in(panel, &self.state.axes.device), self.series(|lane| &lane.device));
         let ours = &lanes[Lane::KCache as usize];
         let [budget, other] = Lane::ALL.map(|lane| self.state.budget(lane).map(|bytes| bytes as f64));
-        let chart = chart.line("as KV", &ours.ghost, self.theme.ghost);
+        let chart = chart.line("as KV", &ours.kv_equivalent, self.theme.kv_equivalent);
         let chart = match budget == other {
             true => chart.budget(budget, "budget"),
             false => chart.budget(budget, "● budget").budget(other, "○ budget"),
@@ -128,7 +128,7 @@ impl<'a> Drawing<'a> {
 
     fn gpu(&self, buf: &mut Buffer) {
         let gpus = &self.state.metrics.gpus;
-        let looks = [self.theme.kcache, self.theme.kv, self.theme.ghost];
+        let looks = [self.theme.kcache, self.theme.kv, self.theme.kv_equivalent];
         let names: Vec<String> = gpus.iter().map(|gpu| format!("{}", gpu.sample.index)).collect();
         let mut chart = self.time("GPU memory (NVML)", &self.state.axes.gpu);
         for (at, gpu) in gpus.iter().enumerate() {
@@ -289,7 +289,7 @@ impl<'a> Drawing<'a> {
         let chart = self.time("Host CPU", &self.state.axes.cpu);
         chart
             .line("kcache", &metrics.process_cpu, plain("▪", self.theme.good))
-            .line("all", &metrics.cpu, SeriesLook { symbol: "▫", ..self.theme.ghost })
+            .line("all", &metrics.cpu, SeriesLook { symbol: "▫", ..self.theme.kv_equivalent })
             .render(self.area, buf);
         let bytes = |value: Option<u64>| Unit::Bytes.text(value.map(|value| value as f64));
         let host = metrics.host.as_ref();

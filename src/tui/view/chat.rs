@@ -261,8 +261,8 @@ fn turn(
     if session.lanes.contains(&lane) {
         answer(turn, lane, width, styles, lines);
         let busy = session.phase(lane).busy() && turn.open(lane) && at + 1 == session.turns.len();
-        let set_back = matches!(session.phase(lane), Phase::SetBack { .. });
-        if busy && set_back {
+        let preempted = matches!(session.phase(lane), Phase::SetBack { .. });
+        if busy && preempted {
             lines.extend(wrap_text(waits, styles.warn, width));
         } else if busy && turn.answer(lane).tokens.is_empty() {
             let words = match (session.phase(lane), &turn.document) {

@@ -31,9 +31,9 @@ pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
         return;
     }
     let title = format!("Sessions {}", state.sessions.len());
-    let look = SeriesLook { symbol: DEMO, style: theme.dim, ..theme.ghost };
+    let look = SeriesLook { symbol: DEMO, style: theme.dim, ..theme.kv_equivalent };
     let demo = LegendEntry { name: "", look, value: "demo".into() };
-    let look = SeriesLook { symbol: GUARD, style: theme.warn, ..theme.ghost };
+    let look = SeriesLook { symbol: GUARD, style: theme.warn, ..theme.kv_equivalent };
     let guard = LegendEntry { name: "", look, value: "guard".into() };
     let any = |of: fn(&Session) -> bool| state.sessions.iter().any(of);
     let signs = [(any(|session| session.guard.is_some()), guard), (any(|session| session.demo), demo)];

@@ -59,7 +59,7 @@ pub fn entry(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let mut pieces = vec![Span::raw("  ")];
     for lane in Lane::ALL {
         let (look, counts) = (theme.lane(lane), load.counts(lane));
-        let style = if counts.waiting + counts.running + counts.set_back > 0 { look.style } else { theme.dim };
+        let style = if counts.waiting + counts.running + counts.preempted > 0 { look.style } else { theme.dim };
         pieces.push(Span::styled(format!("{} ", look.symbol), look.style));
         pieces.push(Span::styled(format!("{:<3} ", counts.ended()), style));
     }
@@ -133,7 +133,7 @@ fn table(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
     let counts = Lane::ALL.map(|lane| load.counts(lane));
     let names = ["running", "waiting", "set back", "finished", "cancelled", "refused"];
     let values = counts.map(|counts| {
-        [counts.running, counts.waiting, counts.set_back, counts.finished, counts.cancelled, counts.refused]
+        [counts.running, counts.waiting, counts.preempted, counts.finished, counts.cancelled, counts.refused]
     });
     let [ours, theirs] = Lane::ALL.map(|lane| theme.lane(lane));
     for (at, name) in names.into_iter().enumerate() {

@@ -41,7 +41,7 @@ pub struct Bar<'a> {
     /// A limit, marked on the bar.
     pub limit: Option<f64>,
     /// What it would be otherwise, drawn as an outline behind the bar.
-    pub ghost: Option<f64>,
+    pub kv_equivalent: Option<f64>,
 }
 
 impl Bar<'_> {
@@ -92,14 +92,14 @@ impl<'a> StackedBars<'a> {
             bytes.map_or(Vec::new(), |b| [b.weights, b.k, b.v, b.tail, b.workspace].map(|b| b as f64).to_vec());
         let on_weights = |ledger: &Ledger, value: u64| ledger.device.weights.saturating_add(value) as f64;
         let limit = device.and_then(|ledger| ledger.budget_bytes.map(|budget| on_weights(ledger, budget)));
-        let ghost = device.map(|ledger| on_weights(ledger, ledger.ghost_kv_bytes));
-        self.bar(Bar { name, look, values, limit, ghost })
+        let kv_equivalent = device.map(|ledger| on_weights(ledger, ledger.kv_equivalent_bytes));
+        self.bar(Bar { name, look, values, limit, kv_equivalent })
     }
 
     /// Adds the times of one lane's step.
     pub fn stage_times(self, name: &'a str, look: SeriesLook, stages: Option<&Stages>) -> Self {
         let values = stages.map_or(Vec::new(), |stages| stages.named().map(|(_, ms)| ms).to_vec());
-        self.bar(Bar { name, look, values, limit: None, ghost: None })
+        self.bar(Bar { name, look, values, limit: None, kv_equivalent: None })
     }
 
     fn theme(&self) -> &'a Theme {
@@ -131,7 +131,7 @@ impl<'a> StackedBars<'a> {
             sum += value.max(0.0);
             owners[from..place(sum)].fill(Some(part));
         }
-        let ghost = bar.ghost.map_or(0, place);
+        let kv_equivalent = bar.kv_equivalent.map_or(0, place);
         for (at, cell) in owners.chunks(8).enumerate() {
             let first = cell[0];
             let run = cell.iter().take_while(|&&owner| owner == first).count();
@@ -147,7 +147,7 @@ impl<'a> StackedBars<'a> {
                     let style = Style::new().fg(fill.colour);
                     (paint::LEFT_EIGHTHS[run], back.map_or(style, |back| style.bg(back)))
                 }
-                None if at * 8 < ghost => ("┄", self.theme().ghost.style),
+                None if at * 8 < kv_equivalent => ("┄", self.theme().kv_equivalent.style),
                 None => continue,
             };
             paint::cell(buf, row, row.x + at as u16, row.y, symbol, style);
@@ -157,8 +157,8 @@ impl<'a> StackedBars<'a> {
             self.draw_names_inside(row, bar, &owners, buf);
         }
         let tick = |value: f64| row.x + (place(value) / 8).min(usize::from(row.width.saturating_sub(1))) as u16;
-        if let Some(ghost) = bar.ghost.filter(|&ghost| ghost > sum) {
-            paint::cell(buf, row, tick(ghost), row.y, "┤", self.theme().ghost.style);
+        if let Some(kv_equivalent) = bar.kv_equivalent.filter(|&kv_equivalent| kv_equivalent > sum) {
+            paint::cell(buf, row, tick(kv_equivalent), row.y, "┤", self.theme().kv_equivalent.style);
         }
         if let Some(limit) = bar.limit {
             let symbol = if limit > self.axis.top() { "→" } else { "┃" };
@@ -192,11 +192,14 @@ impl<'a> StackedBars<'a> {
         let any = |part: usize| self.bars.iter().any(|bar| bar.values.get(part).is_none_or(|&value| value > 0.0));
         let parts = self.parts.iter().enumerate().filter(|&(at, _)| any(at)).map(|(_, part)| part);
         let parts = parts.map(|part| (part.swatch(), Style::new().fg(part.fill.colour), part.name));
-        let ghost =
-            self.bars.iter().any(|bar| bar.ghost.is_some()).then_some(("┄", self.theme().ghost.style, self.ghost_name));
+        let kv_equivalent = self.bars.iter().any(|bar| bar.kv_equivalent.is_some()).then_some((
+            "┄",
+            self.theme().kv_equivalent.style,
+            self.ghost_name,
+        ));
         let limit =
             self.bars.iter().any(|bar| bar.limit.is_some()).then_some(("┃", self.theme().budget, self.limit_name));
-        parts.chain(limit).chain(ghost).collect()
+        parts.chain(limit).chain(kv_equivalent).collect()
     }
 
     /// The legend as running text, in as many rows as there are.
@@ -361,9 +364,9 @@ mod tests {
         axis: &'a Axis,
         values: &[f64],
         limit: Option<f64>,
-        ghost: Option<f64>,
+        kv_equivalent: Option<f64>,
     ) -> StackedBars<'a> {
-        let bar = Bar { name: "x", look: theme.kcache, values: values.to_vec(), limit, ghost };
+        let bar = Bar { name: "x", look: theme.kcache, values: values.to_vec(), limit, kv_equivalent };
         StackedBars::ledger(Panel::new(theme, "t").bare(), axis).bar(bar)
     }
 

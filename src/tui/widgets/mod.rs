@@ -37,6 +37,6 @@ pub use kpi::{Comparison, Kpi};
 pub use layers::KeptMass;
 pub use panel::{LegendEntry, Panel};
 pub use progress::Progress;
-pub use time_range::Span;
+pub use time_range::TimeRange;
 pub use timechart::{Line, TimeChart};
 pub use units::Unit;

@@ -20,7 +20,7 @@ pub(super) struct Samples {
     pub now_ms: f64,
     pub kcache_memory: Series,
     pub kv_memory: Series,
-    pub ghost: Series,
+    pub kv_equivalent: Series,
     pub kcache_latency: Latency,
     pub kv_latency: Latency,
     pub kcache_itl: Series,
@@ -47,7 +47,7 @@ impl Samples {
             now_ms: 120_000.0,
             kcache_memory: series(),
             kv_memory: series(),
-            ghost: series(),
+            kv_equivalent: series(),
             kcache_latency: Latency::new(60_000.0, 4096),
             kv_latency: Latency::new(60_000.0, 4096),
             kcache_itl: series(),
@@ -69,7 +69,7 @@ impl Samples {
             let held = (24.0 * tokens.powf(0.7) - 24.0 * dropped).max(0.2) * MIB;
             samples.kv_memory.push(t, if (700..760).contains(&at) { None } else { Some(held) });
             samples.kcache_memory.push(t, held * 0.53);
-            samples.ghost.push(t, held * 1.02);
+            samples.kv_equivalent.push(t, held * 1.02);
             let slow = if at % 311 == 17 { 38.0 } else { 0.0 };
             let (kcache, kv) = (24.0 + 2.0 * noise(at) + slow, 28.0 + 9.0 * tokens + 2.5 * noise(at + 5000));
             if at % 3 == 0 {
@@ -105,7 +105,7 @@ fn ledger(lane: Lane, k: f64, device_v: f64, host_v: f64) -> Ledger {
         device,
         host,
         budget_bytes: Some(bytes(32.0)),
-        ghost_kv_bytes: bytes(24.0),
+        kv_equivalent_bytes: bytes(24.0),
         tokens: 1040,
         sequences: 3,
     }
@@ -158,8 +158,8 @@ impl Scene {
         Self { theme, samples: Samples::new(), axes: Axes::new() }
     }
 
-    pub fn span(&self) -> Span {
-        Span { to_ms: self.samples.now_ms, length_ms: 60_000.0, now_ms: self.samples.now_ms }
+    pub fn span(&self) -> TimeRange {
+        TimeRange { to_ms: self.samples.now_ms, length_ms: 60_000.0, now_ms: self.samples.now_ms }
     }
 
     pub fn memory(&self) -> TimeChart<'_> {
@@ -167,7 +167,7 @@ impl Scene {
         TimeChart::new(Panel::new(theme, "Device memory").note("simulated"), &self.axes.memory, self.span())
             .line("kcache", &samples.kcache_memory, theme.kcache)
             .line("kv", &samples.kv_memory, theme.kv)
-            .line("a KV cache", &samples.ghost, theme.ghost)
+            .line("a KV cache", &samples.kv_equivalent, theme.kv_equivalent)
             .budget(Some(20.0 * MIB), "budget")
             .marks(&samples.marks)
     }
@@ -339,7 +339,7 @@ proptest! {
             latency.record(t, value);
             axis.follow(t, value);
         }
-        let span = Span { to_ms: span[0], length_ms: span[1], now_ms: span[2] };
+        let span = TimeRange { to_ms: span[0], length_ms: span[1], now_ms: span[2] };
         let panel = Panel::new(&theme, "any");
         let chart = TimeChart::new(panel, &axis, span)
             .line("a", &series, theme.kcache)
@@ -356,7 +356,7 @@ proptest! {
             look: theme.kv,
             values: values.iter().map(|&(_, value)| value).collect(),
             limit: budget,
-            ghost: cursor,
+            kv_equivalent: cursor,
         };
         drawn(&StackedBars::stages(panel, &axis).bar(bar), width, height);
         drawn(&Kpi::new(panel, budget, Unit::Ms), width, height);

@@ -10,7 +10,7 @@ const STEPS: [f64; 16] =
 
 /// The stretch of time that charts show.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Span {
+pub struct TimeRange {
     /// The newest moment on show.
     pub to_ms: f64,
     /// How far back it reaches.
@@ -19,7 +19,7 @@ pub struct Span {
     pub now_ms: f64,
 }
 
-impl Span {
+impl TimeRange {
     /// Whether there is anything that could be drawn.
     pub(super) fn is_valid(&self) -> bool {
         self.length_ms.is_finite() && self.length_ms > 0.0
@@ -64,7 +64,7 @@ pub(super) struct Columns {
 
 impl Columns {
     /// `count` columns over a span; the last one holds its end.
-    pub fn new(span: Span, count: usize) -> Self {
+    pub fn new(span: TimeRange, count: usize) -> Self {
         let width_ms = span.length_ms / count.max(1) as f64;
         let last = (span.to_ms / width_ms).floor() as i64;
         Self { first: last.saturating_sub(count as i64 - 1), width_ms, count }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_last_column_holds_the_end() {
-        let columns = Columns::new(Span { to_ms: 60_300.0, length_ms: 60_000.0, now_ms: 60_300.0 }, 60);
+        let columns = Columns::new(TimeRange { to_ms: 60_300.0, length_ms: 60_000.0, now_ms: 60_300.0 }, 60);
         assert_eq!((columns.dot(60_300.0), columns.dot(1_000.0), columns.dot(0.0)), (59, 0, -1));
         assert_eq!((columns.start_ms(), columns.end_ms()), (1_000.0, 61_000.0));
     }

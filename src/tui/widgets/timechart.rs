@@ -12,7 +12,7 @@ use super::{
     braille::Grid,
     paint,
     panel::{LegendEntry, Panel},
-    time_range::{Columns, Span, short_time},
+    time_range::{Columns, TimeRange, short_time},
     units::{Unit, millis},
 };
 use crate::{
@@ -36,7 +36,7 @@ pub struct Line<'a> {
 pub struct TimeChart<'a> {
     panel: Panel<'a>,
     axis: &'a Axis,
-    span: Span,
+    span: TimeRange,
     lines: Vec<Line<'a>>,
     budgets: Vec<(f64, &'a str)>,
     marks: Option<&'a Marks>,
@@ -47,7 +47,7 @@ pub struct TimeChart<'a> {
 
 impl<'a> TimeChart<'a> {
     /// An empty chart. `axis` is kept by the caller, who has it follow the values on show.
-    pub fn new(panel: Panel<'a>, axis: &'a Axis, span: Span) -> Self {
+    pub fn new(panel: Panel<'a>, axis: &'a Axis, span: TimeRange) -> Self {
         Self {
             panel,
             axis,
@@ -331,7 +331,7 @@ mod tests {
             lower.push(f64::from(at) * 100.0, 20.0);
         }
         let axis = Axis::nice(Unit::Ms, 100.0);
-        let span = Span { to_ms: 60_000.0, length_ms: 60_000.0, now_ms: 60_000.0 };
+        let span = TimeRange { to_ms: 60_000.0, length_ms: 60_000.0, now_ms: 60_000.0 };
         let chart = TimeChart::new(Panel::new(theme, "x"), &axis, span)
             .line("kcache", &lower, theme.kcache)
             .line("kv", &upper, theme.kv);
@@ -375,7 +375,7 @@ mod tests {
         (0..900u32).for_each(|at| series.push(f64::from(at) * 70.0, f64::from(at * at % 97)));
         let axis = Axis::nice(Unit::Ms, 100.0);
         let plot = |to_ms: f64| {
-            let span = Span { to_ms, length_ms: 49_000.0, now_ms: to_ms };
+            let span = TimeRange { to_ms, length_ms: 49_000.0, now_ms: to_ms };
             let chart = TimeChart::new(Panel::new(&theme, "x"), &axis, span).line("kv", &series, theme.kv);
             samples::drawn(&chart, 59, 14)
         };
@@ -396,7 +396,7 @@ mod tests {
         let mut series = Series::new(100);
         (0..=60).for_each(|at| series.push(f64::from(at) * 1000.0, 100.0));
         let axis = Axis::nice(Unit::Ms, 100.0);
-        let span = Span { to_ms: 60_000.0, length_ms: 60_000.0, now_ms: 60_000.0 };
+        let span = TimeRange { to_ms: 60_000.0, length_ms: 60_000.0, now_ms: 60_000.0 };
         for second in 2..=60 {
             let mut marks = Marks::new(4);
             marks.push(f64::from(second) * 1000.0, "n=256");

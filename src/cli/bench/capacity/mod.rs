@@ -127,7 +127,7 @@ fn failure(error: CapacityError) -> Failure {
     match error {
         CapacityError::Empty | CapacityError::Context { .. } | CapacityError::Refused { .. } => Failure::misuse(error),
         CapacityError::Cancelled => Failure::failed("stopped; nothing was measured to the end"),
-        CapacityError::OverBudget { .. } | CapacityError::Full(_) | CapacityError::Engine(_) => {
+        CapacityError::OverBudget { .. } | CapacityError::OutOfBudget(_) | CapacityError::Engine(_) => {
             Report::new(error).into()
         }
     }

@@ -32,7 +32,7 @@ pub struct LaneMetrics {
     /// Bytes of the cache on the device: K, V, tail and workspace.
     pub device: Series,
     /// Bytes that an ordinary KV cache would hold on the device for the same tokens.
-    pub ghost: Series,
+    pub kv_equivalent: Series,
     /// Bytes of V in host memory.
     pub host_v: Series,
     /// Tokens in the cache.
@@ -76,7 +76,7 @@ impl Default for LaneMetrics {
             policy: None,
             budget_bytes: None,
             device: Series::new(STEPS),
-            ghost: Series::new(STEPS),
+            kv_equivalent: Series::new(STEPS),
             host_v: Series::new(STEPS),
             tokens: Series::new(STEPS),
             step_ms: Series::new(STEPS),
@@ -149,7 +149,7 @@ impl LaneMetrics {
     /// The lane's account.
     pub fn ledger(&mut self, t_ms: f64, ledger: &Ledger) {
         self.device.push(t_ms, ledger.device.cache() as f64);
-        self.ghost.push(t_ms, as_kv(ledger) as f64);
+        self.kv_equivalent.push(t_ms, as_kv(ledger) as f64);
         self.host_v.push(t_ms, ledger.host.v as f64);
         self.tokens.push(t_ms, ledger.tokens as f64);
         self.budget_bytes = ledger.budget_bytes;
@@ -215,5 +215,5 @@ impl LaneMetrics {
 
 /// What an ordinary KV cache would hold on the device in this lane's place: its pages, and the same buffers.
 fn as_kv(ledger: &Ledger) -> u64 {
-    ledger.ghost_kv_bytes.saturating_add(ledger.device.workspace)
+    ledger.kv_equivalent_bytes.saturating_add(ledger.device.workspace)
 }

@@ -239,7 +239,7 @@ mod tests {
             device: crate::engine::TierBytes::default(),
             host: crate::engine::TierBytes::default(),
             budget_bytes: None,
-            ghost_kv_bytes: 0,
+            kv_equivalent_bytes: 0,
             tokens,
             sequences: 1,
         };
