@@ -26,20 +26,12 @@
 // `println!` and its kin panic where nobody reads any more. What is printed goes through `cli::output`.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
-pub mod attention;
 pub mod bench;
-pub mod cache;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod document;
-pub mod engine;
-pub mod files;
-pub mod kernels;
-pub mod model;
 pub mod plan;
-pub mod progress;
-pub mod quality;
-pub mod telemetry;
-pub mod text;
 pub mod tui;
+
+pub use kcache_inference::{attention, cache, engine, files, kernels, model, progress, quality, telemetry, text};

@@ -45,6 +45,11 @@ impl Aligned {
         size_of_val(&*self.0)
     }
 
+    /// Whether there is none of it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether both are the same memory.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -21,18 +21,18 @@ static LEVEL: OnceLock<Level> = OnceLock::new();
 ///
 /// Asked before every kernel: a load and a comparison. It never changes.
 #[inline]
-pub(crate) fn level() -> Level {
+pub fn level() -> Level {
     *LEVEL.get_or_init(found)
 }
 
 /// Holds kernels to at most `most`, to see what they do on a lesser CPU. For before the first of them runs: then the level
 /// is decided, and nothing changes it.
-pub(crate) fn hold(most: Level) {
+pub fn hold(most: Level) {
     LEVEL.get_or_init(|| found().min(most));
 }
 
 /// The level of this CPU.
-pub(crate) fn found() -> Level {
+pub fn found() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
         let avx2 = is_x86_feature_detected!("avx2")
@@ -57,19 +57,19 @@ pub(crate) fn found() -> Level {
 
 /// Whether the AVX2 paths may run.
 #[inline]
-pub(crate) fn has_avx2() -> bool {
+pub fn has_avx2() -> bool {
     level() >= Level::Avx2
 }
 
 /// Whether the AVX-512 paths may run.
 #[inline]
-pub(crate) fn has_avx512() -> bool {
+pub fn has_avx512() -> bool {
     level() >= Level::Avx512
 }
 
 impl Level {
     /// Its name, for people.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
@@ -83,7 +83,7 @@ macro_rules! by_cpu {
     ($avx2:expr, $portable:expr) => {{
         #[cfg(target_arch = "x86_64")]
         {
-            if $crate::kernels::cpu::has_avx2() {
+            if $crate::cpu::has_avx2() {
                 // SAFETY: the called function asks for no more than those, which has_avx2() has just found.
                 unsafe { $avx2 }
             } else {
@@ -102,7 +102,7 @@ macro_rules! by_avx512 {
     ($avx512:expr, $other:expr) => {{
         #[cfg(target_arch = "x86_64")]
         {
-            if $crate::kernels::cpu::has_avx512() {
+            if $crate::cpu::has_avx512() {
                 // SAFETY: the called function asks for what has_avx512() has just found.
                 unsafe { $avx512 }
             } else {

@@ -90,7 +90,7 @@ mod tests {
     /// Sixteen equal arguments in the widest twin, where this CPU has it.
     fn sixteen(x: f32) -> f32 {
         #[cfg(target_arch = "x86_64")]
-        if crate::kernels::cpu::has_avx512() {
+        if crate::cpu::has_avx512() {
             use std::arch::x86_64::*;
             #[target_feature(enable = "avx512f,avx2,fma,f16c")]
             fn run(x: f32) -> f32 {
@@ -105,7 +105,7 @@ mod tests {
     /// Eight results of the fast twin, where this CPU has it.
     fn eight(x: [f32; 8]) -> [f32; 8] {
         #[cfg(target_arch = "x86_64")]
-        if crate::kernels::cpu::has_avx2() {
+        if crate::cpu::has_avx2() {
             use std::arch::x86_64::*;
             #[target_feature(enable = "avx2,fma,f16c")]
             fn run(x: [f32; 8]) -> [f32; 8] {

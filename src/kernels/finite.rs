@@ -64,7 +64,7 @@ mod tests {
     use candle_core::{Device, Tensor, quantized::QTensor};
 
     use super::*;
-    use crate::kernels::{Linear, LinearError};
+    use crate::{Linear, LinearError};
 
     #[test]
     fn the_largest_magnitude_is_found_and_nan_is_above_all() {

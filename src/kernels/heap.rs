@@ -5,7 +5,7 @@
 
 /// Has the allocator give back what it holds and nobody uses; meant for moments in which nobody waits. Does nothing where the
 /// allocator is not glibc's: others give back by themselves.
-pub(crate) fn trim() {
+pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
         unsafe extern "C" {
@@ -20,7 +20,6 @@ pub(crate) fn trim() {
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod tests {
     use super::*;
-    use crate::telemetry::HostSampler;
 
     /// Set in the process in which the test looks at memory.
     const ALONE: &str = "TEST_OF_THE_HEAP_IS_ALONE";
@@ -29,15 +28,18 @@ mod tests {
     fn what_lies_between_the_living_is_given_back() {
         if std::env::var_os(ALONE).is_none() {
             // In a process of its own: other tests look at memory as well, and each would see what the others take.
-            let name = "kernels::heap::tests::what_lies_between_the_living_is_given_back";
+            let name = "heap::tests::what_lies_between_the_living_is_given_back";
             let mut command = std::process::Command::new(std::env::current_exe().unwrap());
             let output = command.args(["--exact", name]).env(ALONE, "1").output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success() && said.contains("1 passed"), "{said}");
             return;
         }
-        let mut sampler = HostSampler::new().unwrap();
-        let mut resident = || sampler.sample().process_rss_bytes.unwrap();
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+            line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        };
         // One in 128 lives on.
         let block = |at: usize| Some(vec![at as u8 % 128; 24 << 10]);
         let mut blocks: Vec<_> = (0..4096).map(block).collect();

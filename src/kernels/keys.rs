@@ -172,7 +172,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::q8;
+    use crate::q8;
 
     proptest! {
         #[test]

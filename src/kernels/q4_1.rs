@@ -90,7 +90,7 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     use super::{Block, Group, HALF, NARROW, ROWS, Sums};
-    use crate::kernels::bytes::{add_16, four, widen};
+    use crate::bytes::{add_16, four, widen};
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn dot(groups: &[Group<NARROW>], rows: &[&[Block]], out: &mut Sums) {
@@ -149,7 +149,7 @@ mod vnni {
     use std::arch::x86_64::*;
 
     use super::{Ahead, Block, Group, HALF, ROWS, Sums, WIDE};
-    use crate::kernels::bytes::{REGISTERS, floats_wide, four_wide, load_wide, store_wide};
+    use crate::bytes::{REGISTERS, floats_wide, four_wide, load_wide, store_wide};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
     pub(super) fn dot(groups: &[Group<WIDE>], rows: &[&[Block]], ahead: Ahead, out: &mut Sums) {
@@ -208,7 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::{
+    use crate::{
         activations::BLOCK,
         packed::paths::{agree, outputs},
     };

@@ -86,7 +86,7 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     use super::{Block, Group, NARROW, ROWS, Sums, VECTORS};
-    use crate::kernels::bytes::{add_32, four};
+    use crate::bytes::{add_32, four};
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn dot(groups: &[Group<NARROW>], rows: &[&[Block]], out: &mut Sums) {
@@ -141,7 +141,7 @@ mod vnni {
     use std::arch::x86_64::*;
 
     use super::{Ahead, Block, Group, ROWS, Sums, VECTORS, WIDE};
-    use crate::kernels::bytes::{REGISTERS, floats_wide, four_wide, load_wide, store_wide};
+    use crate::bytes::{REGISTERS, floats_wide, four_wide, load_wide, store_wide};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c")]
     pub(super) fn dot(groups: &[Group<WIDE>], rows: &[&[Block]], ahead: Ahead, out: &mut Sums) {
@@ -204,7 +204,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::packed::paths::{agree, outputs};
+    use crate::packed::paths::{agree, outputs};
 
     proptest! {
         #[test]

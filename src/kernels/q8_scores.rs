@@ -266,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::kernels::q8::QUERY_MOST;
+    use crate::q8::QUERY_MOST;
 
     /// What each of the paths that this CPU has makes of it.
     fn paths(q: &[i16], q_scales: &[f32], k: Q8Keys<'_>, keys: usize) -> Vec<Vec<f32>> {

@@ -60,7 +60,7 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     use super::{BLOCK, Q8Rows, blocks, weighted_sum_portable};
-    use crate::kernels::f16_to_f32::widen;
+    use crate::f16_to_f32::widen;
 
     /// Scales that are widened at once.
     const SCALES: usize = 512;

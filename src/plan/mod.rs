@@ -27,3 +27,7 @@ pub use device::{Device, PRESETS};
 pub use model::{Described, PlanModel};
 pub use predict::{Bound, PlanError, Planner, Prediction, Room, StepTime};
 pub use wins::WinsByCtx;
+
+#[cfg(test)]
+#[path = "../../tests/support/tiny.rs"]
+mod tiny;

@@ -104,7 +104,7 @@ impl PlanModel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::tiny::Tiny;
+    use crate::plan::tiny::Tiny;
 
     #[test]
     fn a_file_is_counted_tensor_by_tensor() {

@@ -7,7 +7,7 @@ use candle_core::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::kernels::{activations::HALF, reference};
+use crate::{activations::HALF, reference};
 
 fn wave(len: usize, step: f32) -> Vec<f32> {
     (0..len).map(|at| (at as f32 * step).sin() + 0.3 * (at as f32 * 1.7).cos()).collect()

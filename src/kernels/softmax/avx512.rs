@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{super::exp::avx512::exp, HEADROOM, LANES, RUN, Running};
-use crate::kernels::f32x16::{WIDE, lanes};
+use crate::f32x16::{WIDE, lanes};
 
 /// Writes `value` where `lanes` says. Whole vectors are not masked: what is read soon after comes from the store at once.
 ///

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{BLOCK, Cut, Extent, count_portable, extent_body, search_body};
-use crate::kernels::f32x16::{WIDE, lanes};
+use crate::f32x16::{WIDE, lanes};
 
 #[target_feature(enable = "avx512f,avx2,fma,f16c,popcnt")]
 pub(crate) fn extent(values: &[f32]) -> Extent {

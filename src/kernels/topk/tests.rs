@@ -1,7 +1,7 @@
 //! All ways to pick against the plain one, and cuts through strange values.
 
 use super::*;
-use crate::kernels::softmax::clamp_maxima;
+use crate::softmax::clamp_maxima;
 
 fn waves(len: usize) -> Vec<f32> {
     (0..len).map(|at| (at as f32 * 0.37).sin()).collect()

@@ -19,7 +19,7 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 /// The present moment by a `strftime` format; `Err` names the directive that is not known.
-pub(crate) fn strftime_now(format: &str) -> Result<String, String> {
+pub fn strftime_now(format: &str) -> Result<String, String> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     strftime(format, seconds)
 }

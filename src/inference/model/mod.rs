@@ -19,7 +19,7 @@ mod weights;
 
 pub use batch_item::{BatchItem, LogitRows, PassTimes, Reading, Traffic};
 pub use chat_template::{ChatMessage, ChatTemplate, Role};
-pub(crate) use clock::strftime_now;
+pub use clock::strftime_now;
 pub use detokenizer::TextStream;
 pub use error::ModelError;
 pub use forward::{Forward, StepSize};
@@ -33,5 +33,5 @@ pub use tokenizer::Tokenizer;
 pub use weights::{LayerWeights, Weights};
 
 #[cfg(test)]
-#[path = "../../tests/support/tiny.rs"]
+#[path = "../../../tests/support/tiny.rs"]
 pub(crate) mod tiny;

@@ -23,20 +23,20 @@
 )]
 
 pub mod activations;
-pub(crate) mod aligned;
+pub mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod bytes;
-pub(crate) mod cpu;
+pub mod cpu;
 pub mod exp;
 pub mod f16_to_f32;
 mod f32x16;
 mod fallback;
 mod finite;
 pub mod gemm;
-pub(crate) mod heap;
+pub mod heap;
 pub mod keys;
 pub mod linear;
-pub(crate) mod map;
+pub mod map;
 pub mod microbench;
 mod packed;
 pub mod pool;

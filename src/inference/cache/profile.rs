@@ -20,7 +20,7 @@ use crate::files;
 
 /// The profile that comes with the program, by the name that policies call it.
 const BUILT_IN: &str = "default";
-const BUILT_IN_TEXT: &str = include_str!("../../assets/profiles/smollm2-135m-instruct-q4_1.toml");
+const BUILT_IN_TEXT: &str = include_str!("../../../assets/profiles/smollm2-135m-instruct-q4_1.toml");
 
 /// The largest profile that is read, far more than the largest model's.
 const LARGEST_MIB: u64 = 16;
