@@ -119,7 +119,7 @@ fn every_letter_can_be_read_in_every_theme_whatever_the_terminals_background() {
 #[test]
 fn an_ordinary_prefill_is_no_alarm() {
     let mut state = fixture::empty(80, 24);
-    for event in fixture::events().into_iter().take(8) {
+    for event in fixture::events().into_iter().take(12) {
         update(&mut state, Message::Engine(event));
     }
     for theme in themes() {
