@@ -92,7 +92,7 @@ fn a_session_is_exported_with_what_was_said_and_where_it_comes_from() {
         "The lanes part at token 32: KCache has ",
         "| tokens | 46 | 46 | measured |",
         "| ended | stop | stop | measured |",
-        "| mean kept mass | 95.4 % | n/a (every row is read) | measured |",
+        "| mean kept mass | 95.1 % | n/a (every row is read) | measured |",
         "## Message 2\n\n> Who replaced the fan motor, and when?",
         "| ended | n/a (not yet) | n/a (not yet) | measured |",
         "| K, V and tail on the device | ",
