@@ -9,9 +9,9 @@ use crate::{
     bench::WorkloadSpec,
     config::{Config, EngineConfig},
     demo,
-    engine::{Engine, EngineError, EngineOptions, Events, Lane, LaneOptions},
+    engine::{Engine, EngineError, EngineOptions, EventKind, Events, Lane, LaneOptions},
     model::LanguageModel,
-    telemetry::{Sampler, SamplerHandle, default_threads},
+    telemetry::{Sample, Sampler, SamplerHandle, default_threads},
 };
 
 /// How often host and GPUs are sampled.
@@ -87,7 +87,12 @@ pub fn start(model: Arc<LanguageModel>, config: &Config, lanes: Vec<LaneOptions>
         _ => Failure::failed(error),
     })?;
     let publisher = engine.publisher();
-    let sampler = Sampler::spawn(SAMPLE_EVERY, move |kind| publisher.publish(kind));
+    let sampler = Sampler::spawn(SAMPLE_EVERY, move |sample| {
+        publisher.publish(match sample {
+            Sample::Host(host) => EventKind::Host(host),
+            Sample::Gpu(gpu) => EventKind::Gpu(gpu),
+        });
+    });
     let sampler = sampler.wrap_err("the sampling thread could not be started")?;
     Ok(Running { engine, events, _sampler: sampler })
 }

@@ -11,7 +11,7 @@ mod sums;
 pub use host::{HostSampler, cpu_name, default_threads, physical_cores};
 pub use nvml::{GpuSampler, GpuUnavailable};
 pub use percentiles::{Latency, Summary};
-pub use sample::{GpuSample, HostSample};
+pub use sample::{GpuSample, HostSample, Sample};
 pub use sampler::{Sampler, SamplerHandle};
 pub use series::{Column, Mark, Marks, Point, Series};
 pub use sums::Sums;

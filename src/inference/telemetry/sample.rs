@@ -2,6 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What one look at the machine found.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sample {
+    /// The host, and this process on it.
+    Host(HostSample),
+    /// One of the GPUs.
+    Gpu(GpuSample),
+}
+
 /// The host at one moment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostSample {

@@ -1,4 +1,4 @@
-//! One background thread that samples host and GPUs at a steady pace and publishes what it finds as events.
+//! One background thread that samples host and GPUs at a steady pace and hands out what it finds.
 
 use std::{
     sync::{
@@ -9,8 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{GpuSampler, GpuUnavailable, HostSampler};
-use crate::engine::EventKind;
+use super::{GpuSampler, GpuUnavailable, HostSampler, Sample};
 
 /// Starts the sampling thread.
 pub struct Sampler;
@@ -26,7 +25,7 @@ impl Sampler {
     /// Samples at once and then every `interval`. `publish` runs on the sampling thread, once per host sample and GPU.
     pub fn spawn(
         interval: Duration,
-        publish: impl FnMut(EventKind) + Send + 'static,
+        publish: impl FnMut(Sample) + Send + 'static,
     ) -> std::io::Result<SamplerHandle> {
         let gpu = Arc::new(OnceLock::new());
         let (stop, stopped) = mpsc::channel();
@@ -56,7 +55,7 @@ impl Drop for SamplerHandle {
 
 fn run(
     interval: Duration,
-    mut publish: impl FnMut(EventKind),
+    mut publish: impl FnMut(Sample),
     gpu: &OnceLock<Option<GpuUnavailable>>,
     stopped: &mpsc::Receiver<()>,
 ) {
@@ -71,10 +70,10 @@ fn run(
     let mut due = Instant::now();
     loop {
         if let Some(host) = &mut host {
-            publish(EventKind::Host(host.sample()));
+            publish(Sample::Host(host.sample()));
         }
         for sample in gpus.iter().flat_map(GpuSampler::sample) {
-            publish(EventKind::Gpu(sample));
+            publish(Sample::Gpu(sample));
         }
         // A late sample is not made up for: charts want a steady pace, not a burst.
         due = (due + interval).max(Instant::now());
@@ -91,29 +90,29 @@ mod tests {
 
     #[test]
     fn samples_come_at_once_and_the_thread_stops_promptly() {
-        let (sender, events) = mpsc::channel();
-        let handle = Sampler::spawn(Duration::from_secs(3600), move |kind| {
-            let _ = sender.send(kind);
+        let (sender, samples) = mpsc::channel();
+        let handle = Sampler::spawn(Duration::from_secs(3600), move |sample| {
+            let _ = sender.send(sample);
         })
         .unwrap();
-        let first = events.recv_timeout(Duration::from_secs(20)).unwrap();
-        assert!(matches!(first, EventKind::Host(host) if host.process_rss_bytes > Some(0)));
+        let first = samples.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(matches!(first, Sample::Host(host) if host.process_rss_bytes > Some(0)));
         let begin = Instant::now();
         drop(handle);
         assert!(begin.elapsed() < Duration::from_secs(2));
         // The thread owned the sender: once it is gone, nothing more can come.
-        assert!(events.iter().all(|kind| matches!(kind, EventKind::Gpu(_))));
+        assert!(samples.iter().all(|sample| matches!(sample, Sample::Gpu(_))));
     }
 
     #[test]
     fn the_interval_is_kept() {
-        let (sender, events) = mpsc::channel();
-        let _handle = Sampler::spawn(Duration::from_millis(250), move |kind| {
-            let _ = sender.send((Instant::now(), kind));
+        let (sender, samples) = mpsc::channel();
+        let _handle = Sampler::spawn(Duration::from_millis(250), move |sample| {
+            let _ = sender.send((Instant::now(), sample));
         })
         .unwrap();
-        let mut hosts = events.iter().filter_map(|(at, kind)| match kind {
-            EventKind::Host(sample) => Some((at, sample)),
+        let mut hosts = samples.iter().filter_map(|(at, sample)| match sample {
+            Sample::Host(host) => Some((at, host)),
             _ => None,
         });
         let (begin, _) = hosts.next().unwrap();
