@@ -10,7 +10,7 @@ use divan::{
 use half::f16;
 use kcache::{
     attention::{
-        Count, DecodeRow, DecodeScratch, DecodeTimes, HeadShape, PrefillScratch, PrefillSpan, Rows, decode, prefill,
+        Count, DecodeRow, DecodeScratch, DecodeTimes, HeadShape, PrefillItem, PrefillScratch, Rows, decode, prefill,
     },
     bench::SplitMix64,
     cache::{Format, PAGE_TOKENS, Page, Select, Tail},
@@ -147,7 +147,7 @@ fn prefill_256<const N: usize>(bencher: Bencher<'_, '_>, start: usize) {
     let mut scratch = PrefillScratch::new();
     let pairs = rows * start + rows * (rows + 1) / 2;
     bencher.counter(ItemsCount::new(4 * pairs * SHAPE.heads * SHAPE.head_dim)).bench_local(|| {
-        let span = PrefillSpan { q: &q, rows, start, k: &k, v: &v };
+        let span = PrefillItem { q: &q, rows, start, k: &k, v: &v };
         prefill(&pool, &SHAPE, &[span], &mut scratch, &mut out);
     });
 }

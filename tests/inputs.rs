@@ -23,7 +23,7 @@ use kcache::{
     cache::{LaneCache, Policy},
     config::Layers,
     kernels::Pool,
-    model::{BatchItem, ChatMessage, Forward, Gguf, LanguageModel, LogitRows, ModelCard, Reading, Role},
+    model::{BatchItem, ChatMessage, Forward, Gguf, LanguageModel, LogitRows, ModelInfo, Reading, Role},
 };
 use support::tiny::Tiny;
 
@@ -176,11 +176,11 @@ impl Random {
 /// Reads a file as far as it can be read, and has a model that opens compute a step.
 fn use_up(path: &Path, pool: &Pool) -> bool {
     let Ok(gguf) = Gguf::open(path) else { return false };
-    let card = ModelCard::from_gguf(&gguf);
+    let info = ModelInfo::from_gguf(&gguf);
     let checked = LanguageModel::check(&gguf);
     let opened = LanguageModel::open(path, Some(256));
     assert_eq!(checked.is_ok(), opened.is_ok(), "a check tells what opening says");
-    let (Ok(model), Ok(_)) = (opened, card) else { return false };
+    let (Ok(model), Ok(_)) = (opened, info) else { return false };
     let messages = [ChatMessage::new(Role::User, "hello in the hall")];
     let Ok(tokens) = model.chat.prompt(&model.tokenizer, &messages) else { return true };
     model.tokenizer.decode(&tokens);

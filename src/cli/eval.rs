@@ -20,14 +20,14 @@ use crate::{
     files,
     progress::Progress,
     quality::{
-        ESTIMATES, EvalError, EvalOptions, Evaluation, FIGURES, Gate, ProbeScore, Probed, ROUNDED, Score, evaluate,
-        kl_mean, probes, top1,
+        ESTIMATES, EvalError, EvalOptions, Evaluation, FIGURES, Gate, ROUNDED, Score, TaskResult, TaskScore, evaluate,
+        kl_mean, tasks, top1,
     },
 };
 
-/// Tokens that a probe's questions and answers take at most.
+/// Tokens that a task's questions and answers take at most.
 const PROBE_ROOM: usize = 640;
-/// Parts of one text or probe in the display of progress.
+/// Parts of one text or task in the display of progress.
 const PARTS: usize = 1000;
 
 /// What to evaluate on.
@@ -90,7 +90,7 @@ pub fn run(args: &EvalArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
 struct Found {
     texts: Vec<Evaluation>,
     pooled: Option<Evaluation>,
-    probes: Vec<Probed>,
+    tasks: Vec<TaskResult>,
 }
 
 fn evaluate_all(
@@ -103,8 +103,8 @@ fn evaluate_all(
     let Machine { model, pool } = machine;
     // Some questions and answers follow the context.
     let room = model.context().saturating_sub(PROBE_ROOM);
-    let probes = if args.probes { probes(&model.tokenizer, options.context.min(room)) } else { Vec::new() };
-    let total = texts.len() + probes.len();
+    let tasks = if args.probes { tasks(&model.tokenizer, options.context.min(room)) } else { Vec::new() };
+    let total = texts.len() + tasks.len();
     let mut show = |index: usize, what: &str, progress: Progress| {
         let part = PARTS * progress.done / progress.total.max(1);
         display.show(&format!("{what}: {}", progress.what), index * PARTS + part, total * PARTS)
@@ -116,12 +116,12 @@ fn evaluate_all(
         let result = evaluate(model, pool, &text, options, &mut |progress| show(index, &name, progress));
         evaluations.push(result.map_err(|error| failure(error, path))?);
     }
-    let mut probed = Vec::new();
-    for (index, probe) in probes.iter().enumerate() {
-        let result = probe.run(model, pool, options, &mut |progress| show(texts.len() + index, probe.name, progress));
-        probed.push(result.map_err(|error| failure(error, Path::new(probe.name)))?);
+    let mut results = Vec::new();
+    for (index, task) in tasks.iter().enumerate() {
+        let result = task.run(model, pool, options, &mut |progress| show(texts.len() + index, task.name, progress));
+        results.push(result.map_err(|error| failure(error, Path::new(task.name)))?);
     }
-    Ok(Found { pooled: Evaluation::pooled(&evaluations), texts: evaluations, probes: probed })
+    Ok(Found { pooled: Evaluation::pooled(&evaluations), texts: evaluations, tasks: results })
 }
 
 fn failure(error: EvalError, path: &Path) -> Failure {
@@ -153,8 +153,8 @@ impl Report<'_> {
             "full_ppl": found.pooled.as_ref().and_then(Evaluation::full_ppl),
             "runs": found.pooled.as_ref().map(runs).unwrap_or_default(), "texts": texts,
         });
-        if !found.probes.is_empty() {
-            report["probes"] = found.probes.iter().map(probe).collect();
+        if !found.tasks.is_empty() {
+            report["probes"] = found.tasks.iter().map(task).collect();
         }
         report
     }
@@ -177,8 +177,8 @@ impl Report<'_> {
         if let (Some(pooled), 2..) = (&found.pooled, found.texts.len()) {
             part(&format!("all {} texts", found.texts.len()), &rows(pooled));
         }
-        if !found.probes.is_empty() {
-            part("probes: answers that were the likeliest, and KL (nats) at them", &probe_rows(&found.probes));
+        if !found.tasks.is_empty() {
+            part("probes: answers that were the likeliest, and KL (nats) at them", &task_rows(&found.tasks));
         }
         text
     }
@@ -200,11 +200,11 @@ fn runs(evaluation: &Evaluation) -> Vec<Value> {
     evaluation.scores.iter().map(run).collect()
 }
 
-fn probe(probed: &Probed) -> Value {
-    let run = |score: &ProbeScore| json!({ "policy": score.policy, "right": score.right, "kl_mean": score.kl_mean });
+fn task(result: &TaskResult) -> Value {
+    let run = |score: &TaskScore| json!({ "policy": score.policy, "right": score.right, "kl_mean": score.kl_mean });
     json!({
-        "probe": probed.probe, "asked": probed.asked, "full_right": probed.full_right,
-        "runs": probed.scores.iter().map(run).collect::<Vec<_>>(),
+        "probe": result.task, "asked": result.asked, "full_right": result.full_right,
+        "runs": result.scores.iter().map(run).collect::<Vec<_>>(),
     })
 }
 
@@ -262,19 +262,19 @@ fn rows(evaluation: &Evaluation) -> Vec<Vec<String>> {
     rows
 }
 
-fn probe_rows(probes: &[Probed]) -> Vec<Vec<String>> {
+fn task_rows(results: &[TaskResult]) -> Vec<Vec<String>> {
     let mut header = vec!["probe".to_owned(), "asked".to_owned(), "full attention".to_owned()];
-    let policies = probes.iter().take(1).flat_map(|probed| &probed.scores);
+    let policies = results.iter().take(1).flat_map(|result| &result.scores);
     header.extend(policies.flat_map(|score| [score.policy.clone(), format!("KL of {}", score.policy)]));
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
-    let row = |probed: &Probed| {
-        let scores = probed.scores.iter().flat_map(|score| [percent(score.right), format!("{:.4}", score.kl_mean)]);
-        [probed.probe.to_owned(), probed.asked.to_string(), percent(probed.full_right)]
+    let row = |result: &TaskResult| {
+        let scores = result.scores.iter().flat_map(|score| [percent(score.right), format!("{:.4}", score.kl_mean)]);
+        [result.task.to_owned(), result.asked.to_string(), percent(result.full_right)]
             .into_iter()
             .chain(scores)
             .collect()
     };
-    [header].into_iter().chain(probes.iter().map(row)).collect()
+    [header].into_iter().chain(results.iter().map(row)).collect()
 }
 
 #[cfg(test)]
@@ -283,11 +283,11 @@ mod tests {
 
     #[test]
     fn no_two_columns_have_the_same_name() {
-        let score = |policy: &str| ProbeScore { policy: policy.to_owned(), right: 1.0, kl_mean: 0.0 };
+        let score = |policy: &str| TaskScore { policy: policy.to_owned(), right: 1.0, kl_mean: 0.0 };
         let scores = vec![score("kv"), score("kcache")];
-        let probed = Probed { probe: "list", asked: 3, full_right: 1.0, scores };
+        let result = TaskResult { task: "list", asked: 3, full_right: 1.0, scores };
         let empty = Evaluation { scores: Vec::new() };
-        for table in [rows(&empty), probe_rows(&[probed])] {
+        for table in [rows(&empty), task_rows(&[result])] {
             let mut header = table[0].clone();
             header.sort();
             let count = header.len();

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::{Failure, interrupt, output::note};
 use crate::{
     config::Config,
-    model::source::{self, KnownModel, Progress, Stage},
+    model::source::{self, FetchProgress, KnownModel, Stage},
 };
 
 /// The file to run: the configured one, else the default model, fetched where it is missing.
@@ -63,7 +63,7 @@ impl Display {
         Self { name: known.name, bar, said: None }
     }
 
-    fn show(&mut self, Progress { stage, done, total }: Progress) {
+    fn show(&mut self, FetchProgress { stage, done, total }: FetchProgress) {
         let doing = match stage {
             Stage::Waiting => "waiting for another kcache that fetches",
             Stage::Downloading => "downloading",

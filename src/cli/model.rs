@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     files,
     model::{
-        Gguf, ModelCard,
+        Gguf, ModelInfo,
         source::{self, DEFAULT, KNOWN, KnownModel},
     },
 };
@@ -68,13 +68,13 @@ pub fn run(command: &ModelCommand, config: &Config, json: bool) -> Result<ExitCo
             };
             let of_file = |why: &dyn Display| Failure::misuse(format!("{}: {why}", path.display()));
             let gguf = Gguf::open(&path).map_err(Failure::misuse)?;
-            let card = ModelCard::from_gguf(&gguf).map_err(|error| of_file(&error))?;
+            let info = ModelInfo::from_gguf(&gguf).map_err(|error| of_file(&error))?;
             if json {
-                print_json(&card)?
+                print_json(&info)?
             } else {
-                print(&card_text(&card))?
+                print(&info_text(&info))?
             }
-            if let Some(why) = &card.refused {
+            if let Some(why) = &info.refused {
                 return Err(of_file(why));
             }
         }
@@ -134,9 +134,9 @@ fn sources(known: &KnownModel) -> [String; 2] {
     ]
 }
 
-fn card_text(card: &ModelCard) -> String {
-    let shape = &card.shape;
-    let types: Vec<_> = card
+fn info_text(info: &ModelInfo) -> String {
+    let shape = &info.shape;
+    let types: Vec<_> = info
         .types
         .iter()
         .map(|share| format!("{} {} tensors {}", share.dtype, share.tensors, megabytes(share.bytes)))
@@ -144,10 +144,10 @@ fn card_text(card: &ModelCard) -> String {
     let kib = |bytes: u64| format!("{:.1} KiB", bytes as f64 / 1024.0);
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
     table(&[
-        ("file", card.path.display().to_string()),
-        ("size", format!("{} ({} bytes)", megabytes(card.file_bytes), card.file_bytes)),
-        ("licence", card.licence.clone().unwrap_or_else(|| "n/a: the file names none".into())),
-        ("parameters", format!("{:.1} million", card.parameters as f64 / 1e6)),
+        ("file", info.path.display().to_string()),
+        ("size", format!("{} ({} bytes)", megabytes(info.file_bytes), info.file_bytes)),
+        ("licence", info.licence.clone().unwrap_or_else(|| "n/a: the file names none".into())),
+        ("parameters", format!("{:.1} million", info.parameters as f64 / 1e6)),
         ("weights", types.join(", ")),
         (
             "shape",
@@ -156,15 +156,15 @@ fn card_text(card: &ModelCard) -> String {
                 shape.layers, shape.heads, shape.kv_heads, shape.head_dim, shape.context
             ),
         ),
-        ("tokenizer", card.tokenizer.clone()),
-        ("template", if card.chat_template { "yes" } else { "none" }.into()),
+        ("tokenizer", info.tokenizer.clone()),
+        ("template", if info.chat_template { "yes" } else { "none" }.into()),
         (
             "cache",
             format!(
                 "{} a token (K and V, f16), {} at full context; KCache keeps {} of it on the device",
-                kib(card.kv_bytes_per_token),
-                mib(card.kv_bytes_full_context),
-                mib(card.kv_bytes_full_context / 2)
+                kib(info.kv_bytes_per_token),
+                mib(info.kv_bytes_full_context),
+                mib(info.kv_bytes_full_context / 2)
             ),
         ),
     ])

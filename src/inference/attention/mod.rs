@@ -19,7 +19,7 @@ mod tests;
 
 pub use decode::{DecodeRow, DecodeScratch, DecodeTimes, decode};
 pub use hits::{DISTANCE_BUCKETS, HitCounts, Hits, RECENT_POSITIONS, SINK_POSITIONS};
-pub use prefill::{PrefillScratch, PrefillSpan, prefill};
+pub use prefill::{PrefillItem, PrefillScratch, prefill};
 pub use reads::{HeadReads, Reads, curve_counts};
 pub use rule::{Count, Rows};
 pub use shape::HeadShape;

@@ -18,7 +18,7 @@ use crate::{
 
 /// New tokens of one sequence.
 #[derive(Debug, Clone, Copy)]
-pub struct PrefillSpan<'a> {
+pub struct PrefillItem<'a> {
     /// Queries, `[rows, heads·head_dim]`, positions applied.
     pub q: &'a [f32],
     /// How many tokens.
@@ -88,7 +88,7 @@ pub(super) fn block_rows(group: usize) -> usize {
 pub fn prefill(
     pool: &Pool,
     shape: &HeadShape,
-    spans: &[PrefillSpan<'_>],
+    spans: &[PrefillItem<'_>],
     scratch: &mut PrefillScratch,
     out: &mut [f32],
 ) {
@@ -126,7 +126,7 @@ pub fn prefill(
 
 impl Buffers {
     /// Leaves the result for rows `first..first + rows` and one KV head in `sums`, `[rows, group, head_dim]`.
-    fn attend(&mut self, shape: &HeadShape, span: &PrefillSpan<'_>, first: usize, rows: usize, kv_head: usize) {
+    fn attend(&mut self, shape: &HeadShape, span: &PrefillItem<'_>, first: usize, rows: usize, kv_head: usize) {
         let (group, head_dim) = (shape.group(), shape.head_dim);
         let queries = rows * group;
         self.q.clear();

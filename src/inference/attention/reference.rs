@@ -4,7 +4,7 @@
 
 use candle_core::{D, Device, IndexOp, Result, Tensor};
 
-use super::{Count, DecodeRow, HeadShape, PrefillSpan, Rows};
+use super::{Count, DecodeRow, HeadShape, PrefillItem, Rows};
 use crate::cache::{PAGE_TOKENS, Page, Select, Tail};
 
 /// What [`decode`] finds.
@@ -105,7 +105,7 @@ pub fn decode(shape: &HeadShape, row: &DecodeRow<'_>) -> Result<Decoded> {
 ///
 /// # Errors
 /// What candle says to shapes that do not fit.
-pub fn prefill(shape: &HeadShape, span: &PrefillSpan<'_>) -> Result<Vec<f32>> {
+pub fn prefill(shape: &HeadShape, span: &PrefillItem<'_>) -> Result<Vec<f32>> {
     let (heads, head_dim, group) = (shape.heads, shape.head_dim, shape.group());
     let len = span.start + span.rows;
     let q = Tensor::from_slice(span.q, (span.rows, heads, head_dim), &Device::Cpu)?;

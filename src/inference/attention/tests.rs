@@ -74,10 +74,10 @@ impl Sequence {
         DecodeRow { q, k: &self.k, v: &self.v, len: self.len, rows, v_sum: &self.v_sum, buffers: &[] }
     }
 
-    fn span(&self, shape: &HeadShape, start: usize, end: usize) -> PrefillSpan<'_> {
+    fn span(&self, shape: &HeadShape, start: usize, end: usize) -> PrefillItem<'_> {
         let width = shape.heads * shape.head_dim;
         let q = &self.q[start * width..end * width];
-        PrefillSpan { q, rows: end - start, start, k: &self.k, v: &self.v }
+        PrefillItem { q, rows: end - start, start, k: &self.k, v: &self.v }
     }
 }
 
@@ -128,7 +128,7 @@ fn decoded(pool: &Pool, shape: &HeadShape, rows: &[DecodeRow<'_>]) -> (Vec<f32>,
     (out, scratch)
 }
 
-fn prefilled(pool: &Pool, shape: &HeadShape, spans: &[PrefillSpan<'_>]) -> Vec<f32> {
+fn prefilled(pool: &Pool, shape: &HeadShape, spans: &[PrefillItem<'_>]) -> Vec<f32> {
     let rows: usize = spans.iter().map(|span| span.rows).sum();
     let mut out = vec![f32::NAN; rows * shape.heads * shape.head_dim];
     prefill(pool, shape, spans, &mut PrefillScratch::new(), &mut out);

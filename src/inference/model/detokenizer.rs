@@ -4,11 +4,11 @@ use super::Tokenizer;
 
 /// Decodes token by token. The parts it gives out are together exactly [`Tokenizer::decode`] of all tokens.
 #[derive(Debug, Default)]
-pub struct TextStream {
+pub struct Detokenizer {
     pending: Utf8Buffer,
 }
 
-impl TextStream {
+impl Detokenizer {
     /// The text that is complete with token `id`; may be empty.
     pub fn push(&mut self, tokenizer: &Tokenizer, id: u32) -> String {
         self.pending.push(tokenizer.bytes(id))

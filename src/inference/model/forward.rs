@@ -20,7 +20,7 @@ pub use self::size::StepSize;
 use self::{rows::policy_reads, traffic::count_v_reads};
 use super::{BatchItem, LanguageModel, LogitRows, NotFinite, PassTimes, Reading, Traffic, weights::LayerWeights};
 use crate::{
-    attention::{DecodeScratch, HitCounts, PrefillScratch, PrefillSpan, Reads, decode, prefill},
+    attention::{DecodeScratch, HitCounts, PrefillItem, PrefillScratch, Reads, decode, prefill},
     kernels::{Activations, Linear, Pool, RopeStyle, forward_many, rms_norm, rope, silu_mul},
 };
 
@@ -265,14 +265,14 @@ impl Forward {
         if !exact_q.is_empty() {
             let started = Instant::now();
             let mut taken = 0;
-            let exact: Vec<PrefillSpan> = spans
+            let exact: Vec<PrefillItem> = spans
                 .iter()
                 .filter(|span| span.reading == Reading::Exact)
                 .map(|span| {
                     let q = &exact_q[taken..][..span.tokens.len() * q_width];
                     taken += q.len();
                     let (k, v) = (span.cache.k(index), span.cache.v(index));
-                    PrefillSpan { q, rows: span.tokens.len(), start: span.cache.len(), k, v }
+                    PrefillItem { q, rows: span.tokens.len(), start: span.cache.len(), k, v }
                 })
                 .collect();
             prefill(pool, &heads, &exact, &mut self.prefill, exact_out);

@@ -9,7 +9,7 @@ use crate::files;
 
 /// A model file in figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ModelCard {
+pub struct ModelInfo {
     /// The file.
     #[serde(serialize_with = "files::serialize")]
     pub path: PathBuf,
@@ -50,8 +50,8 @@ pub struct TypeShare {
     pub bytes: u64,
 }
 
-impl ModelCard {
-    /// Reads the card of an open file.
+impl ModelInfo {
+    /// Reads it from an open file.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, ModelError> {
         let shape = ModelShape::from_gguf(gguf)?;
         let mut types: BTreeMap<String, TypeShare> = BTreeMap::new();
@@ -110,17 +110,17 @@ mod tests {
     #[test]
     fn the_default_models_card() {
         let path = source::ensure_default(&mut |_| {}, &AtomicBool::new(false)).expect("the default model is there");
-        let card = ModelCard::from_gguf(&Gguf::open(&path).unwrap()).unwrap();
-        assert_eq!(card.parameters, 134_515_008);
-        assert_eq!((card.kv_bytes_per_token, card.kv_bytes_full_context), (23_040, 23_040 * 8192));
-        assert_eq!(card.licence.as_deref(), Some("apache-2.0"));
-        let types: Vec<_> = card.types.iter().map(|share| (share.dtype.as_str(), share.tensors)).collect();
+        let info = ModelInfo::from_gguf(&Gguf::open(&path).unwrap()).unwrap();
+        assert_eq!(info.parameters, 134_515_008);
+        assert_eq!((info.kv_bytes_per_token, info.kv_bytes_full_context), (23_040, 23_040 * 8192));
+        assert_eq!(info.licence.as_deref(), Some("apache-2.0"));
+        let types: Vec<_> = info.types.iter().map(|share| (share.dtype.as_str(), share.tensors)).collect();
         assert_eq!(types, [("Q4_1", 210), ("Q8_0", 1), ("F32", 61)]);
-        assert_eq!(card.refused, None);
-        assert!(card.tensor_bytes < card.file_bytes && card.tensor_bytes > card.file_bytes * 9 / 10);
-        let shape = &card.shape;
+        assert_eq!(info.refused, None);
+        assert!(info.tensor_bytes < info.file_bytes && info.tensor_bytes > info.file_bytes * 9 / 10);
+        let shape = &info.shape;
         assert_eq!((shape.layers, shape.hidden, shape.heads, shape.kv_heads, shape.head_dim), (30, 576, 9, 3, 64));
         assert_eq!((shape.ffn, shape.vocab, shape.context, shape.tied_output), (1536, 49_152, 8192, true));
-        assert_eq!((shape.rope_base, card.tokenizer.as_str(), card.chat_template), (100_000.0, "gpt2, smollm", true));
+        assert_eq!((shape.rope_base, info.tokenizer.as_str(), info.chat_template), (100_000.0, "gpt2, smollm", true));
     }
 }

@@ -23,10 +23,7 @@ pub struct SamplerHandle {
 
 impl Sampler {
     /// Samples at once and then every `interval`. `publish` runs on the sampling thread, once per host sample and GPU.
-    pub fn spawn(
-        interval: Duration,
-        publish: impl FnMut(Sample) + Send + 'static,
-    ) -> std::io::Result<SamplerHandle> {
+    pub fn spawn(interval: Duration, publish: impl FnMut(Sample) + Send + 'static) -> std::io::Result<SamplerHandle> {
         let gpu = Arc::new(OnceLock::new());
         let (stop, stopped) = mpsc::channel();
         let thread = thread::Builder::new().name("sampler".into()).spawn({

@@ -5,7 +5,7 @@ use super::sequence::Sequence;
 use crate::engine::{Coverage, EventKind, HeadCoverage, Lane, Read, SessionId, worker::Worker};
 use crate::{
     attention::{DISTANCE_BUCKETS, Reads, curve_counts},
-    model::{LanguageModel, TextStream},
+    model::{Detokenizer, LanguageModel},
 };
 
 /// Positions that a `read` event lists at most.
@@ -27,7 +27,7 @@ pub(crate) struct Inspection {
     distance: Vec<Vec<[u32; DISTANCE_BUCKETS]>>,
     /// The tokens whose text was told, and the text that is not complete.
     told: Vec<u32>,
-    decoder: TextStream,
+    decoder: Detokenizer,
 }
 
 impl Inspection {
@@ -97,7 +97,7 @@ impl Inspection {
         let known: Vec<u32> = sequence.known_tokens().collect();
         if !known.starts_with(&self.told) {
             self.told.clear();
-            self.decoder = TextStream::default();
+            self.decoder = Detokenizer::default();
         }
         let mut events = Vec::new();
         while self.told.len() < known.len() {
@@ -117,7 +117,7 @@ impl Worker {
         self.inspected = None;
         let Some((session, lane)) = asked else { return };
         let Some(sequence) = self.sequence(session, lane) else { return self.unknown(session) };
-        let (told, decoder) = (Vec::new(), TextStream::default());
+        let (told, decoder) = (Vec::new(), Detokenizer::default());
         let mut inspection = Inspection { session, lane, tokens: 0, distance: Vec::new(), told, decoder };
         let texts = inspection.texts(&self.model, sequence);
         texts.into_iter().for_each(|event| self.publisher.publish(event));

@@ -10,7 +10,7 @@ use super::{sampler::Sampler, stop::Found};
 use crate::engine::{FinishReason, GenerationOptions, Lane, Prefilled, Priority, Token, Usage, worker::compare::Held};
 use crate::{
     cache::{Policy, SequenceCache},
-    model::{ChatMessage, LanguageModel, Reading, Role, TextStream},
+    model::{ChatMessage, Detokenizer, LanguageModel, Reading, Role},
     quality::{Guard, GuardOptions, GuardState},
     text::without_mark,
 };
@@ -90,7 +90,7 @@ pub(crate) struct Answer {
     untold: VecDeque<Token>,
     /// Whether a stop sequence has ended it, and the cache holds tokens of that.
     overshot: bool,
-    decoder: TextStream,
+    decoder: Detokenizer,
     sampler: Sampler,
 }
 
@@ -251,7 +251,7 @@ impl Sequence {
             told: 0,
             untold: VecDeque::new(),
             overshot: false,
-            decoder: TextStream::default(),
+            decoder: Detokenizer::default(),
         });
     }
 

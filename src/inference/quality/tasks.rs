@@ -1,7 +1,7 @@
 //! Tasks that a small model can do, to see what a policy loses of them: copying a list, and looking values up at several
 //! depths; and one that top-N attention is known to be bad at, counting, for which every row matters.
 //!
-//! A probe is a long context followed by questions with their answers. It is evaluated like any text, with the answers
+//! A task is a long context followed by questions with their answers. It is evaluated like any text, with the answers
 //! fed whatever was predicted, and only the tokens of answers count. A policy's score means something beside the one
 //! that full attention has on the same answers.
 
@@ -16,7 +16,7 @@ use crate::{
 
 /// The context and the questions of one task.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Probe {
+pub struct Task {
     /// Its name.
     pub name: &'static str,
     /// Context, questions and answers.
@@ -29,7 +29,7 @@ pub struct Probe {
 
 /// How one policy did.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ProbeScore {
+pub struct TaskScore {
     /// The policy, as it was spelled.
     pub policy: String,
     /// The share of the answers' tokens that were the likeliest.
@@ -40,15 +40,15 @@ pub struct ProbeScore {
 
 /// How all policies did in one task.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Probed {
+pub struct TaskResult {
     /// The task.
-    pub probe: &'static str,
+    pub task: &'static str,
     /// Tokens of answers.
     pub asked: usize,
     /// The share of them that were the likeliest under full attention.
     pub full_right: f64,
     /// The policies, in order.
-    pub scores: Vec<ProbeScore>,
+    pub scores: Vec<TaskScore>,
 }
 
 const WORDS: [&str; 24] = [
@@ -61,7 +61,7 @@ const KEYS: [&str; 6] = ["Berlin", "Mexico", "Tokyo", "Egypt", "Canada", "Venice
 const PLACES: [&str; 5] = ["at the harbour", "in the old town", "by the lake", "on the hill", "near the station"];
 
 /// The tasks, each with about `context` tokens of context.
-pub fn probes(tokenizer: &Tokenizer, context: usize) -> Vec<Probe> {
+pub fn tasks(tokenizer: &Tokenizer, context: usize) -> Vec<Task> {
     let mut found = vec![copy(tokenizer, context)];
     for (name, depth) in [
         ("look up at 10 %", 0.1),
@@ -77,7 +77,7 @@ pub fn probes(tokenizer: &Tokenizer, context: usize) -> Vec<Probe> {
 }
 
 /// A list at the beginning, written down once more at the end.
-fn copy(tokenizer: &Tokenizer, context: usize) -> Probe {
+fn copy(tokenizer: &Tokenizer, context: usize) -> Task {
     let list = || (0..40).map(|at| WORDS[(at * 7 + at / 5) % WORDS.len()]);
     let mut script = Script::new(tokenizer, "copy a list");
     script.say("The list:\n");
@@ -95,11 +95,11 @@ fn copy(tokenizer: &Tokenizer, context: usize) -> Probe {
         }
         script.say("\n");
     }
-    script.probe
+    script.task
 }
 
 /// Keys with values at one depth of the context, asked for at its end.
-fn look_up(tokenizer: &Tokenizer, context: usize, name: &'static str, depth: f64) -> Probe {
+fn look_up(tokenizer: &Tokenizer, context: usize, name: &'static str, depth: f64) -> Task {
     let pair = |at: usize| (KEYS[at], WORDS[(at * 11 + 3) % WORDS.len()]);
     let mut script = Script::new(tokenizer, name);
     script.fill((context as f64 * depth) as usize);
@@ -115,18 +115,18 @@ fn look_up(tokenizer: &Tokenizer, context: usize, name: &'static str, depth: f64
         script.ask(&format!(" {value}"));
         script.say(".\n");
     }
-    script.probe
+    script.task
 }
 
 /// Words of very different frequencies, to be named by how often they stand in the context: no few positions tell.
-fn count(tokenizer: &Tokenizer, context: usize) -> Probe {
+fn count(tokenizer: &Tokenizer, context: usize) -> Task {
     const OFTEN: [(&str, usize); 6] =
         [("river", 32), ("bread", 16), ("horse", 8), ("cloud", 4), ("lemon", 2), ("table", 1)];
     let total: usize = OFTEN.iter().map(|(_, often)| often).sum();
     let mut script = Script::new(tokenizer, "count words");
     script.say("Words:");
     for at in 0.. {
-        if script.probe.tokens.len() >= context {
+        if script.task.tokens.len() >= context {
             break;
         }
         // Steps by a number without a common divisor mix the words evenly.
@@ -146,35 +146,35 @@ fn count(tokenizer: &Tokenizer, context: usize) -> Probe {
         script.say(",");
     }
     script.say("\n");
-    script.probe
+    script.task
 }
 
-/// A probe while it is written.
+/// A task while it is written.
 struct Script<'a> {
     tokenizer: &'a Tokenizer,
-    probe: Probe,
+    task: Task,
     notes: usize,
 }
 
 impl<'a> Script<'a> {
     fn new(tokenizer: &'a Tokenizer, name: &'static str) -> Self {
         let tokens = tokenizer.bos().into_iter().collect();
-        Self { tokenizer, probe: Probe { name, tokens, context: 0, answers: Vec::new() }, notes: 0 }
+        Self { tokenizer, task: Task { name, tokens, context: 0, answers: Vec::new() }, notes: 0 }
     }
 
     fn say(&mut self, text: &str) {
-        self.probe.tokens.extend(self.tokenizer.encode(text));
+        self.task.tokens.extend(self.tokenizer.encode(text));
     }
 
     fn ask(&mut self, answer: &str) {
-        let from = self.probe.tokens.len();
+        let from = self.task.tokens.len();
         self.say(answer);
-        self.probe.answers.push(from..self.probe.tokens.len());
+        self.task.answers.push(from..self.task.tokens.len());
     }
 
     /// Sentences of no use, until there are `tokens`.
     fn fill(&mut self, tokens: usize) {
-        while self.probe.tokens.len() < tokens {
+        while self.task.tokens.len() < tokens {
             let (note, place) = (self.notes + 1, PLACES[self.notes * 3 % PLACES.len()]);
             let (some, others) = (WORDS[self.notes * 13 % WORDS.len()], WORDS[(self.notes * 17 + 5) % WORDS.len()]);
             self.say(&format!("Note {note}: {place} somebody left a {some} beside a {others}.\n"));
@@ -183,19 +183,19 @@ impl<'a> Script<'a> {
     }
 
     fn ends_context(&mut self) {
-        self.probe.context = self.probe.tokens.len();
+        self.task.context = self.task.tokens.len();
     }
 }
 
-impl Probe {
-    /// Evaluates the policies of `options` on it; context and tokens are the probe's own.
+impl Task {
+    /// Evaluates the policies of `options` on it; context and tokens are the task's own.
     pub fn run(
         &self,
         model: &LanguageModel,
         pool: &Pool,
         options: &EvalOptions,
         progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Probed, EvalError> {
+    ) -> Result<TaskResult, EvalError> {
         let tokens = self.tokens.len() - self.context - 1;
         let options = EvalOptions { context: self.context, tokens, ..options.clone() };
         let evaluation = evaluate(model, pool, &self.tokens, &options, progress)?;
@@ -206,10 +206,10 @@ impl Probe {
         };
         let of = |score: &Score| {
             let answers: Vec<_> = asked.iter().map(|&at| score.tokens[at]).collect();
-            ProbeScore { policy: score.policy.clone(), right: right(score, 0), kl_mean: kl_mean(&answers) }
+            TaskScore { policy: score.policy.clone(), right: right(score, 0), kl_mean: kl_mean(&answers) }
         };
-        Ok(Probed {
-            probe: self.name,
+        Ok(TaskResult {
+            task: self.name,
             asked: asked.len(),
             full_right: evaluation.scores.first().map_or(f64::NAN, |score| right(score, 1)),
             scores: evaluation.scores.iter().map(of).collect(),
@@ -225,18 +225,18 @@ mod tests {
     #[test]
     fn answers_stand_behind_their_questions_and_in_the_context() {
         let model = LanguageModel::open(&Tiny::default().temp(), None).unwrap();
-        let found = probes(&model.tokenizer, 4000);
+        let found = tasks(&model.tokenizer, 4000);
         assert_eq!(found.len(), 7);
-        for probe in &found {
-            assert!((4000..4600).contains(&probe.context), "{}: {}", probe.name, probe.context);
-            assert!(probe.answers.len() >= 4 && probe.answers.is_sorted_by(|a, b| a.end <= b.start), "{}", probe.name);
-            assert!(probe.answers[0].start > probe.context && probe.answers.last().unwrap().end < probe.tokens.len());
-            if probe.name != "count words" {
-                let context = &probe.tokens[..probe.context];
-                for answer in &probe.answers {
+        for task in &found {
+            assert!((4000..4600).contains(&task.context), "{}: {}", task.name, task.context);
+            assert!(task.answers.len() >= 4 && task.answers.is_sorted_by(|a, b| a.end <= b.start), "{}", task.name);
+            assert!(task.answers[0].start > task.context && task.answers.last().unwrap().end < task.tokens.len());
+            if task.name != "count words" {
+                let context = &task.tokens[..task.context];
+                for answer in &task.answers {
                     // With what stands before it, so that it is no accident.
-                    let line = &probe.tokens[answer.start - 1..answer.end];
-                    assert!(context.windows(line.len()).any(|part| part == line), "{}", probe.name);
+                    let line = &task.tokens[answer.start - 1..answer.end];
+                    assert!(context.windows(line.len()).any(|part| part == line), "{}", task.name);
                 }
             }
         }
@@ -247,8 +247,8 @@ mod tests {
         let model = LanguageModel::open(&Tiny::default().temp(), None).unwrap();
         let key = model.tokenizer.encode("Berlin");
         for (depth, name) in [(0.1, "a"), (0.9, "b")] {
-            let probe = look_up(&model.tokenizer, 9000, name, depth);
-            let at = probe.tokens.windows(key.len()).position(|part| part == key).unwrap();
+            let task = look_up(&model.tokenizer, 9000, name, depth);
+            let at = task.tokens.windows(key.len()).position(|part| part == key).unwrap();
             assert!((at as f64 / 9000.0 - depth).abs() < 0.02, "{at}");
         }
     }
