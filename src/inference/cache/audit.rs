@@ -1,21 +1,21 @@
-//! The audit of a lane: every page that sequences hold, counted again and compared with the books.
+//! The audit of a lane: every page that sequences hold, counted again and compared with the accounts.
 
 use std::collections::BTreeMap;
 
 use super::{LaneCache, MemoryKind, Page, SequenceCache, Tier, blocks::BlockId};
 
-/// The books of a lane do not agree with the pages its sequences hold. Always a bug.
+/// The accounts of a lane do not agree with the pages that its sequences hold. Always a bug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unbalanced {
     /// An account of a tier is wrong.
-    #[error("the ledger says {booked} bytes of {owner} on the {tier:?} tier, the sequences hold {held}")]
+    #[error("the ledger says {reserved} bytes of {kind} on the {tier:?} tier, the sequences hold {held}")]
     Bytes {
         /// Which tier.
         tier: Tier,
-        /// Whose account.
-        owner: &'static str,
+        /// What the bytes hold.
+        kind: &'static str,
         /// What the account says.
-        booked: u64,
+        reserved: u64,
         /// What the sequences hold.
         held: u64,
     },
@@ -32,8 +32,8 @@ pub enum Unbalanced {
 }
 
 impl LaneCache {
-    /// Counts every page that `sequences` (all of the lane's) hold, each once, and compares with the books; and who
-    /// holds what with the table of blocks.
+    /// Counts every page that `sequences` (all of the lane's) hold, each once, and compares them with the accounts of
+    /// the memory pools; and who holds what with the table of blocks.
     pub fn check<'a>(&self, sequences: impl Iterator<Item = &'a SequenceCache>) -> Result<(), Unbalanced> {
         let (mut device, mut host) = ([0; 3], [0; 3]);
         let mut seen: BTreeMap<BlockId, (u32, u32, usize, &SequenceCache)> = BTreeMap::new();
@@ -91,12 +91,12 @@ impl LaneCache {
             let (counted, held) = (self.blocks.held() as u32, seen.len() as u32);
             return Err(Unbalanced::Holders { block: u32::MAX, counted, held });
         }
-        let owners = [(MemoryKind::K, "K"), (MemoryKind::V, "V"), (MemoryKind::Tail, "tail")];
-        for (tier, counted) in [(&self.device, device), (&self.host, host)] {
-            for ((owner, name), held) in owners.into_iter().zip(counted) {
-                let booked = tier.held(owner);
-                if booked != held {
-                    return Err(Unbalanced::Bytes { tier: tier.tier(), owner: name, booked, held });
+        let kinds = [(MemoryKind::K, "K"), (MemoryKind::V, "V"), (MemoryKind::Tail, "tail")];
+        for (pool, counted) in [(&self.device, device), (&self.host, host)] {
+            for ((kind, name), held) in kinds.into_iter().zip(counted) {
+                let reserved = pool.held(kind);
+                if reserved != held {
+                    return Err(Unbalanced::Bytes { tier: pool.tier(), kind: name, reserved, held });
                 }
             }
         }

@@ -1,8 +1,8 @@
 //! Who holds which pages: the lane's table of blocks.
 //!
 //! A block is the pages of the same 64 tokens in every layer. The lane owns blocks, sequences hold them: several where
-//! they begin with the same tokens. A block is booked once, however many hold it. It stays on the device while a
-//! sequence that is resident there holds it, and may go to the host when only sequences that were set aside do.
+//! they begin with the same tokens. A block is reserved once, however many hold it. It stays on the device while
+//! a resident sequence holds it, and may move to the host when only swapped-out sequences hold it.
 
 use super::Tier;
 
@@ -25,7 +25,7 @@ pub(super) struct Block {
 /// The blocks of a lane.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
-    /// Without holders: free to be used again.
+    /// Those without holders are free to be used again.
     table: Vec<Block>,
     unused: Vec<BlockId>,
     on_device: usize,
@@ -85,8 +85,8 @@ impl Blocks {
         left
     }
 
-    /// Notes that a block's V has come to the device, or has gone back to where the policy has it.
-    pub fn set_lifted(&mut self, id: BlockId, promoted: bool) {
+    /// Notes that a block's V was promoted to the device, or demoted to where the policy has it.
+    pub fn set_promoted(&mut self, id: BlockId, promoted: bool) {
         let block = &mut self.table[id as usize];
         self.promoted = self.promoted + usize::from(promoted) - usize::from(block.promoted);
         block.promoted = promoted;
@@ -99,7 +99,7 @@ impl Blocks {
 
     /// Notes that a block has moved. Where it is now it lies as the policy says.
     pub fn moved(&mut self, id: BlockId, tier: Tier) {
-        self.set_lifted(id, false);
+        self.set_promoted(id, false);
         let block = &mut self.table[id as usize];
         match (block.tier, tier) {
             (Tier::Device, Tier::Host) => self.on_device -= 1,
@@ -119,7 +119,7 @@ impl Blocks {
         self.table.len() - self.unused.len()
     }
 
-    /// Whether there are blocks on the device that only sequences set aside hold: the host had no room for them.
+    /// Whether there are blocks on the device that only swapped-out sequences hold: the host had no room for them.
     pub fn any_stranded(&self) -> bool {
         self.table.iter().any(|block| block.holders > 0 && block.residents == 0 && block.tier == Tier::Device)
     }

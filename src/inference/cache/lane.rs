@@ -1,50 +1,11 @@
-//! The cache of one lane: its two tiers, and the sequences' pages taken from them by the lane's policy.
-
-use std::ops::Range;
+//! The cache of one lane: a memory pool for each tier, from which the sequences' pages are taken as its policy says.
 
 use super::{
-    Format, MemoryPool, OutOfBudget, PAGE_TOKENS, Page, Policy, SequenceCache, Tier,
+    CacheShape, Format, MemoryKind, MemoryPool, OutOfBudget, PAGE_TOKENS, Page, Policy, SequenceCache, Tier,
     blocks::{Block, BlockId, Blocks},
-    buffer::RowBuffer,
-    memory_pool::MemoryKind,
-    sequence::{LayerCache, add_row},
 };
 
-/// The sizes that a page depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheShape {
-    /// Transformer layers.
-    pub layers: usize,
-    /// KV heads per layer.
-    pub kv_heads: usize,
-    /// Values in one head's vector.
-    pub head_dim: usize,
-}
-
-impl CacheShape {
-    /// Bytes of one page.
-    pub fn page_bytes(&self, format: Format) -> u64 {
-        Page::bytes_for(format, self.kv_heads, self.head_dim)
-    }
-
-    /// What an ordinary KV cache, 16-bit, holds on the device for a sequence of `tokens`, in whole pages. The KCache
-    /// paper's claim is this line with one of the two left out.
-    pub fn kv_bytes(&self, tokens: usize) -> u64 {
-        2 * (self.layers * tokens.div_ceil(PAGE_TOKENS)) as u64 * self.page_bytes(Format::F16)
-    }
-
-    /// Bytes of one sequence's reuse buffers of so many rows. All layers have them, so that `dense` can be turned.
-    pub fn buffer_bytes(&self, rows: usize) -> u64 {
-        (self.layers * self.kv_heads) as u64 * RowBuffer::bytes_for(rows, self.head_dim)
-    }
-
-    /// Bytes of one sequence's running sums of V.
-    pub fn sum_bytes(&self) -> u64 {
-        (self.layers * self.kv_heads * self.head_dim * size_of::<f32>()) as u64
-    }
-}
-
-/// Two tiers and the policy that says what goes where.
+/// The memory pools of both tiers, and the policy that says what lies where.
 #[derive(Debug)]
 pub struct LaneCache {
     pub(super) shape: CacheShape,
@@ -54,7 +15,7 @@ pub struct LaneCache {
     pub(super) blocks: Blocks,
 }
 
-/// Bytes of a block on each tier, by owner.
+/// Bytes of a block on each tier, by kind.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BlockBytes {
     pub device_k: u64,
@@ -100,17 +61,17 @@ impl LaneCache {
         self.policy.formats()
     }
 
-    /// The device tier.
+    /// The device's memory pool.
     pub fn device(&self) -> &MemoryPool {
         &self.device
     }
 
-    /// The device tier, to change its cap.
+    /// The device's memory pool, to change its cap.
     pub fn device_mut(&mut self) -> &mut MemoryPool {
         &mut self.device
     }
 
-    /// The host tier.
+    /// The host's memory pool.
     pub fn host(&self) -> &MemoryPool {
         &self.host
     }
@@ -120,7 +81,7 @@ impl LaneCache {
         self.blocks.on_device()
     }
 
-    /// Whether pages lie on the device that only sequences set aside hold, because the host had no room for them.
+    /// Whether pages lie on the device that only swapped-out sequences hold, because the host had no room for them.
     pub fn any_stranded(&self) -> bool {
         self.blocks.any_stranded()
     }
@@ -174,7 +135,7 @@ impl LaneCache {
     /// without a limit.
     pub fn most_tokens(&self, workspace: u64) -> Option<usize> {
         let (device, host) = self.resident_block();
-        let blocks = |tier: &MemoryPool, bytes: u64, fixed: u64| match tier.cap() {
+        let blocks = |pool: &MemoryPool, bytes: u64, fixed: u64| match pool.cap() {
             Some(cap) if bytes > 0 => Some(cap.saturating_sub(fixed) / bytes),
             _ => None,
         };
@@ -193,16 +154,16 @@ impl LaneCache {
 
     /// A sequence that holds nothing yet, not even a running sum.
     pub fn vacant(&self) -> SequenceCache {
-        SequenceCache::vacant(self)
+        SequenceCache::vacant(self.shape, self.policy)
     }
 
-    /// Bytes that growing a sequence by `tokens` takes on the device and on the host; what was set aside comes back
-    /// for it, and is counted.
+    /// Bytes that growing a sequence by `tokens` takes on the device and on the host. A sequence that was swapped out is
+    /// swapped in for it; those bytes are counted too.
     pub fn growth(&self, sequence: &SequenceCache, tokens: usize) -> (u64, u64) {
         self.growth_sharing(sequence, None, tokens)
     }
 
-    /// The same where the sequence first adopts the first tokens of another, as [`LaneCache::adopt`] does.
+    /// The same for a sequence that first shares the prefix of another, as [`LaneCache::share_prefix`] does.
     pub fn growth_sharing(
         &self,
         sequence: &SequenceCache,
@@ -210,21 +171,21 @@ impl LaneCache {
         tokens: usize,
     ) -> (u64, u64) {
         let len = prefix_source.map_or(sequence.len, |(_, shared)| shared);
-        let adopted = prefix_source.map_or(&[][..], |(prefix_source, shared)| {
+        let prefix = prefix_source.map_or(&[][..], |(prefix_source, shared)| {
             &prefix_source.blocks[sequence.len / PAGE_TOKENS..shared / PAGE_TOKENS]
         });
-        // A sequence that adopts gives up the pages it has not written.
+        // A sequence that shares a prefix releases the pages it has not written.
         let kept = if prefix_source.is_some() { sequence.len / PAGE_TOKENS } else { sequence.blocks.len() };
         let needed = (len + tokens).div_ceil(PAGE_TOKENS);
-        let new = needed.saturating_sub(kept + adopted.len()) as u64;
+        let new = needed.saturating_sub(kept + prefix.len()) as u64;
         let own = if sequence.residence == Some(Tier::Device) { &[][..] } else { &sequence.blocks[..kept] };
         let on_host = |id: &&BlockId| self.blocks.get(**id).tier == Tier::Host;
-        let returning = own.iter().chain(adopted).filter(on_host).count() as u64;
+        let returning = own.iter().chain(prefix).filter(on_host).count() as u64;
         let resident = sequence.residence == Some(Tier::Device);
         let besides = if resident { 0 } else { self.sum_bytes() + self.buffer_bytes() };
-        let (resident, aside) = (self.block_bytes(Tier::Device), self.block_bytes(Tier::Host));
+        let (resident, swapped) = (self.block_bytes(Tier::Device), self.block_bytes(Tier::Host));
         let device = besides + (new + returning) * resident.device();
-        let host = (new * resident.host()).saturating_sub(returning * (aside.host() - resident.host()));
+        let host = (new * resident.host()).saturating_sub(returning * (swapped.host() - resident.host()));
         (device, host)
     }
 
@@ -236,7 +197,7 @@ impl LaneCache {
         self.swap_in(sequence)?;
         let needed = (sequence.len + tokens).div_ceil(PAGE_TOKENS);
         while sequence.blocks.len() < needed {
-            self.book(Tier::Device)?;
+            self.reserve(Tier::Device)?;
             sequence.blocks.push(self.blocks.add());
         }
         if sequence.promoted {
@@ -246,14 +207,14 @@ impl LaneCache {
         Ok(())
     }
 
-    /// Takes a sequence's pages back.
+    /// Takes back everything that a sequence holds, and the sequence.
     pub fn close(&mut self, mut sequence: SequenceCache) {
         self.vacate(&mut sequence);
     }
 
     /// Takes back everything that a sequence holds, its running sums too.
     pub fn vacate(&mut self, sequence: &mut SequenceCache) {
-        self.lower_shared(sequence);
+        self.demote_shared(sequence);
         sequence.len = 0;
         self.trim(sequence);
         match sequence.residence.take() {
@@ -292,7 +253,7 @@ impl LaneCache {
     }
 
     /// Copies the tokens of a sequence of any lane into an empty one that has grown to hold them, and takes memory for all
-    /// that is booked: so it lies in a row.
+    /// that is reserved, so that its pages lie in a row.
     ///
     /// # Panics
     /// When it is not empty, or has not grown.
@@ -300,13 +261,13 @@ impl LaneCache {
         assert!(sequence.len == 0 && sequence.capacity() >= of.len, "a copy needs empty pages");
         let [k, v] = self.formats();
         let same = v == of.formats()[1];
-        let (pages, booked) = (of.len.div_ceil(PAGE_TOKENS), sequence.blocks.len());
+        let (pages, reserved) = (of.len.div_ceil(PAGE_TOKENS), sequence.blocks.len());
         let CacheShape { kv_heads, head_dim, .. } = self.shape;
         for (to, from) in sequence.layers.iter_mut().zip(&of.layers) {
             to.k = from.k[..pages].iter().map(|page| Page::copy(k, page)).collect();
-            to.k.resize_with(booked, || Page::for_keys(k, kv_heads, head_dim));
+            to.k.resize_with(reserved, || Page::for_keys(k, kv_heads, head_dim));
             to.v = from.v[..pages].iter().map(|page| Page::copy(v, page)).collect();
-            to.v.resize_with(booked, || Page::for_values(v, kv_heads, head_dim));
+            to.v.resize_with(reserved, || Page::for_values(v, kv_heads, head_dim));
             if same && to.v_sum.len() == from.v_sum.len() {
                 to.v_sum.copy_from_slice(&from.v_sum);
             } else {
@@ -314,21 +275,6 @@ impl LaneCache {
             }
         }
         sequence.len = of.len;
-    }
-}
-
-impl LayerCache {
-    /// Adds rows to the running sum, in the order in which they were written.
-    pub(super) fn sum_rows(&mut self, positions: Range<usize>, shape: CacheShape) {
-        if self.v_sum.is_empty() {
-            return;
-        }
-        for position in positions {
-            let page = &self.v[position / PAGE_TOKENS];
-            for (head, sums) in self.v_sum.chunks_exact_mut(shape.head_dim).enumerate() {
-                add_row(page, head, position % PAGE_TOKENS, sums);
-            }
-        }
     }
 }
 

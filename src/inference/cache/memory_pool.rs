@@ -1,15 +1,15 @@
-//! A tier: one tier where pages live, and the account of what they take there.
+//! A memory pool: the account of what pages take on one tier of one lane.
 //!
-//! With a GPU the device tier is its memory and the host tier pinned host memory. On the CPU both are the same DRAM
-//! and a tier is an account with a cap: every byte is counted as if it lay on a device, and is called simulated.
-//! Pages are handed out only against the account, so the account cannot miss one; [`LaneCache::check`] proves it.
+//! With a GPU the device tier is its memory and the host tier is pinned host memory. On the CPU both are the same DRAM, and
+//! the pool is only an account with a cap: every byte is counted as if it lay on a device, and is called simulated.
+//! Pages are handed out only against the account, so that it misses none; [`LaneCache::check`] counts them again.
 //!
 //! [`LaneCache::check`]: super::LaneCache::check
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The two places.
+/// Where pages can lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tier {
@@ -19,7 +19,7 @@ pub enum Tier {
     Host,
 }
 
-/// Whose bytes they are.
+/// What the bytes hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MemoryKind {
     /// Keys.
@@ -47,7 +47,7 @@ pub struct OutOfBudget {
     pub cap: u64,
 }
 
-/// One tier of one lane.
+/// One tier of one lane. All sizes are in bytes.
 #[derive(Debug)]
 pub struct MemoryPool {
     tier: Tier,
@@ -61,12 +61,12 @@ pub struct MemoryPool {
 }
 
 impl MemoryPool {
-    /// An empty tier; `cap` in bytes, `None` for none.
+    /// An empty pool; `cap` in bytes, `None` for none.
     pub fn new(tier: Tier, cap: Option<u64>) -> Self {
         Self { tier, cap, fixed: 0, k: 0, v: 0, tail: 0, peak: 0 }
     }
 
-    /// Where it is.
+    /// The tier that it counts.
     pub fn tier(&self) -> Tier {
         self.tier
     }
@@ -76,7 +76,7 @@ impl MemoryPool {
         self.cap
     }
 
-    /// Bytes held beyond a cap that was lowered; nothing where that is not so.
+    /// An error with the bytes that are held beyond a cap that was lowered.
     pub fn fits(&self) -> Result<(), OutOfBudget> {
         match self.cap {
             Some(cap) if self.used() > cap => {
@@ -91,7 +91,7 @@ impl MemoryPool {
         self.cap = cap;
     }
 
-    /// States the bytes of the workspace that the cap has to cover too.
+    /// Sets the bytes of the step's workspace, which the cap has to cover too.
     pub fn set_fixed(&mut self, bytes: u64) {
         self.fixed = bytes;
         self.peak = self.peak.max(self.used());
@@ -107,9 +107,9 @@ impl MemoryPool {
         self.k + self.v + self.tail + self.fixed
     }
 
-    /// Bytes held by one owner.
-    pub fn held(&self, owner: MemoryKind) -> u64 {
-        match owner {
+    /// Bytes held of one kind.
+    pub fn held(&self, kind: MemoryKind) -> u64 {
+        match kind {
             MemoryKind::K => self.k,
             MemoryKind::V => self.v,
             MemoryKind::Tail => self.tail,
@@ -134,25 +134,25 @@ impl MemoryPool {
         }
     }
 
-    /// Books `bytes` for `owner`, or changes nothing.
-    pub fn take(&mut self, owner: MemoryKind, bytes: u64) -> Result<(), OutOfBudget> {
+    /// Reserves `bytes` of a kind, or changes nothing where they do not fit.
+    pub fn take(&mut self, kind: MemoryKind, bytes: u64) -> Result<(), OutOfBudget> {
         self.room(bytes)?;
-        *self.account(owner) += bytes;
+        *self.account(kind) += bytes;
         self.peak = self.peak.max(self.used());
         Ok(())
     }
 
-    /// Gives `bytes` of `owner` back.
+    /// Gives `bytes` of a kind back.
     ///
     /// # Panics
     /// When more comes back than was taken: a page has been counted twice, and no figure could be believed any more.
-    pub fn give(&mut self, owner: MemoryKind, bytes: u64) {
-        let account = self.account(owner);
-        *account = account.checked_sub(bytes).expect("a tier gets back no more than it gave");
+    pub fn give(&mut self, kind: MemoryKind, bytes: u64) {
+        let account = self.account(kind);
+        *account = account.checked_sub(bytes).expect("a pool gets back no more than it gave");
     }
 
-    fn account(&mut self, owner: MemoryKind) -> &mut u64 {
-        match owner {
+    fn account(&mut self, kind: MemoryKind) -> &mut u64 {
+        match kind {
             MemoryKind::K => &mut self.k,
             MemoryKind::V => &mut self.v,
             MemoryKind::Tail => &mut self.tail,
@@ -166,16 +166,16 @@ mod tests {
 
     #[test]
     fn a_full_tier_says_what_is_missing_and_changes_nothing() {
-        let mut tier = MemoryPool::new(Tier::Device, Some(100));
-        tier.set_fixed(10);
-        tier.take(MemoryKind::K, 60).unwrap();
-        let full = tier.take(MemoryKind::V, 31).unwrap_err();
+        let mut pool = MemoryPool::new(Tier::Device, Some(100));
+        pool.set_fixed(10);
+        pool.take(MemoryKind::K, 60).unwrap();
+        let full = pool.take(MemoryKind::V, 31).unwrap_err();
         assert_eq!((full.need, full.free, full.cap), (31, 30, 100));
         assert!(full.to_string().contains("device budget is full"));
-        assert_eq!((tier.used(), tier.held(MemoryKind::V), tier.peak()), (70, 0, 70));
-        tier.take(MemoryKind::V, 30).unwrap();
-        tier.give(MemoryKind::K, 60);
-        assert_eq!((tier.used(), tier.peak()), (40, 100));
+        assert_eq!((pool.used(), pool.held(MemoryKind::V), pool.peak()), (70, 0, 70));
+        pool.take(MemoryKind::V, 30).unwrap();
+        pool.give(MemoryKind::K, 60);
+        assert_eq!((pool.used(), pool.peak()), (40, 100));
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! Pages on the move: set aside on the host and brought back, shared with another sequence, moved where a knob wants V.
+//! Moving pages: swapping sequences out and in, sharing a prefix, promoting V, and what a knob moves.
 //!
-//! On the CPU both tiers are the same memory, and a move is one of the accounts.
+//! On the CPU both tiers are the same memory, so only the accounts of the memory pools change.
 
 use super::{
     Knobs, LaneCache, MemoryKind, OutOfBudget, PAGE_TOKENS, Policy, SequenceCache, Tier,
@@ -51,15 +51,15 @@ impl LaneCache {
         self.grow(sequence, tokens)
     }
 
-    /// Moves what a sequence holds on the device to the host tier, as it is; [`LaneCache::grow`] brings it back. Pages
-    /// that a resident sequence shares stay.
+    /// Moves what a sequence holds on the device to the host tier, as it is; [`LaneCache::grow`] swaps it in again.
+    /// Pages that a resident sequence shares stay.
     pub fn swap_out(&mut self, sequence: &mut SequenceCache) -> Result<(), OutOfBudget> {
         if sequence.residence != Some(Tier::Device) {
             return Ok(());
         }
         let moving = sequence.blocks.iter().map(|&id| self.blocks.get(id)).filter(|block| block.residents == 1);
-        let aside = self.block_bytes(Tier::Host).host();
-        let needed: u64 = moving.map(|block| aside - self.bytes_of(block).host()).sum();
+        let swapped = self.block_bytes(Tier::Host).host();
+        let needed: u64 = moving.map(|block| swapped - self.bytes_of(block).host()).sum();
         self.host.room(self.sum_bytes() + needed)?;
         for &id in &sequence.blocks {
             if self.blocks.set_resident(id, false) == 0 {
@@ -71,7 +71,7 @@ impl LaneCache {
         // They hold nothing that is not in the pages too.
         self.drop_buffers(sequence);
         sequence.residence = Some(Tier::Host);
-        // Pages that others share are lowered where the host still has room for them.
+        // Pages that others share are demoted where the host still has room for them.
         self.demote(sequence);
         Ok(())
     }
@@ -84,35 +84,35 @@ impl LaneCache {
         let bytes = self.block_bytes(Tier::Device).host_v;
         self.device.take(MemoryKind::V, lying.len() as u64 * bytes)?;
         self.host.give(MemoryKind::V, lying.len() as u64 * bytes);
-        lying.into_iter().for_each(|id| self.blocks.set_lifted(id, true));
+        lying.into_iter().for_each(|id| self.blocks.set_promoted(id, true));
         sequence.promoted = true;
         Ok(())
     }
 
-    /// Has V of a sequence lie as the policy says again, as far as the host has room.
+    /// Moves V of a sequence back to where the policy has it, as far as the host has room.
     pub fn demote(&mut self, sequence: &mut SequenceCache) {
-        self.lower_held(sequence, 1);
+        self.demote_held(sequence, 1);
     }
 
-    /// The same of the pages that others hold too: the sequence gives up its own.
-    pub(super) fn lower_shared(&mut self, sequence: &mut SequenceCache) {
-        self.lower_held(sequence, 2);
+    /// The same of the pages that others hold too; the sequence is about to release its own.
+    pub(super) fn demote_shared(&mut self, sequence: &mut SequenceCache) {
+        self.demote_held(sequence, 2);
     }
 
-    fn lower_held(&mut self, sequence: &mut SequenceCache, holders: u32) {
+    fn demote_held(&mut self, sequence: &mut SequenceCache, holders: u32) {
         sequence.promoted = false;
         let bytes = self.block_bytes(Tier::Device).host_v;
         for &id in &sequence.blocks {
             let Block { promoted, holders: found, .. } = self.blocks.get(id);
             if promoted && found >= holders && self.host.take(MemoryKind::V, bytes).is_ok() {
                 self.device.give(MemoryKind::V, bytes);
-                self.blocks.set_lifted(id, false);
+                self.blocks.set_promoted(id, false);
             }
         }
     }
 
-    /// Whether lowering a sequence would give room on the device.
-    pub fn can_lower(&self, sequence: &SequenceCache) -> bool {
+    /// Whether demoting a sequence would free room on the device.
+    pub fn can_demote(&self, sequence: &SequenceCache) -> bool {
         let bytes = self.block_bytes(Tier::Device).host_v;
         let promoted = |id: &BlockId| self.blocks.get(*id).promoted;
         bytes > 0 && sequence.blocks.iter().any(promoted) && self.host.room(bytes).is_ok()
@@ -120,9 +120,9 @@ impl LaneCache {
 
     /// Tells a sequence which of its pages have V on the device, before a step counts what it reads.
     pub fn place_pages(&self, sequence: &mut SequenceCache) {
-        sequence.lifted_pages.clear();
+        sequence.promoted_pages.clear();
         if self.blocks.promoted() > 0 {
-            sequence.lifted_pages.extend(sequence.blocks.iter().map(|&id| self.blocks.get(id).promoted));
+            sequence.promoted_pages.extend(sequence.blocks.iter().map(|&id| self.blocks.get(id).promoted));
         }
     }
 
@@ -152,13 +152,13 @@ impl LaneCache {
         Ok(())
     }
 
-    /// A sequence that was resident gives its reuse buffers back.
+    /// Takes the reuse buffers of a resident sequence back.
     pub(super) fn drop_buffers(&mut self, sequence: &mut SequenceCache) {
         sequence.make_buffers(0);
         self.device.give(MemoryKind::V, self.buffer_bytes());
     }
 
-    pub(super) fn book(&mut self, tier: Tier) -> Result<(), OutOfBudget> {
+    pub(super) fn reserve(&mut self, tier: Tier) -> Result<(), OutOfBudget> {
         let bytes = self.block_bytes(tier);
         self.device.take(MemoryKind::K, bytes.device_k)?;
         self.device.take(MemoryKind::V, bytes.device_v)?;
@@ -177,7 +177,7 @@ impl LaneCache {
     fn relocate(&mut self, id: BlockId, to: Tier) -> Result<(), OutOfBudget> {
         self.give_back(self.bytes_of(self.blocks.get(id)));
         self.blocks.moved(id, to);
-        self.book(to)
+        self.reserve(to)
     }
 
     /// A sequence lets go of a block.

@@ -3,13 +3,17 @@
 
 use std::sync::Mutex;
 
-use super::{CacheShape, CachedRows, Format, LaneCache, PAGE_TOKENS, Page, RowBuffer, Tier, blocks::BlockId};
-use crate::kernels::q8::BLOCK;
+use super::{
+    CacheShape, Format, PAGE_TOKENS, Page, Policy, RowBuffer, Tier,
+    blocks::BlockId,
+    layer::{LayerCache, add_row},
+};
 
 /// Pages of K of a layer, and then of V, that memory is taken for together where a prompt needs them.
 const RUN: usize = 16;
 
-/// Keys and values of one sequence in one lane. Made, grown and given back by the lane's [`LaneCache`].
+/// Keys and values of one sequence in one lane. The lane's [`LaneCache`](super::LaneCache) makes it, grows it and
+/// takes it back.
 #[derive(Debug)]
 pub struct SequenceCache {
     pub(super) layers: Vec<LayerCache>,
@@ -21,39 +25,26 @@ pub struct SequenceCache {
     pub(super) device_v_layers: usize,
     /// Whether V of all layers is wanted on the device.
     pub(super) promoted: bool,
-    /// Which pages have it there, as of the last [`LaneCache::place_pages`]; empty where none has.
-    pub(super) lifted_pages: Vec<bool>,
+    /// Which pages have it there, as of the last `LaneCache::place_pages`; empty where none has.
+    pub(super) promoted_pages: Vec<bool>,
     formats: [Format; 2],
     kv_heads: usize,
     head_dim: usize,
 }
 
-/// One layer of it. Memory for pages is taken by the step that writes the first row of them, a few at a time, so that a long
-/// prompt starts at once; booked it is when the sequence grows.
-#[derive(Debug)]
-pub(super) struct LayerCache {
-    pub(super) k: Vec<Page>,
-    pub(super) v: Vec<Page>,
-    /// Sum of all V rows, `[kv_heads, head_dim]`; empty in a lane that never needs it, and where nothing is held.
-    pub(super) v_sum: Vec<f32>,
-    /// A reuse buffer for every KV head, each used by one task of a step; none without the policy's key, and while the
-    /// sequence is not resident.
-    pub(super) buffers: Vec<Mutex<RowBuffer>>,
-}
-
 impl SequenceCache {
-    pub(super) fn vacant(lane: &LaneCache) -> Self {
-        let shape = lane.shape();
+    /// One that holds nothing yet, of a lane with this shape and policy.
+    pub(super) fn vacant(shape: CacheShape, policy: Policy) -> Self {
         let layer = |_| LayerCache { k: Vec::new(), v: Vec::new(), v_sum: Vec::new(), buffers: Vec::new() };
         Self {
             layers: (0..shape.layers).map(layer).collect(),
             blocks: Vec::new(),
             len: 0,
             residence: None,
-            device_v_layers: lane.policy().device_v_layers(shape.layers),
+            device_v_layers: policy.device_v_layers(shape.layers),
             promoted: false,
-            lifted_pages: Vec::new(),
-            formats: lane.formats(),
+            promoted_pages: Vec::new(),
+            formats: policy.formats(),
             kv_heads: shape.kv_heads,
             head_dim: shape.head_dim,
         }
@@ -84,7 +75,7 @@ impl SequenceCache {
         self.blocks.len() * PAGE_TOKENS
     }
 
-    /// Where it lives: on the device, as every sequence that runs; set aside on the host; or nowhere, holding nothing.
+    /// Where it lives: on the device, as every sequence that runs; swapped out to the host; or nowhere, holding nothing.
     pub fn residence(&self) -> Option<Tier> {
         self.residence
     }
@@ -104,19 +95,19 @@ impl SequenceCache {
         if layer < self.device_v_layers { Tier::Device } else { Tier::Host }
     }
 
-    /// Whether V is wanted on the device in all layers: [`LaneCache::lift`].
-    pub fn is_lifted(&self) -> bool {
+    /// Whether V is wanted on the device in all layers; see `LaneCache::promote`.
+    pub fn is_promoted(&self) -> bool {
         self.promoted
     }
 
     /// Whether V of any page is on the device although the policy has it on the host.
-    pub fn any_lifted(&self) -> bool {
-        self.lifted_pages.contains(&true)
+    pub fn any_promoted(&self) -> bool {
+        self.promoted_pages.contains(&true)
     }
 
     /// Whether that of the page that holds `position` is.
-    pub fn lifted_at(&self, position: usize) -> bool {
-        self.lifted_pages.get(position / PAGE_TOKENS).copied().unwrap_or(false)
+    pub fn promoted_at(&self, position: usize) -> bool {
+        self.promoted_pages.get(position / PAGE_TOKENS).copied().unwrap_or(false)
     }
 
     /// The sum of a layer's V rows, `[kv_heads, head_dim]`; empty in a lane that reads every row.
@@ -202,18 +193,5 @@ impl SequenceCache {
     pub fn advance(&mut self, tokens: usize) {
         self.len += tokens;
         debug_assert!(self.len <= self.capacity(), "tokens are written only into pages that are held");
-    }
-}
-
-/// `sum += row`, of the values as they are stored.
-pub(super) fn add_row(page: &Page, kv_head: usize, slot: usize, sum: &mut [f32]) {
-    match page.rows(kv_head, slot, 1) {
-        CachedRows::F16(row) => sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value.to_f32()),
-        CachedRows::Q8(row) => {
-            for ((sum, values), d) in sum.chunks_mut(BLOCK).zip(row.values.chunks(BLOCK)).zip(row.scales) {
-                let d = d.to_f32();
-                sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += d * f32::from(*value));
-            }
-        }
     }
 }

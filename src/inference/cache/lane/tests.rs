@@ -1,4 +1,4 @@
-//! What a lane books, copies, shares, sets aside and lifts.
+//! What a lane reserves, copies, shares, swaps out and promotes.
 
 use super::*;
 use crate::cache::Knobs;
@@ -9,7 +9,7 @@ fn lane(policy: &str) -> LaneCache {
     LaneCache::new(SHAPE, policy.parse().unwrap(), None, None)
 }
 
-/// A sequence of `tokens` whose values depend on nothing but their tier.
+/// A sequence of `tokens` whose values depend on nothing but where they are.
 fn filled(lane: &mut LaneCache, tokens: usize) -> SequenceCache {
     let mut sequence = lane.open().unwrap();
     lane.grow(&mut sequence, tokens).unwrap();
@@ -90,8 +90,8 @@ fn memory_for_pages_is_taken_once_and_before_rows_are_written() {
     let mut lane = lane("kcache:dense=1");
     let mut sequence = filled(&mut lane, 63);
     lane.grow(&mut sequence, 1_300).unwrap();
-    assert_eq!((sequence.k(1).len(), sequence.capacity()), (1, 22 * 64), "booked, and not taken yet");
-    // Sixteen at a time, and never more than are booked.
+    assert_eq!((sequence.k(1).len(), sequence.capacity()), (1, 22 * 64), "reserved, and not taken yet");
+    // Sixteen at a time, and never more than are reserved.
     for (tokens, pages) in [(1, 1), (2, 16), (2, 16), (961, 16), (962, 22), (1_300, 22)] {
         sequence.take_pages(1, tokens);
         assert_eq!([sequence.k(1).len(), sequence.v(1).len(), sequence.k(0).len()], [pages, pages, 1]);
@@ -125,7 +125,7 @@ fn same_rows(a: &SequenceCache, b: &SequenceCache) {
 }
 
 #[test]
-fn what_is_set_aside_is_booked_on_the_host_and_comes_back_as_it_was() {
+fn what_is_swapped_out_is_reserved_on_the_host_and_swapped_in_as_it_was() {
     for policy in ["kv", "kv-q8", "kcache:dense=1", "kcache:dense=0,k=q8"] {
         let mut lane = lane(policy);
         let mut sequence = filled(&mut lane, 100);
@@ -148,7 +148,7 @@ fn what_is_set_aside_is_booked_on_the_host_and_comes_back_as_it_was() {
 }
 
 #[test]
-fn shared_pages_are_booked_once_and_stay_where_somebody_needs_them() {
+fn shared_pages_are_reserved_once_and_stay_where_somebody_needs_them() {
     for policy in ["kv", "kv-q8", "kcache:dense=1", "kcache:dense=0,k=q8"] {
         let mut lane = lane(policy);
         let mut first = filled(&mut lane, 150);
@@ -171,7 +171,7 @@ fn shared_pages_are_booked_once_and_stay_where_somebody_needs_them() {
         assert_eq!(lane.device_blocks(), 3, "{policy}");
         lane.check([&first, &second].into_iter()).unwrap();
 
-        // The last on the device goes while the host has no room: its pages are stranded, and still in the books.
+        // The last on the device goes while the host has no room: its pages are stranded, and still in the accounts.
         lane.host.set_cap(Some(0));
         lane.close(second);
         assert!(lane.any_stranded() && lane.device_blocks() == 2, "{policy}");
@@ -183,7 +183,7 @@ fn shared_pages_are_booked_once_and_stay_where_somebody_needs_them() {
 }
 
 #[test]
-fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
+fn what_is_promoted_is_reserved_on_the_device_and_goes_back() {
     for policy in ["kv", "kcache:dense=1", "kcache:dense=0,k=q8"] {
         let mut lane = lane(policy);
         let mut first = filled(&mut lane, 150);
@@ -191,10 +191,10 @@ fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
         let v = lane.host().held(MemoryKind::V);
         lane.promote(&mut first).unwrap();
         assert_eq!((lane.device().used(), lane.host().used()), (before.0 + v, 0), "{policy}");
-        assert_eq!(lane.can_lower(&first), v > 0, "{policy}");
+        assert_eq!(lane.can_demote(&first), v > 0, "{policy}");
         lane.check([&first].into_iter()).unwrap();
         lane.place_pages(&mut first);
-        assert!(first.lifted_at(149) && first.any_lifted());
+        assert!(first.promoted_at(149) && first.any_promoted());
 
         // What it grows by comes too, where there is room.
         let (block, host) = lane.resident_block();
@@ -215,7 +215,7 @@ fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
         lane.swap_out(&mut first).unwrap();
         lane.check([&first, &second].into_iter()).unwrap();
         lane.place_pages(&mut second);
-        assert!(!second.any_lifted() && !first.is_lifted());
+        assert!(!second.any_promoted() && !first.is_promoted());
         lane.grow(&mut first, 0).unwrap();
         same_rows(&first, &filled(&mut super::tests::lane(policy), 150));
         lane.promote(&mut first).unwrap();
@@ -235,7 +235,7 @@ fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
             lane.device.set_cap(None);
             lane.promote(&mut third).unwrap();
             lane.host.set_cap(Some(0));
-            assert!(!lane.can_lower(&third));
+            assert!(!lane.can_demote(&third));
             lane.demote(&mut third);
             lane.check([&third].into_iter()).unwrap();
             assert_eq!((lane.device().used(), lane.host().used()), (device + v, 0), "{policy}");
@@ -246,7 +246,7 @@ fn what_is_lifted_is_booked_on_the_device_and_goes_back() {
 }
 
 #[test]
-fn reuse_buffers_are_booked_while_a_sequence_is_resident() {
+fn reuse_buffers_are_reserved_while_a_sequence_is_resident() {
     let (mut plain, mut lane) = (lane("kcache:dense=1"), lane("kcache:dense=1,buffer=100"));
     let bytes = SHAPE.buffer_bytes(100);
     assert!(bytes >= 3 * 2 * 100 * 64 * 2);
@@ -271,7 +271,7 @@ fn reuse_buffers_are_booked_while_a_sequence_is_resident() {
 }
 
 #[test]
-fn a_knob_moves_what_is_not_lifted() {
+fn a_knob_moves_what_is_not_promoted() {
     let mut lane = lane("kcache:dense=1");
     let (mut first, mut second) = (filled(&mut lane, 100), filled(&mut lane, 70));
     lane.promote(&mut first).unwrap();

@@ -96,7 +96,7 @@ impl Worker {
             Tier::Device => {
                 let aside =
                     || cache.any_stranded().then(|| idle(Some(Tier::Host)).or_else(|| youngest(Stage::Preempted)));
-                let promoted = self.in_lane(lane).find(|(_, each)| cache.can_lower(&each.cache));
+                let promoted = self.in_lane(lane).find(|(_, each)| cache.can_demote(&each.cache));
                 promoted
                     .map(|(id, _)| Measure::Lower(id))
                     .or_else(|| idle(Some(Tier::Device)).map(Measure::SetAside))

@@ -10,26 +10,26 @@ use crate::{
 /// unless heads chose their own.
 pub(super) fn count_v_reads(
     layer: usize,
-    spans: &[BatchItem],
+    items: &[BatchItem],
     shape: &HeadShape,
     decoded: &DecodeScratch,
     traffic: &mut Traffic,
 ) {
     let mut row = 0;
-    for span in spans {
-        if span.reading == Reading::Exact {
+    for item in items {
+        if item.reading == Reading::Exact {
             break;
         }
-        for offset in 0..span.tokens.len() {
-            let len = span.cache.len() + offset + 1;
+        for offset in 0..item.tokens.len() {
+            let len = item.cache.len() + offset + 1;
             let chosen = decoded.choosing(row).map(|lists| lists.map(<[u32]>::len).sum());
             let rows = chosen.unwrap_or(len * shape.kv_heads);
-            let near = match span.cache.v_place(layer) {
+            let near = match item.cache.v_place(layer) {
                 Tier::Device => rows,
-                Tier::Host if span.cache.any_lifted() => lifted_rows(span.cache, len, row, shape, decoded),
+                Tier::Host if item.cache.any_promoted() => promoted_rows(item.cache, len, row, shape, decoded),
                 Tier::Host => rows - decoded.fetched(row).unwrap_or(rows),
             };
-            let row_bytes = span.cache.v(layer)[0].row_bytes();
+            let row_bytes = item.cache.v(layer)[0].row_bytes();
             traffic.device += near as u64 * row_bytes;
             traffic.host += (rows - near) as u64 * row_bytes;
             if chosen.is_some() {
@@ -41,11 +41,11 @@ pub(super) fn count_v_reads(
     }
 }
 
-/// The V rows among those that `row` fetched whose pages were lifted to the device.
-fn lifted_rows(cache: &SequenceCache, len: usize, row: usize, shape: &HeadShape, decoded: &DecodeScratch) -> usize {
+/// The V rows among those that `row` fetched whose pages were promoted to the device.
+fn promoted_rows(cache: &SequenceCache, len: usize, row: usize, shape: &HeadShape, decoded: &DecodeScratch) -> usize {
     let Some(choosing) = decoded.choosing(row) else {
-        return (0..len).filter(|&position| cache.lifted_at(position)).count() * shape.kv_heads;
+        return (0..len).filter(|&position| cache.promoted_at(position)).count() * shape.kv_heads;
     };
     let selected = choosing.flat_map(|selected| selected.iter());
-    selected.filter(|&&position| cache.lifted_at(position as usize)).count()
+    selected.filter(|&&position| cache.promoted_at(position as usize)).count()
 }
