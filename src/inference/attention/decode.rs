@@ -1,55 +1,37 @@
 //! Attention of one new token per sequence: over every row, or over the rows with the largest weights.
 //!
-//! Two passes. The first goes over all keys in pieces of whole pages; where every row is read it sums V of the piece at
-//! once, by the piece's own softmax. The second puts the pieces of a head together, and where rows are chosen it
-//! chooses, fetches and sums them
-//! Pieces are fixed and taken in order, so no result depends on threads or on other sequences in the batch.
+//! There are two passes. The first goes over all keys, one KV split (some whole pages) at a time. Where every row is read,
+//! it sums the V rows of the split at once, weighted by the split's own softmax. The second pass merges the splits of each
+//! head; where rows are chosen, it chooses them, fetches them and sums them.
+//!
+//! Where a row is split depends on its length alone, and splits are merged in order. So results do not depend on the
+//! number of threads or on the other sequences in the batch.
 //!
 //! The first pass waits for memory and the second mostly computes. So a sequence's second pass follows its first at once,
-//! while other threads read other sequences' keys ([`turns`] sees to it that they do not all compute at the same time).
-//! What is left when no keys are, at the end or with a single sequence, is divided among all threads by heads.
+//! while other threads read the keys of other sequences; [`stagger`] keeps them from all computing at the same time.
+//! Second passes that are left when no more keys are to be read are divided among all threads by heads.
 
 mod passes;
-mod turns;
+mod stagger;
 mod weights;
 
 use std::{
     ops::Range,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
-pub(super) use self::passes::Spent;
-use self::{passes::Passes, turns::Turns};
+use self::{passes::Passes, stagger::Stagger};
 use super::{
-    HeadShape, Hits, Rows,
+    DecodeRow, HeadShape, Hits, Rows,
     head::{self, HeadState, Workspace},
-    kv_split::{Layout, most_pieces, piece_len},
+    kv_split::{Layout, max_splits, split_len},
     per_thread::PerThread,
+    stage_clock::StageClock,
 };
 use crate::{
-    cache::{Format, PAGE_TOKENS, Page, RowBuffer, Select, Tail},
+    cache::{Format, PAGE_TOKENS, Select, Tail},
     kernels::{Pool, q8, split::Countdown},
 };
-
-/// The new token of one sequence.
-#[derive(Debug, Clone, Copy)]
-pub struct DecodeRow<'a> {
-    /// Its queries, `[heads·head_dim]`, position applied.
-    pub q: &'a [f32],
-    /// Pages of keys, all of one format; position `p` is in page `p / 64`, slot `p % 64`. The token's own key is in them.
-    pub k: &'a [Page],
-    /// Pages of values, likewise.
-    pub v: &'a [Page],
-    /// Positions attended to, itself included; at least 1.
-    pub len: usize,
-    /// Which rows of V are read.
-    pub rows: Rows<'a>,
-    /// Sum of V over all positions, `[kv_heads·head_dim]`; may be empty where the tail is not [`Tail::Mean`].
-    pub v_sum: &'a [f32],
-    /// Reuse buffers of chosen rows, one for every KV head, used by nobody else during the call; or none.
-    pub buffers: &'a [Mutex<RowBuffer>],
-}
 
 /// Wall time of the stages; [`decode`] adds to it. Stages of different sequences run side by side: wall time is divided
 /// as the threads' time was.
@@ -70,10 +52,10 @@ pub struct DecodeScratch {
     group: usize,
     layout: Layout,
     /// Tasks of the first pass, row after row, and where each row's begin.
-    pieces: Vec<Piece>,
+    splits: Vec<KvSplit>,
     firsts: Vec<usize>,
     left: Countdown,
-    /// `[pieces][layout.len()]`.
+    /// `[splits][layout.len()]`.
     results: Vec<f32>,
     /// Heads that choose together, or come to the same buffer, of each row.
     together: Vec<usize>,
@@ -90,9 +72,9 @@ pub struct DecodeScratch {
     locals: PerThread<Workspace>,
 }
 
-/// A task of the first pass.
+/// A task of the first pass: the positions of a row from `start` on, up to the next split.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
+struct KvSplit {
     row: usize,
     start: usize,
 }
@@ -155,7 +137,7 @@ impl DecodeScratch {
     fn plan(&mut self, pool: &Pool, shape: &HeadShape, rows: &[DecodeRow<'_>]) {
         let (group, head_dim) = (shape.group(), shape.head_dim);
         (self.heads, self.group, self.layout) = (shape.heads, group, Layout::new(shape));
-        self.pieces.clear();
+        self.splits.clear();
         self.firsts.clear();
         self.together.clear();
         self.whole.clear();
@@ -174,11 +156,11 @@ impl DecodeScratch {
             self.selects.push(if let Rows::Top { select, .. } = rule { select } else { Select::Group });
             // Heads that share a buffer use it one after the other.
             self.together.push(if input.buffers.is_empty() { head::together(rule, group) } else { group });
-            self.firsts.push(self.pieces.len());
-            self.pieces.extend((0..input.len).step_by(piece_len(input.len)).map(|start| Piece { row, start }));
+            self.firsts.push(self.splits.len());
+            self.splits.extend((0..input.len).step_by(split_len(input.len)).map(|start| KvSplit { row, start }));
         }
-        self.firsts.push(self.pieces.len());
-        self.results.resize(self.pieces.len() * self.layout.len(), 0.0);
+        self.firsts.push(self.splits.len());
+        self.results.resize(self.splits.len() * self.layout.len(), 0.0);
         self.states.resize_with(self.states.len().max(rows.len() * shape.heads), HeadState::default);
         self.locals.grow(pool.threads());
         self.queries.resize(rows.len() * shape.width(), 0);
@@ -210,7 +192,7 @@ impl DecodeScratch {
 
     /// Makes room for `rows` rows of up to `longest` positions.
     pub fn reserve(&mut self, shape: &HeadShape, rows: usize, longest: usize) {
-        self.results.reserve_exact(rows * most_pieces(longest) * Layout::new(shape).len());
+        self.results.reserve_exact(rows * max_splits(longest) * Layout::new(shape).len());
         self.queries.reserve_exact(rows * shape.width());
         self.query_scales.reserve_exact(rows * shape.heads);
     }
@@ -237,7 +219,7 @@ pub fn decode(
     assert_eq!(out.len(), rows.len() * shape.width(), "rows of decode");
     let started = Instant::now();
     scratch.plan(pool, shape, rows);
-    let DecodeScratch { layout, pieces, firsts, left, results, together, ranges, states, kept, .. } = scratch;
+    let DecodeScratch { layout, splits, firsts, left, results, together, ranges, states, kept, .. } = scratch;
     let mut passes = Passes {
         shape,
         rows,
@@ -249,16 +231,16 @@ pub fn decode(
     };
     let states = &mut states[..rows.len() * shape.heads];
     states.iter_mut().step_by(shape.heads).for_each(|state| state.done = false);
-    let turns = Turns::new(pool.threads());
+    let stagger = Stagger::new(pool.threads());
     pool.run_chunks_then(
         (results, passes.layout.len()),
         (firsts, left),
         (states, out),
         |task, result| {
-            passes.first(pieces[task].row, pieces[task].start, result);
+            passes.first(splits[task].row, splits[task].start, result);
         },
         |row, left, results, states, out| {
-            states[0].done = turns.second_pass(left, || {
+            states[0].done = stagger.second_pass(left, || {
                 let group = shape.group();
                 let kv_heads = states.chunks_exact_mut(group).zip(out.chunks_exact_mut(group * shape.head_dim));
                 for ((states, out), first) in kv_heads.zip((0..).step_by(group)) {
@@ -283,8 +265,8 @@ pub fn decode(
     kept.clear();
     kept.extend(states.iter().map(|state| state.kept));
 
-    let spent = scratch.locals.each().map(|work| std::mem::take(&mut work.spent));
-    let [scores, select, gather] = Spent::share(spent, started.elapsed());
+    let spent = scratch.locals.each().map(|work| std::mem::take(&mut work.clock));
+    let [scores, select, gather] = StageClock::share(spent, started.elapsed());
     times.scores += scores;
     times.select += select;
     times.gather += gather;

@@ -1,13 +1,14 @@
-//! The second pass of decoding, for one query head or for those that choose together: the pieces of the first pass put
+//! The second pass of decoding, for one query head or for those that choose together: the splits of the first pass put
 //! together, rows chosen where they are, fetched and summed, and the tail.
 
 use super::{
     Count, DecodeRow, HeadShape, Hits, Rows,
-    decode::Spent,
     gather::{Found, Gathered},
-    kv_split::{HeadPiece, Layout, piece_len},
+    kv_split::split_len,
     reuse::Reused,
+    row_splits::RowSplits,
     select::Selector,
+    stage_clock::StageClock,
 };
 use crate::{
     cache::{Select, Tail},
@@ -43,117 +44,69 @@ pub(super) struct HeadState {
 pub(super) struct Workspace {
     pub gathered: Gathered,
     pub reused: Reused,
-    /// Weights of a piece of the first pass.
+    /// Weights of a split of the first pass.
     pub weights: Vec<f32>,
-    /// Sums of exponentials of a piece, one for every head.
+    /// Sums of exponentials of a split, one for every head.
     pub sums: Vec<Running>,
     /// Since the call began.
-    pub spent: Spent,
+    pub clock: StageClock,
     selector: Selector,
     shared: Vec<f32>,
     shared_maxima: Vec<f32>,
     order: Vec<(f32, u32)>,
 }
 
-/// A row of the first pass, as the second one sees it.
-pub(super) struct Pieces<'a> {
-    layout: Layout,
-    /// Results of the row's pieces, one after the other.
-    results: &'a [f32],
-    /// Positions in them.
-    len: usize,
-    /// What the pieces found for the query head that was read last.
-    found: Vec<HeadPiece<'a>>,
-}
-
-impl<'a> Pieces<'a> {
-    pub fn new(layout: Layout, results: &'a [f32], len: usize) -> Self {
-        Self { layout, results, len, found: Vec::new() }
-    }
-
-    /// Looks up a query head in every piece.
-    fn read(&mut self, head: usize, attended: bool) {
-        self.found.clear();
-        let pieces = self.results.chunks_exact(self.layout.len());
-        self.found.extend(pieces.map(|piece| self.layout.head(piece, head, attended)));
-    }
-
-    /// The largest reference of the head and the sum of exponentials relative to it; `factors` becomes what each piece's own
-    /// sums are multiplied by.
-    fn total(&self, factors: &mut Vec<f32>) -> (f32, f32) {
-        factors.clear();
-        factors.extend(self.found.iter().map(|piece| piece.reference));
-        let reference = softmax::max(factors);
-        softmax::weights(factors, reference);
-        let total = self.found.iter().zip(factors.iter()).map(|(piece, factor)| factor * piece.total).sum();
-        (reference, total)
-    }
-
-    /// The maxima of the head's scores, piece by piece.
-    fn maxima(&self) -> impl Iterator<Item = &'a [f32]> {
-        let step = piece_len(self.len);
-        self.found.iter().zip((0..).step_by(step)).map(move |(piece, at)| piece.maxima(step.min(self.len - at)))
-    }
-
-    /// The scores of one of its blocks.
-    fn block(&self, index: usize) -> &'a [f32] {
-        let (step, at) = (piece_len(self.len), index * BLOCK);
-        let scores = &self.found[at / step].scores()[at % step..];
-        &scores[..BLOCK.min(self.len.saturating_sub(at))]
-    }
-}
-
 /// Puts the sums of a query head together: full attention.
-pub(super) fn merge(pieces: &mut Pieces<'_>, head: usize, work: &mut Workspace, out: &mut [f32]) {
-    pieces.read(head, true);
-    let (_, total) = pieces.total(&mut work.weights);
+pub(super) fn merge(splits: &mut RowSplits<'_>, head: usize, work: &mut Workspace, out: &mut [f32]) {
+    splits.read(head, true);
+    let (_, total) = splits.total(&mut work.weights);
     out.fill(0.0);
-    for (piece, factor) in pieces.found.iter().zip(&work.weights) {
-        out.iter_mut().zip(piece.sum()).for_each(|(out, sum)| *out += factor * sum);
+    for (split, factor) in splits.found.iter().zip(&work.weights) {
+        out.iter_mut().zip(split.sum()).for_each(|(out, sum)| *out += factor * sum);
     }
     softmax::scale(out, 1.0 / total);
 }
 
 /// Chooses rows for the query heads in `states`, which are `first` and those after it.
 pub(super) fn choose(
-    pieces: &mut Pieces<'_>,
+    splits: &mut RowSplits<'_>,
     first: usize,
     (n, select): (Count<'_>, Select),
     states: &mut [HeadState],
     work: &mut Workspace,
 ) {
     for (state, head) in states.iter_mut().zip(first..) {
-        pieces.read(head, false);
-        (state.reference, state.total) = pieces.total(&mut work.weights);
+        splits.read(head, false);
+        (state.reference, state.total) = splits.total(&mut work.weights);
     }
     let most = n.most(first, states.len());
     let mut selected = std::mem::take(&mut states[0].selected);
     match select {
         Select::Head => {
             let state = &mut states[0];
-            let block = |index: usize| pieces.block(index);
-            work.selector.largest(pieces.maxima(), block, (pieces.len, most), &mut selected, &mut state.chosen);
+            let block = |index: usize| splits.block(index);
+            work.selector.largest(splits.maxima(), block, (splits.len, most), &mut selected, &mut state.chosen);
             state.weigh();
             if let Count::Mass { share, .. } = n {
                 trim(&mut selected, &state.chosen, share * state.total, &mut work.order);
-                state.take(pieces, &selected);
+                state.take(splits, &selected);
             }
         }
         Select::Group => {
-            work.share(pieces, states, first);
+            work.share(splits, states, first);
             let (maxima, shared) = (std::iter::once(&work.shared_maxima[..]), &work.shared);
             let block = |index: usize| &shared[shared.len().min(index * BLOCK)..shared.len().min((index + 1) * BLOCK)];
-            work.selector.largest(maxima, block, (pieces.len, most), &mut selected, &mut work.weights);
+            work.selector.largest(maxima, block, (splits.len, most), &mut selected, &mut work.weights);
             if let Count::Mass { share, .. } = n {
                 trim(&mut selected, &work.weights, share * states.len() as f32, &mut work.order);
             }
             for (state, head) in states.iter_mut().zip(first..) {
-                pieces.read(head, false);
-                state.take(pieces, &selected);
+                splits.read(head, false);
+                state.take(splits, &selected);
             }
         }
     }
-    states[0].hits = Hits::of(pieces.len, &selected);
+    states[0].hits = Hits::of(splits.len, &selected);
     states[0].selected = selected;
 }
 
@@ -201,13 +154,13 @@ pub(super) fn attend(
 
 impl HeadState {
     /// Takes the weights of the chosen positions, and their share.
-    fn take(&mut self, pieces: &Pieces<'_>, selected: &[u32]) {
+    fn take(&mut self, splits: &RowSplits<'_>, selected: &[u32]) {
         self.chosen.clear();
-        let step = piece_len(pieces.len);
+        let step = split_len(splits.len);
         let mut rest = selected;
-        for (piece, start) in pieces.found.iter().zip((0..).step_by(step)) {
+        for (split, start) in splits.found.iter().zip((0..).step_by(step)) {
             let here = rest.partition_point(|&position| (position as usize) < start + step);
-            let scores = piece.scores();
+            let scores = split.scores();
             self.chosen.extend(rest[..here].iter().map(|&position| scores[position as usize - start]));
             rest = &rest[here..];
         }
@@ -230,7 +183,7 @@ impl HeadState {
 impl Workspace {
     /// Bytes of its buffers.
     pub fn bytes(&self) -> u64 {
-        let Self { gathered, reused, weights, sums, spent: _, selector, shared, shared_maxima, order } = self;
+        let Self { gathered, reused, weights, sums, clock: _, selector, shared, shared_maxima, order } = self;
         let floats = weights.capacity() + shared.capacity() + shared_maxima.capacity();
         let own = size_of::<f32>() * floats
             + size_of::<Running>() * sums.capacity()
@@ -239,15 +192,15 @@ impl Workspace {
     }
 
     /// The summed softmax of the heads in `states`.
-    fn share(&mut self, pieces: &mut Pieces<'_>, states: &[HeadState], first: usize) {
+    fn share(&mut self, splits: &mut RowSplits<'_>, states: &[HeadState], first: usize) {
         self.shared.clear();
-        self.shared.resize(pieces.len, 0.0);
+        self.shared.resize(splits.len, 0.0);
         for (state, head) in states.iter().zip(first..) {
             let factor = 1.0 / state.total;
-            pieces.read(head, false);
-            for (piece, shared) in pieces.found.iter().zip(self.shared.chunks_mut(piece_len(pieces.len))) {
+            splits.read(head, false);
+            for (split, shared) in splits.found.iter().zip(self.shared.chunks_mut(split_len(splits.len))) {
                 self.weights.clear();
-                self.weights.extend_from_slice(&piece.scores()[..shared.len()]);
+                self.weights.extend_from_slice(&split.scores()[..shared.len()]);
                 softmax::weights(&mut self.weights, state.reference);
                 shared.iter_mut().zip(&self.weights).for_each(|(shared, weight)| *shared += weight * factor);
             }

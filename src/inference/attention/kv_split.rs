@@ -1,9 +1,9 @@
-//! A piece of a row's positions, for all its heads: what the first pass of decoding makes of it.
+//! The first pass of decoding over one KV split: some whole pages of a row, for all its heads.
 //!
-//! Where every row is read, the piece's own softmax and its weighted sum of V. Where rows are chosen first, its scores,
-//! their maxima by block, and the sum of their exponentials. Both are relative to one of the piece's own scores; the
-//! second pass puts pieces together (online softmax: Milakov & Gimelshein, arXiv 1805.02867). A piece is whole pages,
-//! each read from end to end, all KV heads of it: memory is fastest in long runs.
+//! Where every row is read, the result is the split's own softmax and its weighted sum of V. Where rows are chosen first,
+//! it is the scores, their maxima by block, and the sum of their exponentials. Both are relative to one of the split's own
+//! scores, so that the second pass can merge splits (online softmax: Milakov & Gimelshein, arXiv 1805.02867). Each page is
+//! read from end to end, all its KV heads in order, because memory is fastest in long runs.
 
 use std::ops::Range;
 
@@ -18,23 +18,24 @@ use crate::{
     },
 };
 
-/// The most positions of a piece.
-pub(super) const PIECE: usize = 4 * PAGE_TOKENS;
-const MAXIMA: usize = PIECE / RUN * LANES;
-/// Rows up to this length are cut into pieces of one page, so that there is work for every thread.
+/// The most positions of a split.
+pub(super) const SPLIT_TOKENS: usize = 4 * PAGE_TOKENS;
+const MAXIMA: usize = SPLIT_TOKENS / RUN * LANES;
+/// Rows up to this length are cut into splits of one page, so that there is work for every thread.
 const SHORT: usize = 16 * PAGE_TOKENS;
 
-/// Positions of a piece of a row of `len`. Nothing else decides it, so a row's result is the same in any company.
-pub(super) fn piece_len(len: usize) -> usize {
-    if len <= SHORT { PAGE_TOKENS } else { PIECE }
+/// Positions of a split of a row of `len`. It depends on the length alone, so that a row's result does not depend on the rest of the
+/// batch.
+pub(super) fn split_len(len: usize) -> usize {
+    if len <= SHORT { PAGE_TOKENS } else { SPLIT_TOKENS }
 }
 
-/// The most pieces that a row of up to `longest` positions is cut into.
-pub(super) fn most_pieces(longest: usize) -> usize {
-    longest.min(SHORT).div_ceil(PAGE_TOKENS).max(longest.div_ceil(PIECE))
+/// The most splits that a row of up to `longest` positions is cut into.
+pub(super) fn max_splits(longest: usize) -> usize {
+    longest.min(SHORT).div_ceil(PAGE_TOKENS).max(longest.div_ceil(SPLIT_TOKENS))
 }
 
-/// How the floats of a piece's result are laid out: values, `[heads][width]` scores or `[heads][head_dim]` sums; then
+/// How the floats of a split's result are laid out: values, `[heads][width]` scores or `[heads][head_dim]` sums; then
 /// `[heads][MAXIMA]` maxima; then for each head the reference and the sum of exponentials relative to it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Layout {
@@ -43,8 +44,8 @@ pub(super) struct Layout {
     width: usize,
 }
 
-/// What a piece found for one query head.
-pub(super) struct HeadPiece<'a> {
+/// What a split found for one query head.
+pub(super) struct HeadSplit<'a> {
     /// A score that no other exceeds by more than [`softmax::HEADROOM`].
     pub reference: f32,
     /// The sum of `e^(score − reference)`.
@@ -53,13 +54,13 @@ pub(super) struct HeadPiece<'a> {
     maxima: &'a [f32],
 }
 
-impl<'a> HeadPiece<'a> {
-    /// `Σ e^(score − reference)·v`, `[head_dim]`, of a piece that was attended to.
+impl<'a> HeadSplit<'a> {
+    /// `Σ e^(score − reference)·v`, `[head_dim]`, of a split that was attended to.
     pub fn sum(&self) -> &'a [f32] {
         self.values
     }
 
-    /// The scores, of a piece that was scored, `[PIECE]`; those beyond the piece's positions mean nothing.
+    /// The scores, of a split that was scored, `[SPLIT_TOKENS]`; those beyond the split's positions mean nothing.
     pub fn scores(&self) -> &'a [f32] {
         self.values
     }
@@ -72,22 +73,23 @@ impl<'a> HeadPiece<'a> {
 
 impl Layout {
     pub fn new(shape: &HeadShape) -> Self {
-        Self { heads: shape.heads, head_dim: shape.head_dim, width: PIECE.max(shape.head_dim) }
+        Self { heads: shape.heads, head_dim: shape.head_dim, width: SPLIT_TOKENS.max(shape.head_dim) }
     }
 
-    /// Floats of one piece.
+    /// Floats of one split.
     pub fn len(&self) -> usize {
         self.heads * (self.width + MAXIMA + 2)
     }
 
-    /// What the piece found for a query head. `attended` says which of the two it was made for.
-    pub fn head<'a>(&self, piece: &'a [f32], head: usize, attended: bool) -> HeadPiece<'a> {
+    /// What the split found for a query head. `attended` says which of the two it was made for.
+    pub fn head<'a>(&self, split: &'a [f32], head: usize, attended: bool) -> HeadSplit<'a> {
         let Self { heads, head_dim, width } = *self;
-        let (values, rest) = piece.split_at(heads * width);
+        let (values, rest) = split.split_at(heads * width);
         let (maxima, found) = rest.split_at(heads * MAXIMA);
-        let values = if attended { &values[head * head_dim..][..head_dim] } else { &values[head * width..][..PIECE] };
+        let values =
+            if attended { &values[head * head_dim..][..head_dim] } else { &values[head * width..][..SPLIT_TOKENS] };
         let [reference, total] = [found[2 * head], found[2 * head + 1]];
-        HeadPiece { reference, total, values, maxima: &maxima[head * MAXIMA..][..MAXIMA] }
+        HeadSplit { reference, total, values, maxima: &maxima[head * MAXIMA..][..MAXIMA] }
     }
 
     /// Scores `positions` and sums their exponentials, a page of a KV head at a time: so memory brings the next keys while
@@ -98,10 +100,10 @@ impl Layout {
         row: &Scoring<'_>,
         positions: Range<usize>,
         sums: &mut Vec<Running>,
-        piece: &mut [f32],
+        split: &mut [f32],
     ) {
         let Self { heads, width, .. } = *self;
-        let (values, rest) = piece.split_at_mut(heads * width);
+        let (values, rest) = split.split_at_mut(heads * width);
         let (maxima, found) = rest.split_at_mut(heads * MAXIMA);
         let group = shape.group();
         sums.resize(heads, Running::default());
@@ -136,29 +138,29 @@ impl Layout {
         row: &Scoring<'_>,
         positions: Range<usize>,
         weights: &mut Vec<f32>,
-        piece: &mut [f32],
+        split: &mut [f32],
         scored: impl FnOnce(),
     ) {
         let Self { heads, head_dim, width } = *self;
-        weights.resize(heads * PIECE, 0.0);
+        weights.resize(heads * SPLIT_TOKENS, 0.0);
         let len = positions.len();
         let mut keys = row.keys(positions.start, 0);
         for (page, at) in positions.clone().step_by(PAGE_TOKENS).zip((0..).step_by(PAGE_TOKENS)) {
             let count = PAGE_TOKENS.min(positions.end - page);
             for kv_head in 0..shape.kv_heads {
                 let next = row.keys_after(shape, page, kv_head);
-                let weights = &mut weights[kv_head * shape.group() * PIECE + at..];
-                row.scores(shape, kv_head, [keys, next], count, weights, PIECE);
+                let weights = &mut weights[kv_head * shape.group() * SPLIT_TOKENS + at..];
+                row.scores(shape, kv_head, [keys, next], count, weights, SPLIT_TOKENS);
                 keys = next;
             }
         }
-        let found = &mut piece[heads * (width + MAXIMA)..];
-        for (scores, found) in weights.chunks_exact_mut(PIECE).zip(found.chunks_exact_mut(2)) {
+        let found = &mut split[heads * (width + MAXIMA)..];
+        for (scores, found) in weights.chunks_exact_mut(SPLIT_TOKENS).zip(found.chunks_exact_mut(2)) {
             found[0] = softmax::clamp_max(&mut scores[..len]);
             found[1] = softmax::weights(&mut scores[..len], found[0]);
         }
         scored();
-        let sums = &mut piece[..heads * head_dim];
+        let sums = &mut split[..heads * head_dim];
         sums.fill(0.0);
         let group = shape.group();
         let pages = &row.row.v[positions.start / PAGE_TOKENS..];
@@ -166,7 +168,7 @@ impl Layout {
             let (page, rows) = (&pages[index], PAGE_TOKENS.min(len - at));
             let after = pages.get(index + 1).unwrap_or(page);
             for (kv_head, sums) in sums.chunks_exact_mut(group * head_dim).enumerate() {
-                let weights = weights[kv_head * group * PIECE..].chunks_exact(PIECE).take(group);
+                let weights = weights[kv_head * group * SPLIT_TOKENS..].chunks_exact(SPLIT_TOKENS).take(group);
                 let weights = weights.map(|weights| &weights[at..at + rows]);
                 let next =
                     if kv_head + 1 < shape.kv_heads { page.rows(kv_head + 1, 0, rows) } else { after.rows(0, 0, rows) };
@@ -189,7 +191,7 @@ impl<'a> Scoring<'a> {
         self.row.k[start / PAGE_TOKENS].keys(kv_head)
     }
 
-    /// What is wanted after those, by this piece or by the thread's next; the last page's first where nothing is.
+    /// What is wanted after those, by this split or by the thread's next; the last page's first where nothing is.
     fn keys_after(&self, shape: &HeadShape, start: usize, kv_head: usize) -> CachedKeys<'a> {
         let (pages, page) = (&self.row.k, start / PAGE_TOKENS);
         if kv_head + 1 < shape.kv_heads {

@@ -1,6 +1,6 @@
 //! Exact causal attention for runs of new tokens.
 //!
-//! A task is one block of rows for one KV head. It walks the pages up to its last row, widens each page's keys
+//! A task is one tile of rows for one KV head. It walks the pages up to its last row, widens each page's keys
 //! and values once for all rows and all query heads of the group, and keeps a running softmax, so that
 //! memory does not grow with the context. A row meets the pages in order of position and its arithmetic depends on
 //! nothing but its own position: cutting a prompt into other chunks changes no bit.
@@ -25,7 +25,7 @@ pub struct PrefillItem<'a> {
     pub rows: usize,
     /// Position of the first.
     pub start: usize,
-    /// Pages of keys; position `p` is in page `p / 64`, slot `p % 64`. The span's own keys are in them.
+    /// Pages of keys; position `p` is in page `p / 64`, slot `p % 64`. The item's own keys are in them.
     pub k: &'a [Page],
     /// Pages of values, likewise.
     pub v: &'a [Page],
@@ -35,10 +35,10 @@ pub struct PrefillItem<'a> {
 #[derive(Debug, Default)]
 pub struct PrefillScratch {
     locals: PerThread<Buffers>,
-    /// Where the blocks of rows begin, over all spans.
+    /// Where the tiles begin, in rows, over all items.
     bounds: Vec<usize>,
-    /// The span and first row of each block.
-    blocks: Vec<(usize, usize)>,
+    /// The item and first row of each tile.
+    tiles: Vec<(usize, usize)>,
 }
 
 #[derive(Debug, Default)]
@@ -72,8 +72,8 @@ impl PrefillScratch {
     }
 }
 
-/// Rows of a block: enough that widening a page costs little beside multiplying with it.
-pub(super) fn block_rows(group: usize) -> usize {
+/// Rows of a tile: enough that widening a page costs little beside multiplying with it.
+pub(super) fn tile_rows(group: usize) -> usize {
     match group {
         0..=1 => 64,
         2..=4 => 32,
@@ -81,44 +81,44 @@ pub(super) fn block_rows(group: usize) -> usize {
     }
 }
 
-/// Attention of every row to all positions up to its own; `out` is `[total rows, heads·head_dim]`, spans in order.
+/// Attention of every row to all positions up to its own; `out` is `[total rows, heads·head_dim]`, items in order.
 ///
 /// # Panics
-/// When a span's queries or pages, or `out`, are too short.
+/// When an item's queries or pages, or `out`, are too short.
 pub fn prefill(
     pool: &Pool,
     shape: &HeadShape,
-    spans: &[PrefillItem<'_>],
+    items: &[PrefillItem<'_>],
     scratch: &mut PrefillScratch,
     out: &mut [f32],
 ) {
-    let PrefillScratch { locals, bounds, blocks } = scratch;
+    let PrefillScratch { locals, bounds, tiles } = scratch;
     locals.grow(pool.threads());
     bounds.clear();
-    blocks.clear();
-    let tall = block_rows(shape.group());
+    tiles.clear();
+    let tall = tile_rows(shape.group());
     let mut total = 0;
-    for (index, span) in spans.iter().enumerate() {
-        let pages = (span.start + span.rows).div_ceil(PAGE_TOKENS);
-        assert!(span.q.len() == span.rows * shape.width() && span.k.len() >= pages && span.v.len() >= pages);
-        // Blocks end at multiples of their height in the sequence, so that few rows share a page they do not need.
+    for (index, item) in items.iter().enumerate() {
+        let pages = (item.start + item.rows).div_ceil(PAGE_TOKENS);
+        assert!(item.q.len() == item.rows * shape.width() && item.k.len() >= pages && item.v.len() >= pages);
+        // Tiles end at multiples of their height in the sequence, so that few rows share a page they do not need.
         let mut row = 0;
-        while row < span.rows {
+        while row < item.rows {
             bounds.push(total + row);
-            blocks.push((index, row));
-            row += tall - (span.start + row) % tall;
+            tiles.push((index, row));
+            row += tall - (item.start + row) % tall;
         }
-        total += span.rows;
+        total += item.rows;
     }
     bounds.push(total);
     assert_eq!(out.len(), total * shape.width(), "rows of prefill");
     let columns = shape.group() * shape.head_dim;
-    pool.run_tiles(out, shape.width(), bounds, columns, |block, kv_head, mut tile| {
-        let (span, first) = blocks[block];
+    pool.run_tiles(out, shape.width(), bounds, columns, |tile, kv_head, mut out| {
+        let (item, first) = tiles[tile];
         locals.with(|buffers| {
-            buffers.attend(shape, &spans[span], first, tile.rows(), kv_head);
-            for row in 0..tile.rows() {
-                tile.row_mut(row).copy_from_slice(&buffers.sums[row * columns..][..columns]);
+            buffers.attend(shape, &items[item], first, out.rows(), kv_head);
+            for row in 0..out.rows() {
+                out.row_mut(row).copy_from_slice(&buffers.sums[row * columns..][..columns]);
             }
         });
     });
@@ -126,12 +126,12 @@ pub fn prefill(
 
 impl Buffers {
     /// Leaves the result for rows `first..first + rows` and one KV head in `sums`, `[rows, group, head_dim]`.
-    fn attend(&mut self, shape: &HeadShape, span: &PrefillItem<'_>, first: usize, rows: usize, kv_head: usize) {
+    fn attend(&mut self, shape: &HeadShape, item: &PrefillItem<'_>, first: usize, rows: usize, kv_head: usize) {
         let (group, head_dim) = (shape.group(), shape.head_dim);
         let queries = rows * group;
         self.q.clear();
         for row in first..first + rows {
-            let q = &span.q[row * shape.width() + kv_head * group * head_dim..][..group * head_dim];
+            let q = &item.q[row * shape.width() + kv_head * group * head_dim..][..group * head_dim];
             self.q.extend(q.iter().map(|q| q * shape.scale));
         }
         self.k.resize(head_dim * PAGE_TOKENS, 0.0);
@@ -142,16 +142,16 @@ impl Buffers {
         self.state.clear();
         self.state.resize(queries, (f32::NEG_INFINITY, 0.0));
 
-        let start = span.start + first;
+        let start = item.start + first;
         let end = start + rows;
         for page in 0..end.div_ceil(PAGE_TOKENS) {
             let page_start = page * PAGE_TOKENS;
             let len = PAGE_TOKENS.min(end - page_start);
-            match span.k[page].keys(kv_head) {
+            match item.k[page].keys(kv_head) {
                 CachedKeys::F16(k) => widen(k, &mut self.k),
                 CachedKeys::Q8(k) => keys::widen_q8(k, head_dim, &mut self.k),
             }
-            match span.v[page].rows(kv_head, 0, len) {
+            match item.v[page].rows(kv_head, 0, len) {
                 CachedRows::F16(v) => widen(v, &mut self.v[..len * head_dim]),
                 CachedRows::Q8(v) => q8::widen(v, head_dim, &mut self.v[..len * head_dim]),
             }

@@ -101,21 +101,21 @@ pub fn decode(shape: &HeadShape, row: &DecodeRow<'_>) -> Result<Decoded> {
     Ok(Decoded { out, weights, selected, kept })
 }
 
-/// Exact causal attention of a span, `[rows, heads·head_dim]`.
+/// Exact causal attention of an item, `[rows, heads·head_dim]`.
 ///
 /// # Errors
 /// What candle says to shapes that do not fit.
-pub fn prefill(shape: &HeadShape, span: &PrefillItem<'_>) -> Result<Vec<f32>> {
+pub fn prefill(shape: &HeadShape, item: &PrefillItem<'_>) -> Result<Vec<f32>> {
     let (heads, head_dim, group) = (shape.heads, shape.head_dim, shape.group());
-    let len = span.start + span.rows;
-    let q = Tensor::from_slice(span.q, (span.rows, heads, head_dim), &Device::Cpu)?;
-    let mask: Vec<f32> = (0..span.rows)
-        .flat_map(|row| (0..len).map(move |at| if at <= span.start + row { 0.0 } else { f32::NEG_INFINITY }))
+    let len = item.start + item.rows;
+    let q = Tensor::from_slice(item.q, (item.rows, heads, head_dim), &Device::Cpu)?;
+    let mask: Vec<f32> = (0..item.rows)
+        .flat_map(|row| (0..len).map(move |at| if at <= item.start + row { 0.0 } else { f32::NEG_INFINITY }))
         .collect();
-    let mask = Tensor::from_vec(mask, (span.rows, len), &Device::Cpu)?;
+    let mask = Tensor::from_vec(mask, (item.rows, len), &Device::Cpu)?;
     let mut outs = Vec::new();
     for head in 0..heads {
-        let (k, v) = (matrix(span.k, head / group, len, head_dim)?, matrix(span.v, head / group, len, head_dim)?);
+        let (k, v) = (matrix(item.k, head / group, len, head_dim)?, matrix(item.v, head / group, len, head_dim)?);
         let scores = (q.i((.., head, ..))?.contiguous()?.matmul(&k.t()?)? * f64::from(shape.scale))?;
         outs.push(softmax(&(scores + &mask)?)?.matmul(&v)?);
     }

@@ -1,9 +1,9 @@
-//! Bytes of the buffers that attention works in, at most: what a lane books before a step that may need them.
+//! Bytes of the buffers that attention works in, at most: what a lane reserves before a step that may need them.
 
 use super::{
     DecodeScratch, HeadShape, PrefillScratch,
-    kv_split::{Layout, PIECE, most_pieces},
-    prefill::block_rows,
+    kv_split::{Layout, SPLIT_TOKENS, max_splits},
+    prefill::tile_rows,
 };
 use crate::cache::{Format, PAGE_TOKENS};
 
@@ -19,10 +19,10 @@ impl DecodeScratch {
     /// What [`DecodeScratch::bytes`] comes to at most for `rows` rows of up to `longest` positions, of buffers that were
     /// reserved for them.
     pub fn bytes_for(shape: &HeadShape, threads: usize, rows: usize, longest: usize) -> u64 {
-        let results = rows * most_pieces(longest) * Layout::new(shape).len() * size_of::<f32>();
+        let results = rows * max_splits(longest) * Layout::new(shape).len() * size_of::<f32>();
         let queries = rows * (shape.width() * size_of::<i16>() + shape.heads * size_of::<f32>());
         let copied = PAGE_TOKENS * Format::Q8.row_bytes(shape.head_dim) as usize;
-        let local = longest * POSITION + shape.heads * PIECE * size_of::<f32>() + copied + SMALL;
+        let local = longest * POSITION + shape.heads * SPLIT_TOKENS * size_of::<f32>() + copied + SMALL;
         (results + queries) as u64 + GROWN * (threads * local) as u64
     }
 }
@@ -30,7 +30,7 @@ impl DecodeScratch {
 impl PrefillScratch {
     /// What [`PrefillScratch::bytes`] comes to at most.
     pub fn bytes_for(shape: &HeadShape, threads: usize) -> u64 {
-        let queries = block_rows(shape.group()) * shape.group();
+        let queries = tile_rows(shape.group()) * shape.group();
         let page = 2 * PAGE_TOKENS * shape.head_dim;
         // Queries, sums, weights, and the running maximum and sum.
         let rows = queries * (2 * shape.head_dim + PAGE_TOKENS + 2);

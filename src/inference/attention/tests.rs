@@ -74,7 +74,7 @@ impl Sequence {
         DecodeRow { q, k: &self.k, v: &self.v, len: self.len, rows, v_sum: &self.v_sum, buffers: &[] }
     }
 
-    fn span(&self, shape: &HeadShape, start: usize, end: usize) -> PrefillItem<'_> {
+    fn item(&self, shape: &HeadShape, start: usize, end: usize) -> PrefillItem<'_> {
         let width = shape.heads * shape.head_dim;
         let q = &self.q[start * width..end * width];
         PrefillItem { q, rows: end - start, start, k: &self.k, v: &self.v }
@@ -128,10 +128,10 @@ fn decoded(pool: &Pool, shape: &HeadShape, rows: &[DecodeRow<'_>]) -> (Vec<f32>,
     (out, scratch)
 }
 
-fn prefilled(pool: &Pool, shape: &HeadShape, spans: &[PrefillItem<'_>]) -> Vec<f32> {
-    let rows: usize = spans.iter().map(|span| span.rows).sum();
+fn prefilled(pool: &Pool, shape: &HeadShape, items: &[PrefillItem<'_>]) -> Vec<f32> {
+    let rows: usize = items.iter().map(|item| item.rows).sum();
     let mut out = vec![f32::NAN; rows * shape.heads * shape.head_dim];
-    prefill(pool, shape, spans, &mut PrefillScratch::new(), &mut out);
+    prefill(pool, shape, items, &mut PrefillScratch::new(), &mut out);
     out
 }
 
@@ -296,9 +296,9 @@ proptest! {
         shape in shapes(), formats in formats(), start in lengths(), rows in 1usize..150, seed: u64,
     ) {
         let sequence = Sequence::new(&shape, formats, start + rows, seed, false);
-        let span = sequence.span(&shape, start, start + rows);
-        let out = prefilled(&Pool::new(2), &shape, &[span]);
-        assert_close(&out, &reference::prefill(&shape, &span).unwrap(), 2e-5);
+        let item = sequence.item(&shape, start, start + rows);
+        let out = prefilled(&Pool::new(2), &shape, &[item]);
+        assert_close(&out, &reference::prefill(&shape, &item).unwrap(), 2e-5);
     }
 
     #[test]
@@ -310,12 +310,12 @@ proptest! {
         let sequence = Sequence::new(&shape, formats, len, seed, false);
         let beside = Sequence::new(&shape, [Format::F16; 2], other, !seed, false);
         let (one, many) = (Pool::new(1), Pool::new(3));
-        let whole = prefilled(&one, &shape, &[sequence.span(&shape, 0, len)]);
+        let whole = prefilled(&one, &shape, &[sequence.item(&shape, 0, len)]);
         let mut chunked = Vec::new();
         let mut start = 0;
         for cut in cuts {
-            let spans = [sequence.span(&shape, start, start + cut), beside.span(&shape, 0, other)];
-            let out = prefilled(&many, &shape, &spans);
+            let items = [sequence.item(&shape, start, start + cut), beside.item(&shape, 0, other)];
+            let out = prefilled(&many, &shape, &items);
             chunked.extend_from_slice(&out[..cut * shape.heads * shape.head_dim]);
             start += cut;
         }
@@ -350,7 +350,7 @@ fn strange_scores_give_numbers() {
                         assert!(selected.iter().zip(0..).all(|(&position, at)| position == at));
                     }
                 }
-                let out = prefilled(&pool, &shape, &[sequence.span(&shape, 0, len)]);
+                let out = prefilled(&pool, &shape, &[sequence.item(&shape, 0, len)]);
                 assert!(out.iter().all(|value| value.is_finite()), "{len} {key} {q}");
             }
         }

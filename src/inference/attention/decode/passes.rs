@@ -1,19 +1,16 @@
-//! What the tasks of decoding do: a piece of a row's positions in the first pass, some of its heads in the second.
+//! The tasks of decoding: one KV split of a row in the first pass, some of the row's heads in the second.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{
-    super::{
-        HeadShape, Rows,
-        gather::Found,
-        head::{self, HeadState, Pieces, Workspace},
-        reuse,
-    },
-    DecodeRow,
-};
 use crate::attention::{
-    kv_split::{Layout, Scoring, piece_len},
+    DecodeRow, HeadShape, Rows,
+    gather::Found,
+    head::{self, HeadState, Workspace},
+    kv_split::{Layout, Scoring, split_len},
     per_thread::PerThread,
+    reuse,
+    row_splits::RowSplits,
+    stage_clock::{GATHER, SCORES, SELECT},
 };
 
 /// What all tasks of a call share.
@@ -30,44 +27,39 @@ pub(super) struct Passes<'a> {
     pub since: Instant,
 }
 
-const SCORES: usize = 0;
-const SELECT: usize = 1;
-const GATHER: usize = 2;
-const STAGES: usize = 3;
-
 impl Passes<'_> {
-    /// The piece of `row` that begins at position `start`; `result` is `[layout.len()]`.
+    /// The split of `row` that begins at position `start`; `result` is `[layout.len()]`.
     pub fn first(&self, row: usize, start: usize, result: &mut [f32]) {
         let (shape, input) = (self.shape, &self.rows[row]);
-        let positions = start..input.len.min(start + piece_len(input.len));
+        let positions = start..input.len.min(start + split_len(input.len));
         let (queries, scales) = self.narrow;
         let narrow = (&queries[row * shape.width()..][..shape.width()], &scales[row * shape.heads..][..shape.heads]);
         let scoring = Scoring { row: input, narrow };
         self.locals.with(|work| {
             if self.whole[row] {
-                let scored = || work.spent.lap(SCORES, self.since);
+                let scored = || work.clock.lap(SCORES, self.since);
                 self.layout.attend(shape, &scoring, positions, &mut work.weights, result, scored);
-                work.spent.lap(GATHER, self.since);
+                work.clock.lap(GATHER, self.since);
             } else {
                 self.layout.score(shape, &scoring, positions, &mut work.sums, result);
-                work.spent.lap(SCORES, self.since);
+                work.clock.lap(SCORES, self.since);
             }
         });
     }
 
     /// The heads of `row` from `first` on, of one KV head: as many as there are `states`, and `out` is theirs. `results`
-    /// are those of all pieces of the row.
+    /// are those of all splits of the row.
     pub fn second(&self, row: usize, first: usize, results: &[f32], states: &mut [HeadState], out: &mut [f32]) {
         let (shape, input) = (self.shape, &self.rows[row]);
         let (group, head_dim) = (shape.group(), shape.head_dim);
-        let mut pieces = Pieces::new(self.layout, results, input.len);
+        let mut splits = RowSplits::new(self.layout, results, input.len);
         let rule = input.rows.over(input.len);
         self.locals.with(|work| {
             let Rows::Top { n, tail, select, lean } = rule else {
                 for (out, head) in out.chunks_exact_mut(head_dim).zip(first..) {
-                    head::merge(&mut pieces, head, work, out);
+                    head::merge(&mut splits, head, work, out);
                 }
-                work.spent.lap(GATHER, self.since);
+                work.clock.lap(GATHER, self.since);
                 return;
             };
             let together = head::together(rule, group);
@@ -83,20 +75,20 @@ impl Passes<'_> {
             let (mut found, mut next) = (Found::default(), Found::default());
             let parts = states.chunks_mut(together).zip(out.chunks_mut(together * head_dim));
             for ((states, out), first) in parts.zip((first..).step_by(together)) {
-                head::choose(&mut pieces, first, (n, select), states, work);
+                head::choose(&mut splits, first, (n, select), states, work);
                 if input.buffers.is_empty() {
                     next.ask(input.v, first / group, &states[0].selected);
                 }
-                work.spent.lap(SELECT, self.since);
+                work.clock.lap(SELECT, self.since);
                 if let Some(before) = asked.replace((states, out, first)) {
                     attend(before, &found, work);
                 }
                 std::mem::swap(&mut found, &mut next);
-                work.spent.lap(GATHER, self.since);
+                work.clock.lap(GATHER, self.since);
             }
             if let Some(last) = asked {
                 attend(last, &found, work);
-                work.spent.lap(GATHER, self.since);
+                work.clock.lap(GATHER, self.since);
             }
         });
     }
@@ -104,29 +96,3 @@ impl Passes<'_> {
 
 /// Heads that have chosen together, their part of the output, and the first of them.
 type Chosen<'a> = (&'a mut [HeadState], &'a mut [f32], usize);
-
-/// What a thread's time went into. One look at the clock ends a stage and begins the next: it costs as much as the scores of
-/// a few keys.
-#[derive(Debug, Clone, Copy, Default)]
-pub(in super::super) struct Spent {
-    stages: [Duration; STAGES],
-    until: Option<Instant>,
-}
-
-impl Spent {
-    /// Counts the time since the last lap for a stage, of which none began before `since`.
-    fn lap(&mut self, stage: usize, since: Instant) {
-        let now = Instant::now();
-        self.stages[stage] += now - self.until.replace(now).map_or(since, |until| until.max(since));
-    }
-
-    /// Divides `wall` as the threads' time was divided.
-    pub(super) fn share(threads: impl Iterator<Item = Self>, wall: Duration) -> [Duration; STAGES] {
-        let mut sums = [0.0; STAGES];
-        for Self { stages, .. } in threads {
-            sums.iter_mut().zip(stages).for_each(|(sum, time)| *sum += time.as_secs_f64());
-        }
-        let all = sums.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-        sums.map(|sum| wall.mul_f64(sum / all))
-    }
-}

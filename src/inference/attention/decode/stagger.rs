@@ -1,14 +1,13 @@
-//! Who computes while others read.
+//! Keeps some threads reading keys while others compute.
 //!
-//! One thread alone takes most of what memory gives. Threads that read keys together and then choose rows together leave
-//! memory idle half of the time, and they stay in step: who is ahead reads alone for a while, but computes alone later,
-//! too. So a thread that has read a sequence to its end while enough others compute puts its second pass off and reads
-//! on, once. After that it is out of step with them, and stays so.
+//! One thread alone uses most of the memory bandwidth. Threads that read keys at the same time also choose rows at the same
+//! time, and then memory is idle; they stay in step by themselves. So a thread that has read a sequence to its end while
+//! enough others compute puts its second pass off once and reads on. From then on it is out of step with them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Which second passes follow their first at once.
-pub(super) struct Turns {
+/// Decides which second passes follow their first at once.
+pub(super) struct Stagger {
     /// Threads in second passes that are enough to go on with reading.
     enough: usize,
     /// Threads in a second pass.
@@ -18,7 +17,7 @@ pub(super) struct Turns {
     threads: usize,
 }
 
-impl Turns {
+impl Stagger {
     /// For so many threads.
     pub fn new(threads: usize) -> Self {
         Self {
@@ -30,7 +29,7 @@ impl Turns {
     }
 
     /// Runs the second pass of a sequence whose first one is over, or says that it has to be done later: where there is
-    /// hardly anything left to read meanwhile, all threads will share it. `left` are the pieces of all sequences that are
+    /// hardly anything left to read meanwhile, all threads will share it. `left` are the splits of all sequences that are
     /// not done, those included that other threads have begun.
     pub fn second_pass(&self, left: usize, pass: impl FnOnce()) -> bool {
         let one_less = |delays: usize| delays.checked_sub(1);
@@ -53,18 +52,18 @@ mod tests {
 
     #[test]
     fn it_is_put_off_once_while_others_compute() {
-        let turns = Turns::new(2);
-        assert!(turns.second_pass(2, || {
-            assert!(!turns.second_pass(2, || unreachable!("one thread computes, the other reads on")));
-            assert!(turns.second_pass(2, || {}), "once only");
+        let stagger = Stagger::new(2);
+        assert!(stagger.second_pass(2, || {
+            assert!(!stagger.second_pass(2, || unreachable!("one thread computes, the other reads on")));
+            assert!(stagger.second_pass(2, || {}), "once only");
         }));
-        assert!(turns.second_pass(2, || {}));
+        assert!(stagger.second_pass(2, || {}));
     }
 
     #[test]
     fn what_comes_last_is_left_for_all() {
-        let turns = Turns::new(3);
-        assert!(!turns.second_pass(2, || unreachable!("what is left is being read")));
-        assert!(turns.second_pass(3, || {}));
+        let stagger = Stagger::new(3);
+        assert!(!stagger.second_pass(2, || unreachable!("what is left is being read")));
+        assert!(stagger.second_pass(3, || {}));
     }
 }

@@ -1,6 +1,6 @@
 //! The softmax of a row that chose, over all positions, for whoever wants to know more than the step needs.
 
-use super::{DecodeScratch, piece_len};
+use super::{DecodeScratch, split_len};
 use crate::kernels::softmax;
 
 impl DecodeScratch {
@@ -13,13 +13,13 @@ impl DecodeScratch {
     /// its scores are not kept.
     pub(in crate::attention) fn softmax(&self, row: usize, head: usize, len: usize, out: &mut Vec<f32>) -> bool {
         out.clear();
-        let Some(first) = self.pieces.iter().position(|piece| piece.row == row).filter(|_| !self.whole[row]) else {
+        let Some(first) = self.splits.iter().position(|split| split.row == row).filter(|_| !self.whole[row]) else {
             return false;
         };
-        let step = piece_len(len);
-        let pieces = self.results.chunks_exact(self.layout.len()).skip(first);
-        for (piece, at) in pieces.zip((0..len).step_by(step)) {
-            out.extend_from_slice(&self.layout.head(piece, head, false).scores()[..step.min(len - at)]);
+        let step = split_len(len);
+        let splits = self.results.chunks_exact(self.layout.len()).skip(first);
+        for (split, at) in splits.zip((0..len).step_by(step)) {
+            out.extend_from_slice(&self.layout.head(split, head, false).scores()[..step.min(len - at)]);
         }
         let max = softmax::max(out);
         let total = softmax::weights(out, max);
