@@ -147,7 +147,7 @@ fn prefill_256<const N: usize>(bencher: Bencher<'_, '_>, start: usize) {
     let mut scratch = PrefillScratch::new();
     let pairs = rows * start + rows * (rows + 1) / 2;
     bencher.counter(ItemsCount::new(4 * pairs * SHAPE.heads * SHAPE.head_dim)).bench_local(|| {
-        let span = PrefillItem { q: &q, rows, start, k: &k, v: &v };
-        prefill(&pool, &SHAPE, &[span], &mut scratch, &mut out);
+        let item = PrefillItem { q: &q, rows, start, k: &k, v: &v };
+        prefill(&pool, &SHAPE, &[item], &mut scratch, &mut out);
     });
 }

@@ -50,8 +50,8 @@ proptest! {
             for tokens in tokens.chunks(chunk) {
                 lane.grow(&mut cache, tokens.len()).unwrap();
                 let (reading, logits) = (Reading::Exact, LogitRows::Last);
-                let span = BatchItem { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
-                forward.run(&model, &pool, &mut [span], &mut hits);
+                let item = BatchItem { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
+                forward.run(&model, &pool, &mut [item], &mut hits);
                 prop_assert!(forward.bytes() <= booked, "prefill: {} {booked}", forward.bytes());
             }
             caches.push(cache);
@@ -59,12 +59,12 @@ proptest! {
         let reading = if probe { Reading::Probed(policy, Policy::Kv) } else { Reading::Policy(policy) };
         for token in 0..3 {
             let tokens = [token];
-            let mut spans = Vec::new();
+            let mut items = Vec::new();
             for cache in &mut caches {
                 lane.grow(cache, 1).unwrap();
-                spans.push(BatchItem { tokens: &tokens, cache, copies: Vec::new(), reading, logits: LogitRows::Last });
+                items.push(BatchItem { tokens: &tokens, cache, copies: Vec::new(), reading, logits: LogitRows::Last });
             }
-            forward.run(&model, &pool, &mut spans, &mut hits);
+            forward.run(&model, &pool, &mut items, &mut hits);
             let used = forward.bytes();
             prop_assert!(reserved < used && used <= booked, "decoding: {reserved} {used} {booked}");
         }

@@ -41,12 +41,12 @@ impl<'a> Bench<'a> {
 
     /// Feeds a list of (cache, tokens) in one step and returns the logits of all tokens, `[tokens][vocab]`.
     fn feed(&mut self, parts: Vec<(&mut SequenceCache, &[u32])>, reading: Reading) -> Vec<Vec<f32>> {
-        let mut spans = Vec::new();
+        let mut items = Vec::new();
         for (cache, tokens) in parts {
             self.lane.grow(cache, tokens.len()).unwrap();
-            spans.push(BatchItem { tokens, cache, copies: Vec::new(), reading, logits: LogitRows::All });
+            items.push(BatchItem { tokens, cache, copies: Vec::new(), reading, logits: LogitRows::All });
         }
-        self.forward.run(self.model, &self.pool, &mut spans, &mut self.hits);
+        self.forward.run(self.model, &self.pool, &mut items, &mut self.hits);
         self.forward.logits().chunks_exact(self.model.shape.vocab).map(<[f32]>::to_vec).collect()
     }
 
@@ -353,7 +353,7 @@ proptest! {
                 bench.lane.grow(cache, 1).unwrap();
             }
             let tokens = [token];
-            let mut spans: Vec<BatchItem> = caches.iter_mut().zip(&probed).map(|(cache, &probed)| BatchItem {
+            let mut items: Vec<BatchItem> = caches.iter_mut().zip(&probed).map(|(cache, &probed)| BatchItem {
                 tokens: &tokens,
                 cache,
                 copies: Vec::new(),
@@ -361,9 +361,9 @@ proptest! {
                 logits: LogitRows::Last,
             }).collect();
             let (cache, copies, logits) = (&mut other, Vec::new(), LogitRows::None);
-            spans.push(BatchItem { tokens: &prompt, cache, copies, reading: Reading::Exact, logits });
-            bench.forward.run(&model, &bench.pool, &mut spans, &mut bench.hits);
-            drop(spans);
+            items.push(BatchItem { tokens: &prompt, cache, copies, reading: Reading::Exact, logits });
+            bench.forward.run(&model, &bench.pool, &mut items, &mut bench.hits);
+            drop(items);
             bench.lane.close(other);
             let rows = |logits: &[f32]| logits.chunks_exact(model.shape.vocab).map(<[f32]>::to_vec).collect::<Vec<_>>();
             prop_assert!(rows(bench.forward.logits()) == expected);

@@ -197,9 +197,9 @@ fn step(model: &LanguageModel, pool: &Pool, tokens: &[u32]) -> Vec<f32> {
     let mut cache = lane.open().unwrap();
     lane.grow(&mut cache, tokens.len()).unwrap();
     let (reading, logits) = (Reading::Exact, LogitRows::Last);
-    let span = BatchItem { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
+    let item = BatchItem { tokens, cache: &mut cache, copies: Vec::new(), reading, logits };
     let mut forward = Forward::new();
-    forward.run(model, pool, &mut [span], &mut HitCounts::new(model.shape.layers));
+    forward.run(model, pool, &mut [item], &mut HitCounts::new(model.shape.layers));
     forward.logits().to_vec()
 }
 

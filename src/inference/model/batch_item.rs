@@ -1,4 +1,4 @@
-//! What a step computes and what it cost: spans of tokens in, times and traffic out.
+//! What a step computes and what it cost: items of tokens in, times and traffic out.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ pub struct BatchItem<'a> {
     pub logits: LogitRows,
 }
 
-/// How a span reads the cache.
+/// How an item reads the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reading {
     /// Exact causal attention by blocks: prompts.
@@ -51,7 +51,7 @@ impl Reading {
     }
 }
 
-/// Of which tokens of a span the logits are wanted.
+/// Of which tokens of an item the logits are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogitRows {
     /// Of none: a prompt goes on.

@@ -233,8 +233,8 @@ impl Run<'_> {
         logits: LogitRows,
         hits: &mut HitCounts,
     ) -> Result<u64, NotFinite> {
-        let span = BatchItem { tokens, cache, copies: Vec::new(), reading, logits };
-        self.forward.run(self.model, self.pool, &mut [span], hits);
+        let item = BatchItem { tokens, cache, copies: Vec::new(), reading, logits };
+        self.forward.run(self.model, self.pool, &mut [item], hits);
         match self.forward.not_finite(0..tokens.len()) {
             None => Ok(self.forward.traffic().host),
             Some(place) => Err(place),

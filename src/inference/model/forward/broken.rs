@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::Forward;
+use super::buffers::Forward;
 use crate::{
     cache::Format,
     kernels::q8,
@@ -13,7 +13,7 @@ use crate::{
 
 impl Forward {
     /// Why the logits of one of these rows of the last pass mean nothing; `None` where they do. Rows are the tokens of all
-    /// spans, in order, then the probes.
+    /// items, in order, then the probes.
     pub fn not_finite(&self, rows: Range<usize>) -> Option<NotFinite> {
         self.broken.iter().find(|(row, _)| rows.contains(row)).map(|(_, place)| *place)
     }
@@ -33,14 +33,14 @@ impl Forward {
     }
 
     /// Notes what is broken in the input of the output head, which stands for the rows whose logits are wanted.
-    pub(super) fn note_output(&mut self, hidden: usize, layers: usize, spans: &[BatchItem]) {
+    pub(super) fn note_output(&mut self, hidden: usize, layers: usize, items: &[BatchItem]) {
         if self.input.broken_rows().is_empty() {
             return;
         }
         let (mut wanted, mut first) = (Vec::new(), 0);
-        for span in spans {
-            let end = first + span.tokens.len();
-            wanted.extend(match span.logits {
+        for item in items {
+            let end = first + item.tokens.len();
+            wanted.extend(match item.logits {
                 LogitRows::None => end..end,
                 LogitRows::Last => end - 1..end,
                 LogitRows::All => first..end,
@@ -70,10 +70,10 @@ fn can_be_normed(x: &[f32]) -> bool {
     x.iter().map(|x| x * x).sum::<f32>().is_finite()
 }
 
-/// The largest value of a key that the caches of all spans can hold.
-pub(super) fn largest_key(spans: &[BatchItem]) -> f32 {
+/// The largest value of a key that the caches of all items can hold.
+pub(super) fn largest_key(items: &[BatchItem]) -> f32 {
     // Up to halfway to the next one a value is rounded to the largest 16-bit float.
     const LARGEST_F16: f32 = 65_520f32.next_down();
-    let f16 = spans.iter().any(|span| span.cache.formats()[0] == Format::F16);
+    let f16 = items.iter().any(|item| item.cache.formats()[0] == Format::F16);
     if f16 { LARGEST_F16 } else { q8::LARGEST }
 }

@@ -1,6 +1,6 @@
 //! Probed tokens: a second row of a token, which reads the cache by another policy and leaves no trace in it.
 
-use super::Forward;
+use super::buffers::Forward;
 use crate::{
     attention::{DecodeRow, Rows, decode},
     kernels::Pool,
@@ -13,8 +13,8 @@ impl Forward {
         self.kept.len() - self.policy_rows
     }
 
-    /// Attention of the probes. For the while each one's own row stands in the cache instead of its span's.
-    pub(super) fn attend_probes(&mut self, model: &LanguageModel, pool: &Pool, layer: usize, spans: &mut [BatchItem]) {
+    /// Attention of the probes. For the while each one's own row stands in the cache instead of its item's.
+    pub(super) fn attend_probes(&mut self, model: &LanguageModel, pool: &Pool, layer: usize, items: &mut [BatchItem]) {
         let probes = self.probes();
         if probes == 0 {
             return;
@@ -22,24 +22,24 @@ impl Forward {
         let heads = model.head_shape();
         let (q_width, kv_width) = (heads.heads * heads.head_dim, heads.kv_heads * heads.head_dim);
         let first = self.attended.len() / q_width - probes;
-        for (at, (_, span)) in probed(spans).enumerate() {
+        for (at, (_, item)) in probed(items).enumerate() {
             let own = (first + at) * kv_width..(first + at + 1) * kv_width;
-            let position = span.cache.len();
-            span.cache.replace(layer, position, &self.k[own.clone()], &self.v[own]);
-            if !span.cache.v_sum(layer).is_empty() {
-                span.cache.add_v(layer, position, &mut self.v_sums[(self.policy_rows + at) * kv_width..][..kv_width]);
+            let position = item.cache.len();
+            item.cache.replace(layer, position, &self.k[own.clone()], &self.v[own]);
+            if !item.cache.v_sum(layer).is_empty() {
+                item.cache.add_v(layer, position, &mut self.v_sums[(self.policy_rows + at) * kv_width..][..kv_width]);
             }
         }
         let sums = self.v_sums[self.policy_rows * kv_width..].chunks_exact(kv_width);
         let queries = self.q[first * q_width..].chunks_exact(q_width).zip(sums);
-        let asked = spans.iter().filter_map(|span| Some((span, span.reading.probe()?)));
+        let asked = items.iter().filter_map(|item| Some((item, item.reading.probe()?)));
         let rows: Vec<DecodeRow> = asked
             .zip(queries)
-            .map(|((span, policy), (q, v_sum))| DecodeRow {
+            .map(|((item, policy), (q, v_sum))| DecodeRow {
                 q,
-                k: span.cache.k(layer),
-                v: span.cache.v(layer),
-                len: span.cache.len() + 1,
+                k: item.cache.k(layer),
+                v: item.cache.v(layer),
+                len: item.cache.len() + 1,
                 rows: Rows::of(policy, layer),
                 v_sum,
                 // A buffer keeps what the answer itself has chosen.
@@ -57,16 +57,16 @@ impl Forward {
                 *kept = (kept.0 + f64::from(mass), kept.1 + 1);
             }
         }
-        for (row, span) in probed(spans) {
+        for (row, item) in probed(items) {
             let written = row * kv_width..(row + 1) * kv_width;
-            span.cache.replace(layer, span.cache.len(), &self.k[written.clone()], &self.v[written]);
+            item.cache.replace(layer, item.cache.len(), &self.k[written.clone()], &self.v[written]);
         }
     }
 }
 
-/// The spans that are probed, each with the row of its token.
-fn probed<'a, 'b>(spans: &'a mut [BatchItem<'b>]) -> impl Iterator<Item = (usize, &'a mut BatchItem<'b>)> {
-    let rows = spans.iter().scan(0, |row, span| Some(std::mem::replace(row, *row + span.tokens.len())));
+/// The items that are probed, each with the row of its token.
+fn probed<'a, 'b>(items: &'a mut [BatchItem<'b>]) -> impl Iterator<Item = (usize, &'a mut BatchItem<'b>)> {
+    let rows = items.iter().scan(0, |row, item| Some(std::mem::replace(row, *row + item.tokens.len())));
     let rows: Vec<usize> = rows.collect();
-    rows.into_iter().zip(spans).filter(|(_, span)| span.reading.probe().is_some())
+    rows.into_iter().zip(items).filter(|(_, item)| item.reading.probe().is_some())
 }

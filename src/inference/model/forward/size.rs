@@ -1,6 +1,6 @@
 //! Bytes of the buffers of a step: those that there are, and at most those of a step of a size.
 
-use super::Forward;
+use super::buffers::Forward;
 use crate::{
     attention::{DecodeScratch, PrefillScratch},
     kernels::Activations,

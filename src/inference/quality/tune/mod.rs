@@ -238,9 +238,9 @@ impl Learning<'_> {
         let mut past = lane.open().map_err(EvalError::from)?;
         lane.grow(&mut past, end).map_err(EvalError::from)?;
         let mut pass = |past: &mut _, tokens: &[u32]| {
-            let span =
+            let item =
                 BatchItem { tokens, cache: past, copies: Vec::new(), reading: Reading::Exact, logits: LogitRows::None };
-            forward.run(model, self.pool, &mut [span], &mut unused);
+            forward.run(model, self.pool, &mut [item], &mut unused);
             forward.not_finite(0..tokens.len()).map_or(Ok(()), |place| Err(EvalError::from(place)))
         };
         for chunk in text[..context].chunks(PREFILL_ROWS) {

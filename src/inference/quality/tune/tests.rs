@@ -31,8 +31,8 @@ fn engine(model: &LanguageModel, past: &[u32], rows: &[u32]) -> (SequenceCache, 
     let mut cache = lane.open().unwrap();
     lane.grow(&mut cache, past.len() + rows.len()).unwrap();
     let mut pass = |cache: &mut _, tokens: &[u32], logits| {
-        let span = BatchItem { tokens, cache, copies: Vec::new(), reading: Reading::Exact, logits };
-        forward.run(model, &pool, &mut [span], &mut hits);
+        let item = BatchItem { tokens, cache, copies: Vec::new(), reading: Reading::Exact, logits };
+        forward.run(model, &pool, &mut [item], &mut hits);
         forward.logits().to_vec()
     };
     pass(&mut cache, past, LogitRows::None);
