@@ -1,7 +1,7 @@
 //! Products of bytes for the linear layers: unsigned weights by signed activations, four to a 32-bit lane.
 //!
-//! AVX2 multiplies and adds pairs to 16 bits, which a caller has to widen before they overflow. AVX-512 VNNI adds all four
-//! to the sum of 32 bits in one instruction, so here is only what brings its operands.
+//! AVX2 multiplies bytes and adds pairs of products to sums of 16 bits; the caller turns those into sums of 32 bits before
+//! they overflow. AVX-512 VNNI adds four products to a sum of 32 bits in one instruction, so for it there are only loads.
 
 use std::arch::x86_64::*;
 
@@ -18,25 +18,25 @@ pub(super) fn four(x: &Block, at: usize) -> __m256i {
     _mm256_set1_epi32(unsafe { *x.q.as_ptr().wrapping_add(at).cast::<i32>() })
 }
 
-/// Adds pairs to sums of 16 bits: [`widen`] makes them whole.
+/// Adds pairs of products to sums of 16 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn add_16(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
     _mm256_add_epi16(sum, _mm256_maddubs_epi16(unsigned, signed))
 }
 
-/// The sums of [`add_16`] as 32-bit integers.
+/// Adds up neighbouring sums of [`add_16`], as 32-bit integers.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn widen(sum: __m256i) -> __m256i {
+pub(super) fn i16_to_i32(sum: __m256i) -> __m256i {
     _mm256_madd_epi16(sum, _mm256_set1_epi16(1))
 }
 
-/// Adds fours to sums of 32 bits.
+/// Adds four products to each sum of 32 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn add_32(sum: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
-    _mm256_add_epi32(sum, widen(_mm256_maddubs_epi16(unsigned, signed)))
+    _mm256_add_epi32(sum, i16_to_i32(_mm256_maddubs_epi16(unsigned, signed)))
 }
 
 /// Registers of 512 bits that hold a 32-bit value of every output feature of a wide group.

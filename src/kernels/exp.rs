@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     /// Sixteen equal arguments in the widest twin, where this CPU has it.
-    fn sixteen(x: f32) -> f32 {
+    fn exp_x16(x: f32) -> f32 {
         #[cfg(target_arch = "x86_64")]
         if crate::cpu::has_avx512() {
             use std::arch::x86_64::*;
@@ -129,7 +129,7 @@ mod tests {
             for y in [exp(x), eight([x; 8])[3]] {
                 worst = worst.max((f64::from(y) - exact).abs() / exact);
             }
-            assert_eq!(sixteen(x), eight([x; 8])[3]);
+            assert_eq!(exp_x16(x), eight([x; 8])[3]);
         }
         assert!(worst < f64::from(MAX_ERROR), "{worst}");
     }
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn the_ends_are_zero_and_finite() {
         let x = [f32::NEG_INFINITY, f32::MIN, -87.0, 0.0, -0.0, 89.0, f32::MAX, f32::INFINITY];
-        for y in [x.map(exp), eight(x), x.map(sixteen)] {
+        for y in [x.map(exp), eight(x), x.map(exp_x16)] {
             assert_eq!(y[..5], [0.0, 0.0, 0.0, 1.0, 1.0]);
             assert!(y[5..].iter().all(|y| y.is_finite() && *y > 1e38), "{y:?}");
         }

@@ -1,4 +1,4 @@
-//! 16-bit floats of the cache as 32-bit floats, and asking for them ahead of time.
+//! 16-bit floats of the cache as 32-bit floats.
 
 use half::f16;
 
@@ -8,25 +8,12 @@ use super::cpu::by_cpu;
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn widen(values: &[f16], out: &mut [f32]) {
+pub fn f16_to_f32(values: &[f16], out: &mut [f32]) {
     assert_eq!(values.len(), out.len());
-    by_cpu!(avx2::widen(values, out), widen_portable(values, out));
+    by_cpu!(avx2::f16_to_f32(values, out), f16_to_f32_portable(values, out));
 }
 
-/// Asks the memory for `values`, which will be read soon. Changes nothing but the time that takes.
-#[inline]
-pub fn prefetch<T>(values: &[T]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..size_of_val(values)).step_by(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: part of every x86-64; a prefetch reads nothing that a program could see.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(values.as_ptr().cast::<i8>().wrapping_add(line)) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = values;
-}
-
-fn widen_portable(values: &[f16], out: &mut [f32]) {
+fn f16_to_f32_portable(values: &[f16], out: &mut [f32]) {
     for (out, value) in out.iter_mut().zip(values) {
         *out = value.to_f32();
     }
@@ -38,16 +25,16 @@ mod avx2 {
 
     use half::f16;
 
-    use super::widen_portable;
+    use super::f16_to_f32_portable;
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn widen(values: &[f16], out: &mut [f32]) {
+    pub(super) fn f16_to_f32(values: &[f16], out: &mut [f32]) {
         let whole = values.len() / 8 * 8;
         for (values, out) in values.chunks_exact(8).zip(out.chunks_exact_mut(8)) {
             // SAFETY: eight values each.
             unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(values.as_ptr().cast()))) };
         }
-        widen_portable(&values[whole..], &mut out[whole..]);
+        f16_to_f32_portable(&values[whole..], &mut out[whole..]);
     }
 }
 
@@ -60,7 +47,7 @@ mod tests {
         for len in [0, 5, 8, 64, 203] {
             let values: Vec<f16> = (0..len).map(|at| f16::from_f32(at as f32 * 0.25 - 7.0)).collect();
             let mut out = vec![0.0; len];
-            widen(&values, &mut out);
+            f16_to_f32(&values, &mut out);
             assert!(out.iter().zip(&values).all(|(out, value)| *out == value.to_f32()));
         }
     }

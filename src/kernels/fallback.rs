@@ -23,7 +23,7 @@ impl Weights {
         Ok(weights)
     }
 
-    /// Bytes of memory; candle widens float types to 32 bits.
+    /// Bytes of memory; candle converts float types to 32 bits.
     pub(super) fn bytes(&self) -> usize {
         match &self.matrix {
             QMatMul::QTensor(tensor) => tensor.storage_size_in_bytes(),

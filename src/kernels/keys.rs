@@ -94,9 +94,9 @@ pub fn read_q8(keys: Q8Keys<'_>, slot: usize, row: &mut [f32]) {
 ///
 /// # Panics
 /// When the lengths do not fit.
-pub fn widen_q8(keys: Q8Keys<'_>, head_dim: usize, out: &mut [f32]) {
+pub fn dequantise(keys: Q8Keys<'_>, head_dim: usize, out: &mut [f32]) {
     assert!(keys.fit(head_dim) && out.len() == head_dim * SLOTS);
-    by_cpu!(avx2::widen_q8(keys, head_dim, out), widen_q8_body(keys, head_dim, out));
+    by_cpu!(avx2::dequantise(keys, head_dim, out), dequantise_body(keys, head_dim, out));
 }
 
 /// Written once and compiled twice: with and without AVX2 and F16C.
@@ -109,13 +109,13 @@ fn write_body(row: &[f32], slot: usize, keys: &mut [f16]) {
 
 /// The same.
 #[inline(always)]
-fn widen_q8_body(keys: Q8Keys<'_>, head_dim: usize, out: &mut [f32]) {
+fn dequantise_body(keys: Q8Keys<'_>, head_dim: usize, out: &mut [f32]) {
     let quads = keys.values.chunks(QUAD * SLOTS).zip(out.chunks_mut(QUAD * SLOTS));
     let mut wide = [0.0; SLOTS];
     for (quad, (values, out)) in quads.enumerate() {
         if (quad * QUAD).is_multiple_of(BLOCK) {
             let scales = &keys.scales[quad * QUAD / BLOCK * SLOTS..][..SLOTS];
-            super::f16_to_f32::widen(scales, &mut wide);
+            super::f16_to_f32::f16_to_f32(scales, &mut wide);
         }
         let width = QUAD.min(head_dim - quad * QUAD);
         if width == QUAD {
@@ -162,8 +162,8 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn widen_q8(keys: Q8Keys<'_>, head_dim: usize, out: &mut [f32]) {
-        super::widen_q8_body(keys, head_dim, out);
+    pub(super) fn dequantise(keys: Q8Keys<'_>, head_dim: usize, out: &mut [f32]) {
+        super::dequantise_body(keys, head_dim, out);
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
             let (mut rounded, mut steps) = (vec![0; head_dim], vec![f16::ZERO; blocks(head_dim)]);
             quantise(&row, &mut rounded, &mut steps);
             let mut expected = vec![0.0; head_dim];
-            q8::widen(q8::Q8Rows { values: &rounded, scales: &steps }, head_dim, &mut expected);
+            q8::dequantise(q8::Q8Rows { values: &rounded, scales: &steps }, head_dim, &mut expected);
             read_q8(keys, slot, &mut back);
             prop_assert_eq!(&back, &expected);
             let mut other = vec![0.0; head_dim];
@@ -205,8 +205,8 @@ mod tests {
             prop_assert_eq!(other, vec![1.0; head_dim]);
 
             let (mut wide, mut plain) = (vec![0.0; head_dim * SLOTS], vec![0.0; head_dim * SLOTS]);
-            widen_q8(keys, head_dim, &mut wide);
-            widen_q8_body(keys, head_dim, &mut plain);
+            dequantise(keys, head_dim, &mut wide);
+            dequantise_body(keys, head_dim, &mut plain);
             prop_assert_eq!(&wide, &plain);
             for (dim, back) in back.iter().enumerate() {
                 prop_assert_eq!(wide[dim * SLOTS + slot], *back);

@@ -8,11 +8,11 @@
 //! | [`activations`] | the input of linear layers, as floats and as 8-bit blocks |
 //! | `finite` | infinities and NaN among weights and activations |
 //! | [`rows`], [`mod@rope`] | RMS norm, SiLU and rotary positions over `[rows, width]` |
-//! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`pick`], [`widen`] | the inner loops of attention |
+//! | [`gemm`], [`scores`], [`weighted_sum`], [`softmax`], [`topk`], [`mod@f16_to_f32`], [`mod@prefetch`] | the inner loops of attention |
 //! | `aligned`, `heap` | memory that begins with a cache line, for pages; giving memory back |
 //! | [`keys`], [`q8`] | how keys lie in a page, and how 8-bit rows are rounded |
 //! | [`q8_scores`], [`q8_weighted_sum`] | the inner loops on 8-bit rows of the cache |
-//! | [`probe`] | loops that keep one unit of the machine busy, to measure what it can do |
+//! | [`microbench`] | loops that keep one unit of the machine busy, to measure what it can do |
 //! | [`mod@reference`] | linear layers once more, in the plainest way, to compare with |
 //!
 //! Which twin runs is decided at run time, by what the CPU can do (`cpu`).
@@ -40,6 +40,7 @@ pub mod map;
 pub mod microbench;
 mod packed;
 pub mod pool;
+pub mod prefetch;
 mod q4_1;
 pub mod q8;
 mod q8_0;

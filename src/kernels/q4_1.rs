@@ -90,7 +90,7 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     use super::{Block, Group, HALF, NARROW, ROWS, Sums};
-    use crate::bytes::{add_16, four, widen};
+    use crate::bytes::{add_16, four, i16_to_i32};
 
     #[target_feature(enable = "avx2,fma,f16c")]
     pub(super) fn dot(groups: &[Group<NARROW>], rows: &[&[Block]], out: &mut Sums) {
@@ -129,7 +129,7 @@ mod avx2 {
             // SAFETY: as above.
             let m = _mm256_cvtph_ps(unsafe { _mm_load_si128(group.m.as_ptr().cast()) });
             for row in 0..R {
-                let [low, high] = dots[row].map(|dot| _mm256_cvtepi32_ps(widen(dot)));
+                let [low, high] = dots[row].map(|dot| _mm256_cvtepi32_ps(i16_to_i32(dot)));
                 let dot = _mm256_mul_ps(low, _mm256_set1_ps(x[row].d[0]));
                 let dot = _mm256_fmadd_ps(high, _mm256_set1_ps(x[row].d[1]), dot);
                 sums[row] = _mm256_fmadd_ps(dot, d, sums[row]);

@@ -67,9 +67,9 @@ pub fn quantise(x: &[f32], values: &mut [i8], scales: &mut [f16]) {
 ///
 /// # Panics
 /// When the lengths do not fit.
-pub fn widen(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
+pub fn dequantise(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
     assert_eq!(rows.rows(width) * width, out.len());
-    by_cpu!(avx2::widen(rows, width, out), widen_portable(rows, width, out));
+    by_cpu!(avx2::dequantise(rows, width, out), dequantise_portable(rows, width, out));
 }
 
 /// Rounds a query to 16 bits, for products with 8-bit keys in whole numbers: `q ≈ scale·out`; returns the scale.
@@ -127,7 +127,7 @@ fn query_portable(q: &[f32], out: &mut [i16]) -> f32 {
     d
 }
 
-fn widen_portable(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
+fn dequantise_portable(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
     let scales = rows.scales.chunks_exact(blocks(width));
     for ((values, scales), out) in rows.values.chunks_exact(width).zip(scales).zip(out.chunks_exact_mut(width)) {
         for ((values, d), out) in values.chunks(BLOCK).zip(scales).zip(out.chunks_mut(BLOCK)) {
@@ -213,9 +213,9 @@ mod avx2 {
     }
 
     #[target_feature(enable = "avx2,fma,f16c")]
-    pub(super) fn widen(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
+    pub(super) fn dequantise(rows: Q8Rows<'_>, width: usize, out: &mut [f32]) {
         if !width.is_multiple_of(8) {
-            return super::widen_portable(rows, width, out);
+            return super::dequantise_portable(rows, width, out);
         }
         let scales = rows.scales.chunks_exact(blocks(width));
         for ((values, scales), out) in rows.values.chunks_exact(width).zip(scales).zip(out.chunks_exact_mut(width)) {
@@ -253,7 +253,7 @@ mod tests {
             quantise_portable(&x, &mut plain, &mut plain_scales);
             prop_assert_eq!((&values, &scales), (&plain, &plain_scales));
             let mut back = vec![f32::NAN; x.len()];
-            widen(Q8Rows { values: &values, scales: &scales }, x.len(), &mut back);
+            dequantise(Q8Rows { values: &values, scales: &scales }, x.len(), &mut back);
             for (block, (x, back)) in x.chunks(BLOCK).zip(back.chunks(BLOCK)).enumerate() {
                 let (d, max) = (scales[block].to_f32(), largest(x));
                 // The next scale above max/127 is at most a 2048th, or the smallest 16-bit float, larger.
@@ -283,7 +283,7 @@ mod tests {
             x[3] = strange;
             let (mut values, mut scales, mut back) = ([0; 40], [f16::ZERO; 2], [0.0; 40]);
             quantise(&x, &mut values, &mut scales);
-            widen(Q8Rows { values: &values, scales: &scales }, 40, &mut back);
+            dequantise(Q8Rows { values: &values, scales: &scales }, 40, &mut back);
             assert!(back.iter().all(|value| value.is_finite()), "{strange}: {back:?}");
             assert!((back[39] - 1.0).abs() < 0.01, "the other block keeps its values");
             assert!(quantise_query(&x, &mut [0; 40]).is_finite());

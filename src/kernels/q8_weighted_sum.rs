@@ -60,9 +60,9 @@ mod avx2 {
     use std::arch::x86_64::*;
 
     use super::{BLOCK, Q8Rows, blocks, weighted_sum_portable};
-    use crate::f16_to_f32::widen;
+    use crate::f16_to_f32::f16_to_f32;
 
-    /// Scales that are widened at once.
+    /// Scales that are converted at once.
     const SCALES: usize = 512;
 
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -85,7 +85,7 @@ mod avx2 {
             let next = next.values.as_ptr().wrapping_add(first * head_dim);
             let v = v.run(head_dim, first, run);
             let scales = &mut wide[..v.scales.len()];
-            widen(v.scales, scales);
+            f16_to_f32(v.scales, scales);
             for (out, at) in out.chunks_mut(3 * head_dim).zip((0..).step_by(3 * stride)) {
                 let weights = &weights[at + first..];
                 let mut column = 0;

@@ -1,6 +1,6 @@
 //! Scores of decoding: the queries that share a KV head against the keys of a page.
 //!
-//! Each key is read and widened once for up to three queries. A lane adds up the products of one key, dimension after
+//! Each key is read and converted to 32 bits once for up to three queries. A lane adds up the products of one key, dimension after
 //! dimension, so a score does not depend on the other keys.
 
 use half::f16;

@@ -1,6 +1,6 @@
 //! The output of decoding: values of one KV head summed by the weights of the queries that share it.
 //!
-//! Each value row is read and widened once for up to three queries, whose sums stay in registers.
+//! Each value row is read and converted to 32 bits once for up to three queries, whose sums stay in registers.
 
 use half::f16;
 

@@ -5,7 +5,7 @@ use half::f16;
 use crate::{
     cache::{CachedRows, Format, PAGE_TOKENS, Page},
     kernels::{
-        f16_to_f32::prefetch,
+        prefetch::prefetch,
         q8::Q8Rows,
         q8_weighted_sum,
         weighted_sum::{weighted_sum, weighted_sum_of},

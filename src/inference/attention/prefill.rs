@@ -1,7 +1,7 @@
 //! Exact causal attention for runs of new tokens.
 //!
-//! A task is one tile of rows for one KV head. It walks the pages up to its last row, widens each page's keys
-//! and values once for all rows and all query heads of the group, and keeps a running softmax, so that
+//! A task is one tile of rows for one KV head. It walks the pages up to its last row, converts each page's keys
+//! and values to 32 bits once for all rows and all query heads of the group, and keeps a running softmax, so that
 //! memory does not grow with the context. A row meets the pages in order of position and its arithmetic depends on
 //! nothing but its own position: cutting a prompt into other chunks changes no bit.
 
@@ -10,7 +10,7 @@ use crate::{
     cache::{CachedKeys, CachedRows, PAGE_TOKENS, Page},
     kernels::{
         Pool,
-        f16_to_f32::widen,
+        f16_to_f32::f16_to_f32,
         gemm::{Matrix, gemm},
         keys, q8, softmax,
     },
@@ -72,7 +72,7 @@ impl PrefillScratch {
     }
 }
 
-/// Rows of a tile: enough that widening a page costs little beside multiplying with it.
+/// Rows of a tile: enough that converting a page costs little beside multiplying with it.
 pub(super) fn tile_rows(group: usize) -> usize {
     match group {
         0..=1 => 64,
@@ -148,12 +148,12 @@ impl Buffers {
             let page_start = page * PAGE_TOKENS;
             let len = PAGE_TOKENS.min(end - page_start);
             match item.k[page].keys(kv_head) {
-                CachedKeys::F16(k) => widen(k, &mut self.k),
-                CachedKeys::Q8(k) => keys::widen_q8(k, head_dim, &mut self.k),
+                CachedKeys::F16(k) => f16_to_f32(k, &mut self.k),
+                CachedKeys::Q8(k) => keys::dequantise(k, head_dim, &mut self.k),
             }
             match item.v[page].rows(kv_head, 0, len) {
-                CachedRows::F16(v) => widen(v, &mut self.v[..len * head_dim]),
-                CachedRows::Q8(v) => q8::widen(v, head_dim, &mut self.v[..len * head_dim]),
+                CachedRows::F16(v) => f16_to_f32(v, &mut self.v[..len * head_dim]),
+                CachedRows::Q8(v) => q8::dequantise(v, head_dim, &mut self.v[..len * head_dim]),
             }
             // Rows before this page have no part in it.
             let skipped = page_start.saturating_sub(start).min(rows) * group;

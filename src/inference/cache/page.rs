@@ -226,7 +226,7 @@ impl Page {
         match self.order {
             Order::Rows => match self.rows(kv_head, slot, 1) {
                 CachedRows::F16(values) => values.convert_to_f32_slice(row),
-                CachedRows::Q8(values) => q8::widen(values, self.head_dim, row),
+                CachedRows::Q8(values) => q8::dequantise(values, self.head_dim, row),
             },
             Order::Dimensions => match self.keys(kv_head) {
                 CachedKeys::F16(values) => keys::read(values, slot, row),

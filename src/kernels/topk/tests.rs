@@ -1,4 +1,4 @@
-//! All ways to pick against the plain one, and cuts through strange values.
+//! Every way to find the largest values against the plain one, and cuts through strange values.
 
 use super::*;
 use crate::softmax::clamp_maxima;
@@ -14,16 +14,16 @@ fn block(values: &[f32], index: usize) -> &[f32] {
 
 type Found = (Vec<f32>, Vec<u32>);
 /// Maxima of blocks, the values, a threshold.
-type Pick = fn(&[f32], &[f32], f32, &mut Found);
+type AtLeast = fn(&[f32], &[f32], f32, &mut Found);
 type Search = fn(&[f32], (f32, f32), usize, usize) -> Cut;
 type Keep = fn(Cut, &[f32], &[u32], &mut Found);
 
-/// Every way to pick but the portable one, where this CPU has it.
+/// Every way to find them but the portable one, where this CPU has it.
 const COUNTS: [fn(&[f32], f32) -> usize; 2] = [
     |values, least| by_avx512!(avx512::count(values, least), count_portable(values, least)),
     |values, least| by_cpu!(avx2::count(values, least), count_portable(values, least)),
 ];
-const PICKS: [Pick; 2] = [
+const AT_LEASTS: [AtLeast; 2] = [
     |maxima, values, least, (found, at)| {
         at_least(maxima, |index| block(values, index), least, &mut vec![7], found, at);
     },
@@ -60,9 +60,9 @@ fn the_twins_agree() {
             COUNTS.iter().for_each(|count| assert_eq!(count(&values, least), count_portable(&values, least)));
             let mut plain = (vec![7.0], vec![1]);
             at_least_portable(&maxima, |index| block(&values, index), least, &mut plain.0, &mut plain.1);
-            for pick in PICKS {
+            for way in AT_LEASTS {
                 let mut fast = (vec![7.0], vec![1]);
-                pick(&maxima, &values, least, &mut fast);
+                way(&maxima, &values, least, &mut fast);
                 assert_eq!(fast, plain);
             }
             assert_eq!(plain.0.len(), 1 + count_portable(&values, least));
