@@ -1,5 +1,4 @@
-//! Files as the program takes them: read up to a size, written whole or not at all, and their paths as text that tells
-//! every byte.
+//! Files: read up to a size, written whole or not at all, and paths as text that loses no byte.
 
 use std::{
     fs::{self, File},

@@ -1,7 +1,7 @@
-//! The bytes of a text file as text: UTF-8, or what texts are written in elsewhere, Japanese ones above all.
+//! Text files in any encoding: UTF-8, or what is used elsewhere, for Japanese above all.
 //!
 //! A byte order mark says what follows it. Without one a text is UTF-8 where it can be. Everything else is a guess, by
-//! how often letters follow each other in a language (chardetng), and whoever asked is told which encoding it was.
+//! how often letters follow each other in a language (chardetng), and the caller is told which encoding it was.
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use encoding_rs::{Encoding, ISO_2022_JP, UTF_8, UTF_16BE, UTF_16LE};

@@ -1,8 +1,8 @@
 //! The input of linear layers: the floats, and the same in blocks of 32 as 8-bit integers.
 //!
-//! A block is `x ≈ d·q`, each half with a scale `d = max|x| / 127` of its own (GGML's Q8_1 has one for both, and a quarter
-//! more rounding noise), plus `s = Σ d·q`, by which weights with a minimum (`w = d·q + m`) multiply that minimum. Each
-//! layer's input is quantised once, however many layers read it.
+//! A block is `x ≈ d·q`, each half with a scale `d = max|x| / 127` of its own (GGML's Q8_1 has one for both, and a
+//! quarter more rounding noise), plus `s = Σ d·q`, by which weights with a minimum (`w = d·q + m`) multiply that
+//! minimum. Each layer's input is quantised once, however many layers read it.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use super::{Pool, finite};
 /// Values per block.
 pub const BLOCK: usize = 32;
 /// Values that share a scale.
-pub const HALF: usize = BLOCK / 2;
+pub(crate) const HALF: usize = BLOCK / 2;
 
 /// 32 activations as 8-bit integers, in a cache line of their own.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -71,7 +71,7 @@ impl Activations {
     }
 
     /// See [`Activations::set_exact`].
-    pub fn is_exact(&self) -> bool {
+    pub(crate) fn is_exact(&self) -> bool {
         self.exact
     }
 
@@ -90,7 +90,8 @@ impl Activations {
         let values = &self.values;
         self.broken.clear();
         let broken = Mutex::new(&mut self.broken);
-        // The magnitudes' maximum, which the scales need, tells for all rows of a task whether one has to be looked for.
+        // The magnitudes' maximum, which the scales need, tells for all rows of a task whether one has to be looked
+        // for.
         let look = |largest: u32, values: &[f32], first: usize| {
             if largest >= finite::INFINITE {
                 let rows = values.chunks_exact(width).zip(first..);
@@ -154,14 +155,15 @@ impl Activations {
     }
 }
 
-/// Quantises `x` into `blocks`; returns the bits of the largest magnitude. A half with an infinity or NaN gets the scale 0.
+/// Quantises `x` into `blocks`; returns the bits of the largest magnitude. A half with an infinity or NaN gets the
+/// scale 0.
 fn quantise(x: &[f32], blocks: &mut [Block]) -> u32 {
     assert_eq!(x.len(), blocks.len() * BLOCK);
     super::cpu::by_cpu!(avx2::quantise(x, blocks), quantise_portable(x, blocks))
 }
 
-/// The scale of a half and its inverse, from the bits of its largest magnitude. One too small for a normal scale, or with
-/// what is no number, is all zeros.
+/// The scale of a half and its inverse, from the bits of its largest magnitude. One too small for a normal scale, or
+/// with what is no number, is all zeros.
 fn scales(max: u32) -> (f32, f32) {
     let d = f32::from_bits(max) / 127.0;
     if d.is_normal() { (d, 1.0 / d) } else { (0.0, 0.0) }

@@ -1,7 +1,7 @@
-//! Memory that begins with a cache line and has several holders: what a page of the cache lies in.
+//! Memory for pages of the cache: it begins with a cache line and can have several holders.
 //!
-//! A row of V in 16-bit floats is two cache lines, read from anywhere; one that began in the middle of a line would be
-//! three. And no vector of keys lies across two lines.
+//! A row of V in 16-bit floats is two cache lines. If it began in the middle of a line it would touch three, and
+//! vectors of keys would lie across two lines.
 
 use std::{fmt, iter, ops::Range, sync::Arc};
 

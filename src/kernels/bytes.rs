@@ -1,7 +1,8 @@
 //! Products of bytes for the linear layers: unsigned weights by signed activations, four to a 32-bit lane.
 //!
-//! AVX2 multiplies bytes and adds pairs of products to sums of 16 bits; the caller turns those into sums of 32 bits before
-//! they overflow. AVX-512 VNNI adds four products to a sum of 32 bits in one instruction, so for it there are only loads.
+//! AVX2 multiplies bytes and adds pairs of products to sums of 16 bits; the caller turns those into sums of 32 bits
+//! before they overflow. AVX-512 VNNI adds four products to a sum of 32 bits in one instruction, so for it there are
+//! only loads.
 
 use std::arch::x86_64::*;
 

@@ -1,4 +1,4 @@
-//! What the CPU can do, found out at run time, and whether less of it is asked for.
+//! The instructions that kernels may use: what the CPU has, found out at run time, or less where that is asked for.
 
 use std::sync::OnceLock;
 
@@ -9,8 +9,8 @@ pub enum Level {
     Portable,
     /// AVX2, FMA, F16C and POPCNT. No CPU has the first without the last.
     Avx2,
-    /// AVX-512 F, BW, VL and VNNI. CPUs that lack one of them take the AVX2 paths; those that have them all came from 2019
-    /// on.
+    /// AVX-512 F, BW, VL and VNNI. CPUs that lack one of them take the AVX2 paths; those that have them all came from
+    /// 2019 on.
     Avx512,
 }
 
@@ -25,8 +25,8 @@ pub fn level() -> Level {
     *LEVEL.get_or_init(found)
 }
 
-/// Holds kernels to at most `most`, to see what they do on a lesser CPU. For before the first of them runs: then the level
-/// is decided, and nothing changes it.
+/// Holds kernels to at most `most`, to see what they do on a lesser CPU. For before the first of them runs: then the
+/// level is decided, and nothing changes it.
 pub fn hold(most: Level) {
     LEVEL.get_or_init(|| found().min(most));
 }
@@ -57,13 +57,13 @@ pub fn found() -> Level {
 
 /// Whether the AVX2 paths may run.
 #[inline]
-pub fn has_avx2() -> bool {
+pub(crate) fn has_avx2() -> bool {
     level() >= Level::Avx2
 }
 
 /// Whether the AVX-512 paths may run.
 #[inline]
-pub fn has_avx512() -> bool {
+pub(crate) fn has_avx512() -> bool {
     level() >= Level::Avx512
 }
 

@@ -1,19 +1,17 @@
 //! A fast exponential function, for one value, for eight and for sixteen.
 //!
 //! `eˣ = 2ⁿ·eʳ` with `n = round(x·log₂e)`, `|r| ≤ ln2 / 2`, and a polynomial of degree 5 for `eʳ`. Its relative error
-//! is below [`MAX_ERROR`]. Below [`LOWEST`] the result is 0, above [`HIGHEST`] it stays what it is there.
+//! is below 3·10⁻⁷. Below [`LOWEST`] the result is 0; above [`HIGHEST`] it is that of [`HIGHEST`].
 
-/// Bound of the relative error within [`LOWEST`]..=[`HIGHEST`].
-pub const MAX_ERROR: f32 = 3e-7;
 /// Arguments below give 0, so that no subnormal number appears.
-pub const LOWEST: f32 = -86.6;
+pub(crate) const LOWEST: f32 = -86.6;
 /// Arguments above count as this one.
-pub const HIGHEST: f32 = 88.0;
+pub(crate) const HIGHEST: f32 = 88.0;
 
 /// ln 2 in two parts, the first short enough for exact products with small integers.
 const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-/// Coefficients of r⁵ to 1. The last two are exact, so that `e⁰` is 1; the others are those that leave the least relative
-/// error there can be, 1.05e-7 (by Lawson's iteration on a grid of Chebyshev points).
+/// Coefficients of r⁵ to 1. The last two are exact, so that `e⁰` is 1; the others are those that leave the least
+/// relative error there can be, 1.05e-7 (by Lawson's iteration on a grid of Chebyshev points).
 const POLYNOMIAL: [f32; 6] = [8.312_501e-3, 4.189_033e-2, 1.666_711_6e-1, 4.999_923e-1, 1.0, 1.0];
 
 /// `eˣ`.
@@ -131,7 +129,7 @@ mod tests {
             }
             assert_eq!(exp_x16(x), eight([x; 8])[3]);
         }
-        assert!(worst < f64::from(MAX_ERROR), "{worst}");
+        assert!(worst < 3e-7, "{worst}");
     }
 
     #[test]

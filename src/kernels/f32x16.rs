@@ -1,4 +1,5 @@
-//! Slices in vectors of sixteen floats, the last of which may be short.
+//! The last vector of a slice of floats, in vectors of sixteen: it may be short, and a mask says how much of it there
+//! is.
 
 /// Floats of a vector.
 pub(super) const WIDE: usize = 16;

@@ -7,8 +7,8 @@ use super::cpu::by_cpu;
 /// The bits of the smallest magnitude that is no finite number.
 pub(super) const INFINITE: u32 = f32::INFINITY.to_bits();
 
-/// The bits of the largest magnitude among the values; 0 of none. As whole numbers magnitudes are in their order, and NaN is
-/// above all of them: it does not vanish, as it does in a maximum of floats.
+/// The bits of the largest magnitude among the values; 0 of none. As whole numbers magnitudes are in their order, and
+/// NaN is above all of them: it does not vanish, as it does in a maximum of floats.
 pub(super) fn largest(x: &[f32]) -> u32 {
     by_cpu!(avx2::largest(x), largest_body(x))
 }
@@ -27,8 +27,8 @@ mod avx2 {
     }
 }
 
-/// Whether an infinity or NaN is among the weights in the bytes of a GGUF tensor. In blocks only a scale or a minimum can be
-/// one.
+/// Whether an infinity or NaN is among the weights in the bytes of a GGUF tensor. In blocks only a scale or a minimum
+/// can be one.
 pub(super) fn is_broken(dtype: GgmlDType, bytes: &[u8]) -> bool {
     use GgmlDType::*;
     // Where a block's scale is, and its minimum, or the scale again.

@@ -1,10 +1,10 @@
 //! Keys of the cache: the keys of a page and KV head side by side, dimension after dimension.
 //!
-//! A query is multiplied with 64 keys at a time. Where a dimension of all of them lies in one run, the products of eight
-//! or sixteen keys add up in a register of their own, and no sum has to be folded across its lanes. 16-bit floats are
+//! A query is multiplied with 64 keys at a time. Each dimension of all of them lies in one run, so the products of
+//! eight or sixteen keys add up in one register, and no sum has to be folded across its lanes. 16-bit floats are
 //! `[dim][slot]`. 8-bit keys are `[dim / 4][slot][4]`, because multiply-add instructions take four bytes (or two pairs
 //! of 16 bits) of a lane at once; their scales, one for every 32 dimensions of a key, are `[dim / 32][slot]`. A last
-//! group of fewer than four dimensions is as wide as what is left.
+//! group of fewer than four dimensions is only as wide as what is left.
 
 use half::f16;
 

@@ -1,8 +1,8 @@
 //! Linear layers on the weights of a GGUF file.
 //!
-//! Q4_1 and Q8_0 are repacked at load and multiplied by our own kernels, in groups of output features by up to 4
-//! rows: one pass over the weights serves all rows, and a row's result depends on nothing but that row. Every other
-//! type that candle reads goes through candle's `QMatMul`: as correct, slower, on candle's own threads.
+//! Q4_1 and Q8_0 are repacked when they are loaded and multiplied by our own kernels, in groups of output features by
+//! up to 4 rows: one pass over the weights serves all rows, and a row's result depends on that row alone. Every other
+//! type that candle reads goes through candle's `QMatMul`, which is as correct, slower, and uses candle's own threads.
 
 use candle_core::quantized::GgmlDType;
 use thiserror::Error;
@@ -268,7 +268,8 @@ impl Linear {
                 self.row(feature, &mut weights);
                 for (row, x) in x.values().chunks_exact(self.in_features).enumerate() {
                     let sum = dot(&weights, x);
-                    // SAFETY: y is [rows, out_features] (checked by `run`), and this feature belongs to this task alone.
+                    // SAFETY: y is [rows, out_features] (checked by `run`), and this feature belongs to this task
+                    // alone.
                     let y = unsafe { y.part(row * self.out_features + feature, 1) };
                     y[0] = if add { y[0] + sum } else { sum };
                 }

@@ -1,7 +1,8 @@
-//! Loops that keep one unit of the machine busy and nothing else: what a stage of a step is compared with.
+//! Microbenchmarks: loops that keep one unit of the machine busy. The stages of a step are compared with what they
+//! reach.
 //!
-//! Each returns a result that depends on all of its work, so that a compiler cannot leave any of it out, and that
-//! tests compare with its portable twin.
+//! Each returns a result that depends on all of its work, so that the compiler cannot leave any of it out and tests can
+//! compare it with the portable twin.
 
 use super::cpu::{by_avx512, by_cpu};
 

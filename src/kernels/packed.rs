@@ -1,8 +1,9 @@
-//! Weights as the kernels read them: output features interleaved, block by block, so that one load brings the same inputs of
-//! many features.
+//! Weights as the kernels read them: output features interleaved, block by block, so that one load brings the same
+//! inputs of many features.
 //!
-//! How many features make a group is decided once, when weights are packed: 32 for AVX-512, two registers, so that a row's
-//! activations are fetched once for both; 8 elsewhere, one register of AVX2. Either is computed with up to 4 rows at a time.
+//! How many features make a group is decided once, when weights are packed. With AVX-512 it is 32, two registers, so
+//! that a row's activations are fetched once for both; elsewhere it is 8, one register of AVX2. Both are computed with
+//! up to 4 rows at a time.
 
 use super::{
     activations::{BLOCK, Block},
@@ -44,8 +45,8 @@ const AHEAD: usize = 8 << 10;
 
 /// What a kernel asks memory for while it computes, evenly over its blocks.
 ///
-/// Prefetching hardware stops at the end of a page, and would leave memory idle while weights that the first-level cache
-/// holds are multiplied with further rows.
+/// Prefetching hardware stops at the end of a page, and would leave memory idle while weights that the first-level
+/// cache holds are multiplied with further rows.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead {
     start: *const i8,
@@ -54,8 +55,8 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Call `part` of `parts` on `group`. A single one asks for what comes [`AHEAD`] bytes later, one of several for its part
-    /// of `next`, the group after this one.
+    /// Call `part` of `parts` on `group`. A single one asks for what comes [`AHEAD`] bytes later, one of several for
+    /// its part of `next`, the group after this one.
     fn new<G>(group: &[G], next: &[G], [part, parts]: [usize; 2]) -> Self {
         let (start, bytes) = if parts == 1 {
             (group.as_ptr().cast::<i8>().wrapping_add(AHEAD), size_of_val(group))
@@ -162,8 +163,8 @@ pub(super) mod paths {
 
     use super::*;
 
-    /// What every path computes for up to [`WIDE`] features, `[features]` for each row, in the order of the arguments; the
-    /// first of each pair is the fast one.
+    /// What every path computes for up to [`WIDE`] features, `[features]` for each row, in the order of the arguments;
+    /// the first of each pair is the fast one.
     pub fn outputs<W: Group, N: Group>(
         wide: [Dot<W>; 2],
         narrow: [Dot<N>; 2],

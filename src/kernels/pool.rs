@@ -1,13 +1,13 @@
 //! The one thread pool: regions of independent tasks, taken from counters by the caller and the workers.
 //!
-//! Every thread has a run of neighbouring tasks of its own and takes from the others' only when that is done: so each
-//! goes through memory in one stream. Two threads that take neighbouring pieces in turn have each other's pieces
-//! fetched by their prefetchers, which costs a third of the bandwidth.
+//! Every thread has a run of neighbouring tasks and takes tasks from the others only when its own are done. So each
+//! thread goes through memory in one stream. If two threads took neighbouring tasks in turn, the prefetcher of each
+//! would fetch the other's memory as well and waste bandwidth.
 //!
 //! A step is a chain of many short regions with little between them. So workers spin for some tens of microseconds
-//! after a region, where the next one usually finds them, and then park: an idle pool costs nothing. The caller never
-//! waits for a worker to come, only for tasks that a worker has begun: on a busy machine a region degrades to what the
-//! caller can do alone.
+//! after a region, where the next one usually finds them, and then park, so that an idle pool costs nothing. The caller
+//! never waits for a worker to come, only for tasks that a worker has begun: on a busy machine the caller does most of
+//! a region alone.
 
 use std::{
     any::Any,

@@ -1,9 +1,10 @@
 //! Q4_1 weights: `w = d·q + m` with 4-bit `q`, in blocks of 32.
 //!
-//! In vector `j` of a block are 4 bytes, 8 weights, of each output feature of a group: the low nibbles are inputs
-//! `4j..4j+4`, the high ones `16+4j..16+4j+4`, so that each kind meets one half of the block of activations. Against these
-//! 8-bit integers, broadcast four at a time, products are summed over a half, then scaled. AVX2 sums in 16 bits, which
-//! cannot overflow (4 pairs of 15·127), VNNI in 32. Same size as in the file: 20 bytes for 32 weights.
+//! Vector `j` of a block holds 4 bytes, which are 8 weights, of each output feature of a group: the low nibbles are
+//! inputs `4j..4j+4`, the high ones inputs `16+4j..16+4j+4`, so that each kind is multiplied with one half of the block
+//! of activations. The 8-bit activations are broadcast four at a time; products are summed over a half and then scaled.
+//! AVX2 sums in 16 bits, which cannot overflow (4 pairs of 15·127), VNNI in 32. The size is the same as in the file: 20
+//! bytes for 32 weights.
 
 use half::f16;
 

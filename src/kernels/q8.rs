@@ -1,7 +1,8 @@
 //! 8-bit rows of the cache: `x = d·q` with `q` within ±127, one 16-bit scale `d` for every 32 values of a row.
 //!
-//! As GGML's Q8_0, but with the integers of many rows together and their scales apart, so that both are read in one
-//! run. Where a row is no multiple of 32 long, its last scale stands for what is left. 34 bytes for 32 values.
+//! This is GGML's Q8_0, except that the integers of many rows lie together and their scales apart, so that each is read
+//! in one run. Where the length of a row is no multiple of 32, the last scale covers what is left. 32 values take 34
+//! bytes.
 
 use half::f16;
 

@@ -1,9 +1,9 @@
 //! Q8_0 weights: `w = d·q` with 8-bit `q`, in blocks of 32.
 //!
-//! A vector of a block holds 4 weights of each output feature of a group. The multiply instructions take an unsigned and a
-//! signed byte. With AVX2 a weight's sign is moved to the activation; two products of 128·127 fit its 16-bit sums, and no
-//! more, so each sum is turned into 32 bits at once. With VNNI 128 is added to the weights, and the sum starts at what this adds too much.
-//! Same size as in the file: 34 bytes for 32.
+//! A vector of a block holds 4 weights of each output feature of a group. The multiply instructions take an unsigned
+//! and a signed byte. With AVX2 a weight's sign is moved to the activation; a sum of 16 bits has room for two products
+//! of 128·127 and no more, so each sum is turned into 32 bits at once. With VNNI 128 is added to the weights, and the
+//! sum starts at what this adds too much. The size is the same as in the file: 34 bytes for 32 weights.
 
 use half::f16;
 

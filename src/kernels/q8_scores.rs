@@ -1,7 +1,7 @@
 //! Scores of decoding on 8-bit keys: the queries that share a KV head against the keys of a page.
 //!
-//! Keys are 8-bit, queries 16-bit integers: a product of two of them and a sum over a block stay exact in 32 bits, so
-//! all that is lost is the rounding of the keys, and every path here has the same sums. Pairs of 16 bits are multiplied
+//! Keys are 8-bit and queries 16-bit integers. A product of two of them and a sum over a block stay exact in 32 bits,
+//! so only the rounding of the keys is lost, and every path here gives the same sums. Pairs of 16 bits are multiplied
 //! and added; AVX-512 VNNI adds them to the sum in the same instruction.
 
 use super::{
@@ -10,9 +10,9 @@ use super::{
     q8::{BLOCK, blocks},
 };
 
-/// `out[g·stride + i] = q_scales[g]·(q_g·k_i)` for the first `keys` keys, with `q` `[group, head_dim]`. Up to 64 scores of
-/// a query are written; those beyond `keys` mean nothing. `next` are the keys that will be wanted after these: memory is
-/// asked for them meanwhile.
+/// `out[g·stride + i] = q_scales[g]·(q_g·k_i)` for the first `keys` keys, with `q` `[group, head_dim]`. Up to 64 scores
+/// of a query are written; those beyond `keys` mean nothing. `next` are the keys that will be wanted after these:
+/// memory is asked for them meanwhile.
 ///
 /// # Panics
 /// When a slice is too short.
@@ -99,8 +99,8 @@ mod avx2 {
     /// `G` queries by the 16 keys from `first` on.
     ///
     /// # Safety
-    /// `q` holds `G` rows of `head_dim`, a multiple of 4, of which `k` is a page; `first` is at most 48 and `out` can be
-    /// written at `g·stride + 0..16`.
+    /// `q` holds `G` rows of `head_dim`, a multiple of 4, of which `k` is a page; `first` is at most 48 and `out` can
+    /// be written at `g·stride + 0..16`.
     #[inline]
     #[allow(clippy::needless_range_loop, reason = "constant ranges are unrolled, iterators are not in a debug build")]
     #[target_feature(enable = "avx2,fma,f16c")]
@@ -177,8 +177,8 @@ mod vnni {
         let groups = q.chunks(3 * head_dim).zip(q_scales.chunks(3));
         for ((q, q_scales), at) in groups.zip((0..).step_by(3 * stride)) {
             let out = &mut out[at..];
-            // SAFETY: q holds as many queries as there are scales; `scores` has checked the lengths and that the keys are
-            // whole quads.
+            // SAFETY: q holds as many queries as there are scales; `scores` has checked the lengths and that the keys
+            // are whole quads.
             unsafe {
                 match *q_scales {
                     [a] => some(q, [a], k, next, out, stride),

@@ -1,15 +1,15 @@
 //! The output of decoding on 8-bit values: rows of one KV head summed by the weights of the queries that share it.
 //!
-//! The same as for 16-bit floats, with the scale of a block multiplied into the weight of each query: once per 32
-//! values instead of once per value.
+//! It works as for 16-bit floats, but the scale of a block is multiplied into the weight of each query: once for 32
+//! values instead of once for each.
 
 use super::{
     cpu::{by_avx512, by_cpu},
     q8::{BLOCK, Q8Rows, blocks},
 };
 
-/// `out_g += Σ_i weights[g·stride + i]·v_i`, with `v` rows of `head_dim` and `out` `[group, head_dim]`. `next` are the rows
-/// that will be wanted after these: memory is asked for them meanwhile.
+/// `out_g += Σ_i weights[g·stride + i]·v_i`, with `v` rows of `head_dim` and `out` `[group, head_dim]`. `next` are the
+/// rows that will be wanted after these: memory is asked for them meanwhile.
 ///
 /// # Panics
 /// When a slice is too short.

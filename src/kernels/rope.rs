@@ -1,4 +1,4 @@
-//! Rotary positions: pairs of a head's values turned by an angle that grows with the position.
+//! Rotary positions: pairs of a head's values are turned by an angle that grows with the position.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -16,8 +16,8 @@ pub enum RopeStyle {
 /// Positions that are computed together.
 const CHUNK: usize = 256;
 
-/// Cosines and sines for every position of a context, computed when a position near it is asked for the first time: what
-/// a model promises may be a thousand times what is ever used.
+/// Cosines and sines for every position of a context, computed when a position near it is asked for the first time:
+/// what a model promises may be a thousand times what is ever used.
 #[derive(Debug, Clone)]
 pub struct RopeTable {
     /// `[CHUNK][pairs]` of (cosine, sine) each.
@@ -76,8 +76,8 @@ impl RopeTable {
 /// Rows per task: fewer are not worth a second thread.
 const ROWS_PER_TASK: usize = 16;
 
-/// Turns the first `rope_dims` values of each head of `x`, `[rows, heads·head_dim]`, row `r` by `positions[r]`. Returns the
-/// rows with a value whose magnitude is beyond `most`, or that is no number: scores would hide it.
+/// Turns the first `rope_dims` values of each head of `x`, `[rows, heads·head_dim]`, row `r` by `positions[r]`. Returns
+/// the rows with a value whose magnitude is beyond `most`, or that is no number: scores would hide it.
 ///
 /// # Panics
 /// When the shapes do not fit, or a position is beyond the table.

@@ -1,4 +1,4 @@
-//! What happens to rows between the linear layers: RMS norm and SiLU. Over `[rows, width]`, many rows in parallel.
+//! RMS norm and SiLU, which stand between the linear layers: over `[rows, width]`, many rows in parallel.
 
 use super::{Pool, cpu::by_cpu, exp::exp};
 

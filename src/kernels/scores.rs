@@ -1,7 +1,7 @@
 //! Scores of decoding: the queries that share a KV head against the keys of a page.
 //!
-//! Each key is read and converted to 32 bits once for up to three queries. A lane adds up the products of one key, dimension after
-//! dimension, so a score does not depend on the other keys.
+//! Each key is read and converted to 32 bits once for up to three queries. A lane adds up the products of one key,
+//! dimension after dimension, so a score does not depend on the other keys.
 
 use half::f16;
 
@@ -10,9 +10,9 @@ use super::{
     keys::SLOTS,
 };
 
-/// `out[g·stride + i] = scale·(q_g·k_i)` for the first `keys` keys, with `q` `[group, head_dim]` and `k` `[head_dim][64]`
-/// (see [`super::keys`]). Up to 64 scores of a query are written; those beyond `keys` mean nothing. `next` are the keys that
-/// will be wanted after these: memory is asked for them meanwhile.
+/// `out[g·stride + i] = scale·(q_g·k_i)` for the first `keys` keys, with `q` `[group, head_dim]` and `k`
+/// `[head_dim][64]` (see [`super::keys`]). Up to 64 scores of a query are written; those beyond `keys` mean nothing.
+/// `next` are the keys that will be wanted after these: memory is asked for them meanwhile.
 ///
 /// # Panics
 /// When a slice is too short.

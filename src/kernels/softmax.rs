@@ -1,7 +1,7 @@
-//! The parts of a softmax over a run of scores: the largest, and the exponentials with their sum.
+//! The parts of a softmax over a run of scores: the largest score, and the exponentials with their sum.
 //!
-//! [`clamp_max`] comes first, so that a softmax over anything is a distribution. Sums are kept in eight lanes, or in
-//! sixteen where vectors are that wide, in an order that depends on the length alone.
+//! [`clamp_max`] comes first: it makes scores finite, so that the softmax is always a distribution. Sums are kept in
+//! eight lanes, or in sixteen where vectors are that wide, in an order that depends on the length alone.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -28,8 +28,8 @@ pub fn max(scores: &[f32]) -> f32 {
     by_cpu!(avx2::max(scores), max_portable(scores))
 }
 
-/// [`clamp_max`] that also tells where the large ones are: the maxima of every eight neighbours, eight of them for every run
-/// of 64 scores; [`f32::MIN`] where a last run has none.
+/// [`clamp_max`] that also tells where the large ones are: the maxima of every eight neighbours, eight of them for
+/// every run of 64 scores; [`f32::MIN`] where a last run has none.
 ///
 /// # Panics
 /// When `maxima` is not `[runs, 8]`.
@@ -51,8 +51,8 @@ pub fn total(scores: &[f32], max: f32) -> f32 {
 
 /// A sum of `e^(score − reference)` over scores that come run by run.
 ///
-/// Any reference gives the same softmax in the end. So it is not the largest score, which is known only after a look at all
-/// of them, but one that is at hand; a score that lies more than [`HEADROOM`] above raises it.
+/// Any reference gives the same softmax in the end. So it is not the largest score, which is known only after a look at
+/// all of them, but one that is at hand; a score that lies more than [`HEADROOM`] above raises it.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Running {
     /// What the sum is relative to.
@@ -60,8 +60,8 @@ pub struct Running {
     sums: [f32; WIDE],
 }
 
-/// How far a score may lie above the reference: sums of `e^HEADROOM` over any context, and products of them with values,
-/// are far from the largest float.
+/// How far a score may lie above the reference: sums of `e^HEADROOM` over any context, and products of them with
+/// values, are far from the largest float.
 pub const HEADROOM: f32 = 60.0;
 
 impl Running {

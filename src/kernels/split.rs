@@ -84,14 +84,14 @@ impl Pool {
         });
     }
 
-    /// [`Pool::run_chunks`], where neighbouring chunks make up groups, chunks `bounds[g]..bounds[g + 1]` group `g`: whoever
-    /// has done the last chunk of a group calls `then(g, chunks left, items of the group, states of the group, rows of the
-    /// group)` at once, while others go on with other chunks; those left are of all groups. Each group has as many of the
-    /// states and rows as any other. Chunks beyond the last bound belong to no group.
+    /// [`Pool::run_chunks`], where neighbouring chunks make up groups, chunks `bounds[g]..bounds[g + 1]` group `g`:
+    /// whoever has done the last chunk of a group calls `then(g, chunks left, items of the group, states of the group,
+    /// rows of the group)` at once, while others go on with other chunks; those left are of all groups. Each group has
+    /// as many of the states and rows as any other. Chunks beyond the last bound belong to no group.
     ///
     /// # Panics
-    /// When `chunk` is 0 although there are items, `bounds` does not start at 0 and rise to at most the number of chunks, or
-    /// states or rows cannot be divided.
+    /// When `chunk` is 0 although there are items, `bounds` does not start at 0 and rise to at most the number of
+    /// chunks, or states or rows cannot be divided.
     pub fn run_chunks_then<T: Send + Sync, S: Send, U: Send>(
         &self,
         (items, chunk): (&mut [T], usize),
@@ -115,8 +115,8 @@ impl Pool {
         let (states, rows) = (Base::new(states), Base::new(rows));
         self.run(len.div_ceil(chunk), &|index| {
             let start = index * chunk;
-            // SAFETY: chunks are disjoint and inside, each index runs once, and `run` ends before `items` does. A group's
-            // chunks are looked at only after all of them were done, see below.
+            // SAFETY: chunks are disjoint and inside, each index runs once, and `run` ends before `items` does. A
+            // group's chunks are looked at only after all of them were done, see below.
             task(index, unsafe { base.part(start, chunk.min(len - start)) });
             if index >= bounds[groups] {
                 return;
@@ -128,8 +128,8 @@ impl Pool {
             }
             let elsewhere = left.iter().map(|left| left.load(Ordering::Relaxed)).sum();
             let (start, end) = (bounds[group] * chunk, len.min(bounds[group + 1] * chunk));
-            // SAFETY: every chunk of the group was done, once, so nobody has a part of it any more, and one thread alone
-            // saw the count reach 0. The parts of states and rows are disjoint, inside, and only this group's.
+            // SAFETY: every chunk of the group was done, once, so nobody has a part of it any more, and one thread
+            // alone saw the count reach 0. The parts of states and rows are disjoint, inside, and only this group's.
             unsafe {
                 let items = &*base.part(start, end - start);
                 let states = states.part(group * states_each, states_each);
@@ -157,7 +157,8 @@ impl Pool {
         let (items, rows) = (Base::new(items), Base::new(rows));
         self.run(ranges.len(), &|index| {
             let Range { start, end } = ranges[index];
-            // SAFETY: the ranges are disjoint and end inside; each index runs once, and `run` ends before the slices do.
+            // SAFETY: the ranges are disjoint and end inside; each index runs once, and `run` ends before the slices
+            // do.
             unsafe { task(index, items.part(start, end - start), rows.part(start * width, (end - start) * width)) };
         });
     }

@@ -6,8 +6,8 @@ use half::f16;
 
 use super::cpu::{by_avx512, by_cpu};
 
-/// `out_g += Σ_i weights[g·stride + i]·v_i`, with `v` `[rows, head_dim]` and `out` `[group, head_dim]`. `next` are the rows
-/// that will be wanted after these: memory is asked for them meanwhile.
+/// `out_g += Σ_i weights[g·stride + i]·v_i`, with `v` `[rows, head_dim]` and `out` `[group, head_dim]`. `next` are the
+/// rows that will be wanted after these: memory is asked for them meanwhile.
 ///
 /// # Panics
 /// When a slice is too short.

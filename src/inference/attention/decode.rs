@@ -1,15 +1,15 @@
 //! Attention of one new token per sequence: over every row, or over the rows with the largest weights.
 //!
-//! There are two passes. The first goes over all keys, one KV split (some whole pages) at a time. Where every row is read,
-//! it sums the V rows of the split at once, weighted by the split's own softmax. The second pass merges the splits of each
-//! head; where rows are chosen, it chooses them, fetches them and sums them.
+//! There are two passes. The first goes over all keys, one KV split (some whole pages) at a time. Where every row is
+//! read, it sums the V rows of the split at once, weighted by the split's own softmax. The second pass merges the
+//! splits of each head; where rows are chosen, it chooses them, fetches them and sums them.
 //!
 //! Where a row is split depends on its length alone, and splits are merged in order. So results do not depend on the
 //! number of threads or on the other sequences in the batch.
 //!
-//! The first pass waits for memory and the second mostly computes. So a sequence's second pass follows its first at once,
-//! while other threads read the keys of other sequences; [`stagger`] keeps them from all computing at the same time.
-//! Second passes that are left when no more keys are to be read are divided among all threads by heads.
+//! The first pass waits for memory and the second mostly computes. So a sequence's second pass follows its first at
+//! once, while other threads read the keys of other sequences; [`stagger`] keeps them from all computing at the same
+//! time. Second passes that are left when no more keys are to be read are divided among all threads by heads.
 
 mod passes;
 mod stagger;
@@ -59,14 +59,15 @@ pub struct DecodeScratch {
     results: Vec<f32>,
     /// Heads that choose together, or come to the same buffer, of each row.
     together: Vec<usize>,
-    /// Heads among those of all rows: whose queries a task rounds, then what is left of the second pass after the first.
+    /// Heads among those of all rows: whose queries a task rounds, then what is left of the second pass after the
+    /// first.
     ranges: Vec<Range<usize>>,
     states: Vec<HeadState>,
     kept: Vec<f32>,
     whole: Vec<bool>,
     selects: Vec<Select>,
-    /// Queries of the rows with 8-bit keys, `[row][heads·head_dim]`, and what an integer of a head stands for, times the
-    /// scale of scores, `[row][heads]`.
+    /// Queries of the rows with 8-bit keys, `[row][heads·head_dim]`, and what an integer of a head stands for, times
+    /// the scale of scores, `[row][heads]`.
     queries: Vec<i16>,
     query_scales: Vec<f32>,
     locals: PerThread<Workspace>,
@@ -112,8 +113,8 @@ impl DecodeScratch {
         Some(&self.states[row * self.heads + head])
     }
 
-    /// The V rows that were fetched for `row`, one KV head's row each; heads that choose together fetch once, and what a
-    /// reuse buffer held is not fetched. `None` where `row` read every row.
+    /// The V rows that were fetched for `row`, one KV head's row each; heads that choose together fetch once, and what
+    /// a reuse buffer held is not fetched. `None` where `row` read every row.
     pub fn fetched(&self, row: usize) -> Option<usize> {
         Some(self.states(row)?.map(|state| state.fetched).sum())
     }

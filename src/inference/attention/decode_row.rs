@@ -10,7 +10,8 @@ use crate::cache::{Page, RowBuffer};
 pub struct DecodeRow<'a> {
     /// Its queries, `[heads·head_dim]`, position applied.
     pub q: &'a [f32],
-    /// Pages of keys, all of one format; position `p` is in page `p / 64`, slot `p % 64`. The token's own key is in them.
+    /// Pages of keys, all of one format; position `p` is in page `p / 64`, slot `p % 64`. The token's own key is in
+    /// them.
     pub k: &'a [Page],
     /// Pages of values, likewise.
     pub v: &'a [Page],

@@ -1,5 +1,5 @@
-//! The second pass of decoding, for one query head or for those that choose together: the splits of the first pass put
-//! together, rows chosen where they are, fetched and summed, and the tail.
+//! The second pass of decoding, for one query head or for the heads that choose together: it merges the row's KV
+//! splits, chooses rows of V, fetches and sums them, and adds the tail.
 
 use super::{
     Count, DecodeRow, HeadShape, Hits, Rows,
@@ -110,8 +110,8 @@ pub(super) fn choose(
     states[0].selected = selected;
 }
 
-/// Sums the chosen rows, which were `found` or lie in the reuse buffer, and adds the tail: `out` is `[heads, head_dim]` of
-/// the heads in `states`. `lean` is that of each head, or empty.
+/// Sums the chosen rows, which were `found` or lie in the reuse buffer, and adds the tail: `out` is `[heads, head_dim]`
+/// of the heads in `states`. `lean` is that of each head, or empty.
 pub(super) fn attend(
     shape: &HeadShape,
     row: &DecodeRow<'_>,

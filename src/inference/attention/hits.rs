@@ -1,4 +1,4 @@
-//! Where the selected rows lay: counts by layer and distance, and the mass they held.
+//! Where the chosen rows lie: counts by layer and by distance, and the softmax mass that they hold.
 
 /// Distances are counted in powers of two: bucket 0 is the token itself, bucket b ≥ 1 holds distances 2^(b-1)..2^b.
 pub const DISTANCE_BUCKETS: usize = 18;
@@ -54,9 +54,9 @@ pub struct HitCounts {
     /// Selected rows in all.
     pub selected: u64,
     /// V rows that query heads read, selected or not, over all layers.
-    pub rows_read: u64,
+    pub(crate) rows_read: u64,
     /// How often a query head read rows: the divisor of `rows_read`.
-    pub readings: u64,
+    pub(crate) readings: u64,
     /// The kept mass by layer and query head, and how often it was counted; heads are known once they have read.
     kept: Vec<Vec<(f64, u64)>>,
 }
@@ -77,14 +77,14 @@ impl HitCounts {
     }
 
     /// Counts that all `len` rows were read by each of `heads` query heads.
-    pub fn read_all(&mut self, layer: usize, len: usize, heads: usize) {
+    pub(crate) fn read_all(&mut self, layer: usize, len: usize, heads: usize) {
         self.rows_read += (len * heads) as u64;
         self.readings += heads as u64;
         (0..heads).for_each(|head| self.keep(layer, head, 1.0));
     }
 
     /// Counts what query head `head` chose, which held `kept` of the softmax mass.
-    pub fn read_selected(&mut self, [layer, head]: [usize; 2], chosen: &Hits, kept: f32) {
+    pub(crate) fn read_selected(&mut self, [layer, head]: [usize; 2], chosen: &Hits, kept: f32) {
         for (count, more) in self.distance[layer].iter_mut().zip(&chosen.distance) {
             *count += u64::from(*more);
         }
@@ -110,7 +110,7 @@ impl HitCounts {
     }
 
     /// The kept mass of each query head of each layer, mean over tokens.
-    pub fn kept_mass_by_head(&self) -> Vec<Vec<f32>> {
+    pub(crate) fn kept_mass_by_head(&self) -> Vec<Vec<f32>> {
         self.kept.iter().map(|heads| heads.iter().copied().map(share).collect()).collect()
     }
 

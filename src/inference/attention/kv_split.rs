@@ -1,9 +1,9 @@
 //! The first pass of decoding over one KV split: some whole pages of a row, for all its heads.
 //!
-//! Where every row is read, the result is the split's own softmax and its weighted sum of V. Where rows are chosen first,
-//! it is the scores, their maxima by block, and the sum of their exponentials. Both are relative to one of the split's own
-//! scores, so that the second pass can merge splits (online softmax: Milakov & Gimelshein, arXiv 1805.02867). Each page is
-//! read from end to end, all its KV heads in order, because memory is fastest in long runs.
+//! Where every row is read, the result is the split's own softmax and its weighted sum of V. Where rows are chosen
+//! first, it is the scores, their maxima by block, and the sum of their exponentials. Both are relative to one of the
+//! split's own scores, so that the second pass can merge splits (online softmax: Milakov & Gimelshein, arXiv
+//! 1805.02867). Each page is read from end to end, all its KV heads in order, because memory is fastest in long runs.
 
 use std::ops::Range;
 
@@ -24,8 +24,8 @@ const MAXIMA: usize = SPLIT_TOKENS / RUN * LANES;
 /// Rows up to this length are cut into splits of one page, so that there is work for every thread.
 const SHORT: usize = 16 * PAGE_TOKENS;
 
-/// Positions of a split of a row of `len`. It depends on the length alone, so that a row's result does not depend on the rest of the
-/// batch.
+/// Positions of a split of a row of `len`. It depends on the length alone, so that a row's result does not depend on
+/// the rest of the batch.
 pub(super) fn split_len(len: usize) -> usize {
     if len <= SHORT { PAGE_TOKENS } else { SPLIT_TOKENS }
 }
@@ -92,8 +92,8 @@ impl Layout {
         HeadSplit { reference, total, values, maxima: &maxima[head * MAXIMA..][..MAXIMA] }
     }
 
-    /// Scores `positions` and sums their exponentials, a page of a KV head at a time: so memory brings the next keys while
-    /// there is arithmetic to do. `sums` is a buffer.
+    /// Scores `positions` and sums their exponentials, a page of a KV head at a time: so memory brings the next keys
+    /// while there is arithmetic to do. `sums` is a buffer.
     pub fn score(
         &self,
         shape: &HeadShape,
@@ -201,7 +201,8 @@ impl<'a> Scoring<'a> {
         }
     }
 
-    /// Scores of the first `count` keys of a page for the queries of a KV head, `[group][stride]`; `next` are asked for.
+    /// Scores of the first `count` keys of a page for the queries of a KV head, `[group][stride]`; `next` are asked
+    /// for.
     fn scores(
         &self,
         shape: &HeadShape,

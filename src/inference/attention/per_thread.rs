@@ -1,8 +1,7 @@
-//! Buffers that a task uses while it runs: one set per thread, kept between calls.
+//! Buffers that a task uses while it runs: one set for each thread, kept between calls.
 //!
-//! A thread comes back to the set that it had last, and sets lie on cache lines of their own: so in the long run no thread
-//! waits for a line that another has written. Tasks of decoding take microseconds; an empty parallel region, which is two
-//! such lines, takes 0.2 to 0.5 of one (`kcache bench machine`).
+//! A thread gets the set that it had last, and each set has cache lines of its own. So in the long run no thread waits
+//! for a line that another one has written; a task of decoding is so short that it would notice.
 
 use std::{
     cell::Cell,

@@ -1,9 +1,9 @@
 //! Exact causal attention for runs of new tokens.
 //!
-//! A task is one tile of rows for one KV head. It walks the pages up to its last row, converts each page's keys
-//! and values to 32 bits once for all rows and all query heads of the group, and keeps a running softmax, so that
-//! memory does not grow with the context. A row meets the pages in order of position and its arithmetic depends on
-//! nothing but its own position: cutting a prompt into other chunks changes no bit.
+//! A task is one tile of rows for one KV head. It walks the pages up to its last row, converts each page's keys and
+//! values to 32 bits once for all rows and all query heads of the group, and keeps a running softmax, so that memory
+//! does not grow with the context. A row reads the pages in order of position, and its arithmetic depends on its own
+//! position alone. So the result does not depend on how a prompt is cut into chunks.
 
 use super::{HeadShape, per_thread::PerThread};
 use crate::{

@@ -1,8 +1,7 @@
-//! What one token of a step read, told in full: which positions, by how many heads, and what more or fewer rows would
-//! have held.
+//! What one token of a step read: which positions, by how many heads, and what mass more or fewer rows would have held.
 //!
-//! K is complete, so the softmax is known over all positions, and the mass that the N heaviest of them hold is known for
-//! every N: the coverage curve.
+//! K is complete, so the softmax over all positions is known. From it follows, for every N, the mass that the N
+//! heaviest positions hold: the coverage curve.
 
 use std::time::{Duration, Instant};
 
@@ -38,8 +37,8 @@ pub struct HeadReads {
 }
 
 impl Reads {
-    /// What row `row` of those that read by policy will read; with coverage curves where `curves`, which take a pass over
-    /// every head's softmax.
+    /// What row `row` of those that read by policy will read; with coverage curves where `curves`, which take a pass
+    /// over every head's softmax.
     pub fn of(row: usize, curves: bool) -> Self {
         Self { row, curves, ..Self::default() }
     }

@@ -1,6 +1,4 @@
-//! Attention once more, in the plainest way: whole matrices as candle tensors, a full sort for the choice of rows.
-//!
-//! For tests, and for anyone who doubts the fast paths.
+//! Attention in the plainest way, to compare with: whole matrices as candle tensors, and a full sort to choose rows.
 
 use candle_core::{D, Device, IndexOp, Result, Tensor};
 

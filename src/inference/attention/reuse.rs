@@ -1,6 +1,7 @@
-//! Chosen rows of V by way of a reuse buffer: what it holds is read from it, the rest is fetched and put into it.
+//! Reading chosen rows of V through a reuse buffer: rows that it holds are read from it, the others are fetched and put
+//! into it.
 //!
-//! Rows are summed as they are without a buffer, in the same order, so the sums have the same bits.
+//! Rows are summed in the same order as without a buffer, so the sums have the same bits.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -26,8 +26,8 @@ impl<'a> RowSplits<'a> {
         self.found.extend(splits.map(|split| self.layout.head(split, head, attended)));
     }
 
-    /// The largest reference of the head and the sum of exponentials relative to it; `factors` becomes what each split's own
-    /// sums are multiplied by.
+    /// The largest reference of the head and the sum of exponentials relative to it; `factors` becomes what each
+    /// split's own sums are multiplied by.
     pub fn total(&self, factors: &mut Vec<f32>) -> (f32, f32) {
         factors.clear();
         factors.extend(self.found.iter().map(|split| split.reference));

@@ -61,7 +61,8 @@ impl Rows<'static> {
 
 impl Rows<'_> {
     /// The rule as it acts on `len` positions. While they are no more than the policy's number of rows every head reads
-    /// all of them, so that a short context loses nothing, whatever a profile gives each head and whatever share would do.
+    /// all of them, so that a short context loses nothing, whatever a profile gives each head and whatever share would
+    /// do.
     pub(super) fn over(self, len: usize) -> Self {
         let all = match self {
             Self::All => true,

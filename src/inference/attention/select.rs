@@ -1,8 +1,8 @@
 //! Exact choice of the N largest values.
 //!
-//! The N-th largest of some block maxima is a lower bound of the N-th largest value. What lies at or above it is a few
-//! times N candidates, through which the exact cut is laid; no part of this sorts all positions, and blocks whose
-//! maxima lie below the bound are not looked at.
+//! The N-th largest of the block maxima is a lower bound of the N-th largest value. The values at or above it are a few
+//! times N candidates, and the exact cut is searched among these alone. Nothing sorts all positions, and blocks whose
+//! maxima lie below the bound are not read.
 
 use crate::kernels::topk::{self, BLOCK, Cut};
 
@@ -23,10 +23,11 @@ impl Selector {
         (size_of::<f32>() * floats + size_of::<u32>() * numbers) as u64
     }
 
-    /// The positions of the `n` largest of `len` values, ascending, and those values; of equal ones the lower positions.
+    /// The positions of the `n` largest of `len` values, ascending, and those values; of equal ones the lower
+    /// positions.
     ///
-    /// `maxima` are those of the values' blocks, in stretches one after the other, and `block(b)` are the values of block `b`
-    /// (see [`topk::at_least`]). Values are finite; `n` is at least 1.
+    /// `maxima` are those of the values' blocks, in stretches one after the other, and `block(b)` are the values of
+    /// block `b` (see [`topk::at_least`]). Values are finite; `n` is at least 1.
     pub(super) fn largest<'a>(
         &mut self,
         maxima: impl Iterator<Item = &'a [f32]>,
@@ -55,8 +56,8 @@ impl Selector {
 
     /// A value that at least `n` values reach, and the largest; `None` where there are too few maxima to tell.
     ///
-    /// Large scores stand close together. Maxima of longer blocks would hide more of them behind each other, and the value would
-    /// lie further below the cut.
+    /// Large scores stand close together. Maxima of longer blocks would hide more of them behind each other, and the
+    /// value would lie further below the cut.
     fn range(&self, n: usize) -> Option<(f32, f32)> {
         (self.maxima.len() >= n).then(|| topk::floor(&self.maxima, n))
     }

@@ -1,4 +1,4 @@
-//! Bytes of the buffers that attention works in, at most: what a lane reserves before a step that may need them.
+//! The most bytes that attention's buffers can take: a lane reserves them before a step.
 
 use super::{
     DecodeScratch, HeadShape, PrefillScratch,
@@ -16,8 +16,8 @@ const SMALL: usize = 16 << 10;
 const POSITION: usize = 32;
 
 impl DecodeScratch {
-    /// What [`DecodeScratch::bytes`] comes to at most for `rows` rows of up to `longest` positions, of buffers that were
-    /// reserved for them.
+    /// What [`DecodeScratch::bytes`] comes to at most for `rows` rows of up to `longest` positions, of buffers that
+    /// were reserved for them.
     pub fn bytes_for(shape: &HeadShape, threads: usize, rows: usize, longest: usize) -> u64 {
         let results = rows * max_splits(longest) * Layout::new(shape).len() * size_of::<f32>();
         let queries = rows * (shape.width() * size_of::<i16>() + shape.heads * size_of::<f32>());

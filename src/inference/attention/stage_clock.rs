@@ -8,8 +8,8 @@ pub(super) const SELECT: usize = 1;
 pub(super) const GATHER: usize = 2;
 const STAGES: usize = 3;
 
-/// What a thread's time went into. One look at the clock ends a stage and begins the next: it costs as much as the scores of
-/// a few keys.
+/// What a thread's time went into. One look at the clock ends a stage and begins the next: it costs as much as the
+/// scores of a few keys.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct StageClock {
     stages: [Duration; STAGES],

@@ -179,8 +179,8 @@ proptest! {
             let kept = scratch.kept_mass(0).unwrap()[head];
             let mass: f32 = selected.iter().map(|&at| plain.weights[head][at as usize]).sum();
             prop_assert!((kept - mass).abs() < weight_bound, "{kept}, but the rows hold {mass}");
-            // Rows that weigh the same for a group may weigh differently for each of its heads, and a share may be reached
-            // a row earlier or later.
+            // Rows that weigh the same for a group may weigh differently for each of its heads, and a share may be
+            // reached a row earlier or later.
             if selected == plain.selected[head] || select == Select::Head && !by_mass {
                 prop_assert!((kept - plain.kept[head]).abs() < weight_bound);
             }

@@ -1,4 +1,4 @@
-//! The audit of a lane: every page that sequences hold, counted again and compared with the accounts.
+//! The audit of a lane: counts every page that sequences hold once more, and compares with the accounts.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,9 @@
 //! The reuse buffer: V rows that a KV head chose lately, kept on the device so that they need not be fetched again.
 //!
-//! Neighbouring tokens choose mostly the same rows. A buffer holds so many rows of one KV head in one layer of one
-//! sequence. Rows that are chosen and not in it are fetched from the host and put in the tier of those that were not
-//! chosen for longest; of equals the lower position goes. So it is the same in every run. It holds copies: what is read
-//! from it has the same bits as what is read from the page.
+//! Neighbouring tokens choose mostly the same rows. A buffer holds a fixed number of rows of one KV head in one layer
+//! of one sequence. A chosen row that is not in it is fetched from the host and replaces the row that was not chosen
+//! for longest; of equals, the one with the lower position. This order depends on nothing else, so every run keeps the
+//! same rows. The buffer holds copies, so that a row has the same bits wherever it is read from.
 
 use half::f16;
 

@@ -67,7 +67,7 @@ impl LaneCache {
     }
 
     /// The device's memory pool, to change its cap.
-    pub fn device_mut(&mut self) -> &mut MemoryPool {
+    pub(crate) fn device_mut(&mut self) -> &mut MemoryPool {
         &mut self.device
     }
 
@@ -77,12 +77,12 @@ impl LaneCache {
     }
 
     /// Blocks of 64 tokens on the device, each counted once.
-    pub fn device_blocks(&self) -> usize {
+    pub(crate) fn device_blocks(&self) -> usize {
         self.blocks.on_device()
     }
 
     /// Whether pages lie on the device that only swapped-out sequences hold, because the host had no room for them.
-    pub fn any_stranded(&self) -> bool {
+    pub(crate) fn any_stranded(&self) -> bool {
         self.blocks.any_stranded()
     }
 
@@ -133,7 +133,7 @@ impl LaneCache {
 
     /// The most tokens that one sequence could hold if it were alone, with `workspace` bytes for the step; `None`
     /// without a limit.
-    pub fn most_tokens(&self, workspace: u64) -> Option<usize> {
+    pub(crate) fn most_tokens(&self, workspace: u64) -> Option<usize> {
         let (device, host) = self.resident_block();
         let blocks = |pool: &MemoryPool, bytes: u64, fixed: u64| match pool.cap() {
             Some(cap) if bytes > 0 => Some(cap.saturating_sub(fixed) / bytes),
@@ -153,18 +153,18 @@ impl LaneCache {
     }
 
     /// A sequence that holds nothing yet, not even a running sum.
-    pub fn vacant(&self) -> SequenceCache {
+    pub(crate) fn vacant(&self) -> SequenceCache {
         SequenceCache::vacant(self.shape, self.policy)
     }
 
-    /// Bytes that growing a sequence by `tokens` takes on the device and on the host. A sequence that was swapped out is
-    /// swapped in for it; those bytes are counted too.
+    /// Bytes that growing a sequence by `tokens` takes on the device and on the host. A sequence that was swapped out
+    /// is swapped in for it; those bytes are counted too.
     pub fn growth(&self, sequence: &SequenceCache, tokens: usize) -> (u64, u64) {
         self.growth_sharing(sequence, None, tokens)
     }
 
     /// The same for a sequence that first shares the prefix of another, as [`LaneCache::share_prefix`] does.
-    pub fn growth_sharing(
+    pub(crate) fn growth_sharing(
         &self,
         sequence: &SequenceCache,
         prefix_source: Option<(&SequenceCache, usize)>,
@@ -213,7 +213,7 @@ impl LaneCache {
     }
 
     /// Takes back everything that a sequence holds, its running sums too.
-    pub fn vacate(&mut self, sequence: &mut SequenceCache) {
+    pub(crate) fn vacate(&mut self, sequence: &mut SequenceCache) {
         self.demote_shared(sequence);
         sequence.len = 0;
         self.trim(sequence);
@@ -243,8 +243,8 @@ impl LaneCache {
         }
     }
 
-    /// A copy of a sequence of any lane, with pages of its own in this lane. Where the lanes store differently, rows are
-    /// rounded once more.
+    /// A copy of a sequence of any lane, with pages of its own in this lane. Where the lanes store differently, rows
+    /// are rounded once more.
     pub fn fork(&mut self, of: &SequenceCache) -> Result<SequenceCache, OutOfBudget> {
         let mut copy = self.vacant();
         self.grow(&mut copy, of.len)?;
@@ -252,8 +252,8 @@ impl LaneCache {
         Ok(copy)
     }
 
-    /// Copies the tokens of a sequence of any lane into an empty one that has grown to hold them, and takes memory for all
-    /// that is reserved, so that its pages lie in a row.
+    /// Copies the tokens of a sequence of any lane into an empty one that has grown to hold them, and takes memory for
+    /// all that is reserved, so that its pages lie in a row.
     ///
     /// # Panics
     /// When it is not empty, or has not grown.

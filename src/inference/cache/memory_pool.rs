@@ -1,7 +1,7 @@
 //! A memory pool: the account of what pages take on one tier of one lane.
 //!
-//! With a GPU the device tier is its memory and the host tier is pinned host memory. On the CPU both are the same DRAM, and
-//! the pool is only an account with a cap: every byte is counted as if it lay on a device, and is called simulated.
+//! With a GPU the device tier is its memory and the host tier is pinned host memory. On the CPU both are the same DRAM,
+//! and the pool is only an account with a cap: every byte is counted as if it lay on a device, and is called simulated.
 //! Pages are handed out only against the account, so that it misses none; [`LaneCache::check`] counts them again.
 //!
 //! [`LaneCache::check`]: super::LaneCache::check
@@ -87,12 +87,12 @@ impl MemoryPool {
     }
 
     /// Changes the cap. What is held stays, also above a lower cap.
-    pub fn set_cap(&mut self, cap: Option<u64>) {
+    pub(crate) fn set_cap(&mut self, cap: Option<u64>) {
         self.cap = cap;
     }
 
     /// Sets the bytes of the step's workspace, which the cap has to cover too.
-    pub fn set_fixed(&mut self, bytes: u64) {
+    pub(crate) fn set_fixed(&mut self, bytes: u64) {
         self.fixed = bytes;
         self.peak = self.peak.max(self.used());
     }

@@ -9,12 +9,13 @@ use super::{
 };
 
 impl LaneCache {
-    /// Has a sequence begin with the first `shared` tokens of `prefix_source`, a sequence of this lane: it holds the same pages.
-    /// Both must agree in the tokens that `sequence` has. Then it is given pages for `tokens` more.
+    /// Has a sequence begin with the first `shared` tokens of `prefix_source`, a sequence of this lane: it holds the
+    /// same pages. Both must agree in the tokens that `sequence` has. Then it is given pages for `tokens` more.
     ///
     /// # Panics
-    /// When `shared` or the length of `sequence` is no whole number of pages, or `prefix_source` has not so many tokens.
-    pub fn share_prefix(
+    /// When `shared` or the length of `sequence` is no whole number of pages, or `prefix_source` has not so many
+    /// tokens.
+    pub(crate) fn share_prefix(
         &mut self,
         sequence: &mut SequenceCache,
         prefix_source: &SequenceCache,
@@ -53,7 +54,7 @@ impl LaneCache {
 
     /// Moves what a sequence holds on the device to the host tier, as it is; [`LaneCache::grow`] swaps it in again.
     /// Pages that a resident sequence shares stay.
-    pub fn swap_out(&mut self, sequence: &mut SequenceCache) -> Result<(), OutOfBudget> {
+    pub(crate) fn swap_out(&mut self, sequence: &mut SequenceCache) -> Result<(), OutOfBudget> {
         if sequence.residence != Some(Tier::Device) {
             return Ok(());
         }
@@ -78,7 +79,7 @@ impl LaneCache {
 
     /// Moves V of a resident sequence to the device in all layers, also of pages that it grows by, or, where that does
     /// not fit, none of it: for one that reads every row.
-    pub fn promote(&mut self, sequence: &mut SequenceCache) -> Result<(), OutOfBudget> {
+    pub(crate) fn promote(&mut self, sequence: &mut SequenceCache) -> Result<(), OutOfBudget> {
         let ids = sequence.blocks.iter().copied();
         let lying: Vec<BlockId> = ids.filter(|&id| !self.blocks.get(id).promoted).collect();
         let bytes = self.block_bytes(Tier::Device).host_v;
@@ -90,7 +91,7 @@ impl LaneCache {
     }
 
     /// Moves V of a sequence back to where the policy has it, as far as the host has room.
-    pub fn demote(&mut self, sequence: &mut SequenceCache) {
+    pub(crate) fn demote(&mut self, sequence: &mut SequenceCache) {
         self.demote_held(sequence, 1);
     }
 
@@ -112,14 +113,14 @@ impl LaneCache {
     }
 
     /// Whether demoting a sequence would free room on the device.
-    pub fn can_demote(&self, sequence: &SequenceCache) -> bool {
+    pub(crate) fn can_demote(&self, sequence: &SequenceCache) -> bool {
         let bytes = self.block_bytes(Tier::Device).host_v;
         let promoted = |id: &BlockId| self.blocks.get(*id).promoted;
         bytes > 0 && sequence.blocks.iter().any(promoted) && self.host.room(bytes).is_ok()
     }
 
     /// Tells a sequence which of its pages have V on the device, before a step counts what it reads.
-    pub fn place_pages(&self, sequence: &mut SequenceCache) {
+    pub(crate) fn place_pages(&self, sequence: &mut SequenceCache) {
         sequence.promoted_pages.clear();
         if self.blocks.promoted() > 0 {
             sequence.promoted_pages.extend(sequence.blocks.iter().map(|&id| self.blocks.get(id).promoted));
@@ -199,7 +200,7 @@ impl LaneCache {
     ///
     /// # Panics
     /// When the keys would have to be stored otherwise.
-    pub fn set_knobs<'a>(
+    pub(crate) fn set_knobs<'a>(
         &mut self,
         knobs: Knobs,
         sequences: impl Iterator<Item = &'a mut SequenceCache>,
@@ -218,7 +219,7 @@ impl LaneCache {
     }
 
     /// Whether there is room for what moves when the knobs of a `kcache` lane change.
-    pub fn knobs_fit(&self, knobs: Knobs) -> Result<(), OutOfBudget> {
+    pub(crate) fn knobs_fit(&self, knobs: Knobs) -> Result<(), OutOfBudget> {
         let (up, down) = self.knobs_move(knobs);
         self.device.room(up)?;
         self.host.room(down)

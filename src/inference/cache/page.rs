@@ -1,9 +1,9 @@
 //! A page: 64 tokens of one layer's K or V, all KV heads, as 16-bit floats or as 8-bit blocks.
 //!
-//! The layout is head-major, so that a head reads one run of memory. Of V, `[kv_head][slot][head_dim]`, so that a row
-//! (one V vector of one KV head) is one slice. Of K, `[kv_head][head_dim][slot]`, so that a query meets the same
-//! dimension of neighbouring keys side by side: see [`keys`]. The scales of a head's 8-bit values lie behind them, in the
-//! same order: see [`q8`].
+//! The layout is head-major, so that a head reads one run of memory. V is `[kv_head][slot][head_dim]`, so that a row
+//! (one V vector of one KV head) is one slice. K is `[kv_head][head_dim][slot]`, so that a query reads the same
+//! dimension of neighbouring keys side by side: see [`keys`]. The scales of a head's 8-bit values lie behind the
+//! values, in the same order: see [`q8`].
 
 use std::{fmt, ops::Range};
 

@@ -1,10 +1,13 @@
-//! A lane's policy: how it keeps and reads its cache, and the one spelling of it used everywhere.
+//! A lane's policy: how it keeps and reads its cache, and the one spelling of it that is used everywhere.
 //!
-//! `kv` keeps K and V on the device and reads every row; `kv-q8` does so with both as 8-bit blocks. `kcache` keeps K on the device and V in host memory, and
-//! reads only the N rows with the largest attention weight (He & Wu, arXiv 2404.18057, section 3). The written form is
-//! `kcache:n=128,tail=mean,dense=1,select=head,k=f16,p=0.9,buffer=256,profile=FILE` with every key optional, and `kcache:paper` for
-//! the published method. Spelled without `dense`, `p` and `profile` it means the profile that comes with the program for
-//! the model, or the default without one: [`Policy::on`]. Reading and writing it is in `spelling.rs`.
+//! - `kv` keeps K and V on the device and reads every row; `kv-q8` does the same with both as 8-bit blocks.
+//! - `kcache` keeps K on the device and V in host memory, and reads only the N rows with the largest attention weight
+//!   (He & Wu, arXiv 2404.18057, section 3).
+//!
+//! The written form is `kcache:n=128,tail=mean,dense=1,select=head,k=f16,p=0.9,buffer=256,profile=FILE`, every key
+//! optional; `kcache:paper` is the published method. Without `dense`, `p` and `profile` it means the profile that comes
+//! with the program for the model, or the default where there is none: [`Policy::on`]. `spelling.rs` reads and writes
+//! it.
 
 mod spelling;
 
@@ -105,7 +108,7 @@ impl Knobs {
     };
 
     /// The most rows that a KV head can keep.
-    pub const MOST_BUFFERED: usize = u16::MAX as usize;
+    pub(crate) const MOST_BUFFERED: usize = u16::MAX as usize;
 
     /// What the heads of a layer read by the profile; `None` where rows are spread evenly.
     pub fn split(&self, layer: usize) -> Option<SplitOf> {

@@ -1,8 +1,9 @@
 //! Profiles: how many rows each query head of a model reads, learnt from that model by `kcache tune`.
 //!
-//! A policy names a profile, and copies freely: what it carries is a name that is kept once. The table itself is read
-//! when the policy meets its model ([`super::Policy::on`]), and refused where it is another model's. A file holds splits for
-//! several means of rows; between two of them each head's rows are interpolated, so `n` turns freely.
+//! A policy carries only the name of its profile, interned, so that it can be copied freely. The table itself is read
+//! when the policy is applied to a model ([`super::Policy::on`]), and refused where it belongs to another model. A file
+//! holds splits for several means of rows; between two of them each head's rows are interpolated, so that any `n` can
+//! be asked for.
 
 use std::{
     collections::BTreeMap,
@@ -43,7 +44,8 @@ pub struct Profile(&'static Entry);
 struct Entry {
     name: String,
     table: OnceLock<Table>,
-    /// Splits that were asked for, by their mean: each is made once and kept, as many as there are values that `n` took.
+    /// Splits that were asked for, by their mean: each is made once and kept, as many as there are values that `n`
+    /// took.
     made: Mutex<BTreeMap<usize, &'static [LayerSplit]>>,
 }
 
@@ -133,7 +135,7 @@ impl Profile {
     }
 
     /// The profile that comes with the program, where it is this model's.
-    pub fn built_in(model: &ModelId) -> Option<Self> {
+    pub(crate) fn built_in(model: &ModelId) -> Option<Self> {
         let profile = Self::named(BUILT_IN);
         profile.load(model).is_ok().then_some(profile)
     }
@@ -154,7 +156,8 @@ impl Profile {
         }
     }
 
-    /// The name of the model that it was made for, as the profile says it. Reads the profile where that was not done yet.
+    /// The name of the model that it was made for, as the profile says it. Reads the profile where that was not done
+    /// yet.
     ///
     /// # Errors
     ///
@@ -228,8 +231,8 @@ impl Table {
         self.fingerprint == model.fingerprint && rows.len() == model.layers && rows[0].len() == model.heads
     }
 
-    /// The split for a mean of `n` rows, by layer: between two splits each head lies in between, beyond the last one its
-    /// rows grow or shrink in proportion.
+    /// The split for a mean of `n` rows, by layer: between two splits each head lies in between, beyond the last one
+    /// its rows grow or shrink in proportion.
     pub fn at(&self, n: usize) -> Vec<LayerSplit> {
         let above = self.split.partition_point(|split| split.n < n).min(self.split.len() - 1);
         let below = if self.split[above].n <= n { above } else { above.saturating_sub(1) };

@@ -75,8 +75,9 @@ impl SequenceCache {
         self.blocks.len() * PAGE_TOKENS
     }
 
-    /// Where it lives: on the device, as every sequence that runs; swapped out to the host; or nowhere, holding nothing.
-    pub fn residence(&self) -> Option<Tier> {
+    /// Where it lives: on the device, as every sequence that runs; swapped out to the host; or nowhere, holding
+    /// nothing.
+    pub(crate) fn residence(&self) -> Option<Tier> {
         self.residence
     }
 
@@ -91,22 +92,17 @@ impl SequenceCache {
     }
 
     /// Where the policy has a layer's V pages while the sequence is resident.
-    pub fn v_place(&self, layer: usize) -> Tier {
+    pub(crate) fn v_place(&self, layer: usize) -> Tier {
         if layer < self.device_v_layers { Tier::Device } else { Tier::Host }
     }
 
-    /// Whether V is wanted on the device in all layers; see `LaneCache::promote`.
-    pub fn is_promoted(&self) -> bool {
-        self.promoted
-    }
-
     /// Whether V of any page is on the device although the policy has it on the host.
-    pub fn any_promoted(&self) -> bool {
+    pub(crate) fn any_promoted(&self) -> bool {
         self.promoted_pages.contains(&true)
     }
 
     /// Whether that of the page that holds `position` is.
-    pub fn promoted_at(&self, position: usize) -> bool {
+    pub(crate) fn promoted_at(&self, position: usize) -> bool {
         self.promoted_pages.get(position / PAGE_TOKENS).copied().unwrap_or(false)
     }
 
@@ -134,8 +130,8 @@ impl SequenceCache {
         buffers.map(|buffer| buffer.lock().map_or(0, |buffer| buffer.bytes())).sum()
     }
 
-    /// Takes memory for the pages of a layer that `tokens` more need, and for some that will be needed next. The capacity must
-    /// have been grown before.
+    /// Takes memory for the pages of a layer that `tokens` more need, and for some that will be needed next. The
+    /// capacity must have been grown before.
     ///
     /// A step does this on one thread, for all sequences. Allocators keep a heap for each thread, and what one has been
     /// given back does not serve another: each heap grows to the most that it ever held.
@@ -168,8 +164,8 @@ impl SequenceCache {
         }
     }
 
-    /// Has a token that was written, and not yet counted as cached, be another one for attention. Running sums stay what
-    /// they are.
+    /// Has a token that was written, and not yet counted as cached, be another one for attention. Running sums stay
+    /// what they are.
     pub fn replace(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
         debug_assert!(position >= self.len, "what is cached stays");
         let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
@@ -182,7 +178,7 @@ impl SequenceCache {
     }
 
     /// Adds a token's V row of a layer, as it is stored, to `sum`, `[kv_heads, head_dim]`.
-    pub fn add_v(&self, layer: usize, position: usize, sum: &mut [f32]) {
+    pub(crate) fn add_v(&self, layer: usize, position: usize, sum: &mut [f32]) {
         let page = &self.layers[layer].v[position / PAGE_TOKENS];
         for (head, sum) in sum.chunks_exact_mut(self.head_dim).enumerate() {
             add_row(page, head, position % PAGE_TOKENS, sum);

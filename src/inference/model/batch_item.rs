@@ -1,4 +1,4 @@
-//! What a step computes and what it cost: items of tokens in, times and traffic out.
+//! What a step computes and what it cost: batch items in, times and traffic out.
 
 use std::time::Duration;
 
@@ -84,7 +84,8 @@ pub struct Traffic {
     pub host: u64,
     /// From either, for probes.
     pub probes: u64,
-    /// V rows that were chosen, each of one KV head, counted for every head, or heads that choose together, that chose it.
+    /// V rows that were chosen, each of one KV head, counted for every head, or heads that choose together, that chose
+    /// it.
     pub rows_chosen: u64,
     /// Those of them that were fetched from the host tier.
     pub rows_fetched: u64,

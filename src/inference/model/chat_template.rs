@@ -1,9 +1,9 @@
-//! A conversation as the tokens a model was trained to see, by the chat template in its file.
+//! Turns a conversation into the tokens that the model was trained to see, by the chat template in its file.
 //!
-//! What people write must not become control tokens, yet a template should see it as it is (templates trim it and look
-//! into it). So a character that occurs nowhere in the conversation is put inside every control spelling of a content
-//! before rendering; the rendering is split at the control tokens that are left, which are the template's own; and the
-//! character is taken out again from the plain parts, which are encoded as plain text.
+//! What people write must not become control tokens, yet a template should see it as it is, because templates trim it
+//! and look into it. So a character that occurs nowhere in the conversation is put inside every control spelling in the
+//! messages before rendering. The rendering is then split at the control tokens that are left, which are the template's
+//! own. The character is taken out of the plain parts again, and these are encoded as plain text.
 
 use minijinja::{Value, context};
 use serde::{Deserialize, Serialize};
@@ -92,7 +92,7 @@ impl ChatTemplate {
     /// of the next answer. `messages` end with `[.., assistant, user]`, and a sequence that holds everything up to the
     /// reply's last token goes on with these tokens. [`ModelError::NoContinuation`] where the template writes the
     /// earlier turns differently now that another follows; then only a whole [`prompt`](Self::prompt) is right.
-    pub fn continuation(&self, tokenizer: &Tokenizer, messages: &[ChatMessage]) -> Result<Vec<u32>, ModelError> {
+    pub(crate) fn continuation(&self, tokenizer: &Tokenizer, messages: &[ChatMessage]) -> Result<Vec<u32>, ModelError> {
         let [.., ChatMessage { role: Role::Assistant, .. }, ChatMessage { role: Role::User, .. }] = messages else {
             return Err(ModelError::NoContinuation);
         };
@@ -114,7 +114,7 @@ impl ChatTemplate {
     }
 
     /// Whether a system message gets into the prompt. Some templates refuse one, and some leave it out without a word.
-    pub fn takes_system(&self) -> bool {
+    pub(crate) fn takes_system(&self) -> bool {
         let mark = "\u{F0000}";
         let messages = [ChatMessage::new(Role::System, mark), ChatMessage::new(Role::User, "hello")];
         self.render(&messages).is_ok_and(|prompt| prompt.contains(mark))

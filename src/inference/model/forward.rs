@@ -1,13 +1,13 @@
 //! The forward pass: one step over many sequences, each at its own position.
 //!
-//! A step is a list of items. An item is a run of consecutive tokens of one sequence: a chunk of a prompt, which is read
-//! with exact attention, or decoded tokens, which are read as the lane's policy says. All rows of all items go through the
-//! linear layers together, so the weights are streamed once per step. Activations are f32; the policy says how K and V are
-//! stored.
+//! A step is a list of items. An item is a run of consecutive tokens of one sequence: a chunk of a prompt, which is
+//! read with exact attention, or decoded tokens, which are read as the lane's policy says. All rows of all items go
+//! through the linear layers together, so the weights are streamed once per step. Activations are f32; the policy says
+//! how K and V are stored.
 //!
-//! A token may be probed: then a second row of the same token, at the end of the step, reads the cache by another policy.
-//! For its attention, its K and V replace those of the first row in the cache, so that it reads what it would have read
-//! alone; afterwards those of the first row are put back.
+//! A token may be probed: then a second row of the same token, at the end of the step, reads the cache by another
+//! policy. For its attention, its K and V replace those of the first row in the cache, so that it reads what it would
+//! have read alone; afterwards those of the first row are put back.
 
 mod broken;
 mod buffers;

@@ -111,12 +111,12 @@ impl Gguf {
     }
 
     /// The texts under `key`.
-    pub fn strings(&self, key: &str) -> Result<Vec<&str>, ModelError> {
+    pub(crate) fn strings(&self, key: &str) -> Result<Vec<&str>, ModelError> {
         self.get(key)
     }
 
     /// Whether there is a tensor `name`.
-    pub fn has_tensor(&self, name: &str) -> bool {
+    pub(crate) fn has_tensor(&self, name: &str) -> bool {
         self.header.tensors.contains_key(name)
     }
 
@@ -139,8 +139,8 @@ impl Gguf {
         }
     }
 
-    /// What tells this file from other models' in a moment, in hexadecimal: the SHA-256 of the whole header (metadata, and
-    /// the tensors' names, types and sizes) and of the first bytes of every tensor. A hash of everything would read
+    /// What tells this file from other models' in a moment, in hexadecimal: the SHA-256 of the whole header (metadata,
+    /// and the tensors' names, types and sizes) and of the first bytes of every tensor. A hash of everything would read
     /// gigabytes at every start; the same model trained further or quantised otherwise differs in every tensor.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();

@@ -1,7 +1,7 @@
 //! The header of a GGUF file: where each metadata value and each tensor lies. Values stay in the file and are decoded
 //! when asked for, so that a vocabulary of 100,000 strings is not held twice.
 //!
-//! Written here because candle's reader cannot name the tensor whose type it does not know, and copies every value.
+//! candle's reader is not used, because it cannot name the tensor whose type it does not know, and copies every value.
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,4 +1,4 @@
-//! A model, whole: everything that is the same for all lanes and sessions.
+//! A whole model: everything that is the same for all lanes and sessions.
 
 use std::path::Path;
 
@@ -73,7 +73,7 @@ impl LanguageModel {
     }
 
     /// The name of the output head's tensor.
-    pub fn head_tensor(&self) -> &'static str {
+    pub(crate) fn head_tensor(&self) -> &'static str {
         if self.shape.tied_output { "token_embd.weight" } else { "output.weight" }
     }
 
@@ -88,7 +88,7 @@ impl LanguageModel {
     }
 
     /// The sizes attention works with.
-    pub fn head_shape(&self) -> HeadShape {
+    pub(crate) fn head_shape(&self) -> HeadShape {
         let ModelShape { heads, kv_heads, head_dim, .. } = self.shape;
         HeadShape { heads, kv_heads, head_dim, scale: 1.0 / (head_dim as f32).sqrt() }
     }

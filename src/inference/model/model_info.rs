@@ -20,7 +20,7 @@ pub struct ModelInfo {
     /// Weights, counted one by one.
     pub parameters: u64,
     /// Bytes of all tensors.
-    pub tensor_bytes: u64,
+    pub(crate) tensor_bytes: u64,
     /// The tensors by type, the largest share first.
     pub types: Vec<TypeShare>,
     /// Sizes and constants.

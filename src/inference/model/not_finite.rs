@@ -1,4 +1,4 @@
-//! Where the arithmetic of a token left the numbers.
+//! Where the arithmetic of a token stopped being finite.
 
 use thiserror::Error;
 

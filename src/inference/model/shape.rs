@@ -111,7 +111,7 @@ impl ModelShape {
     }
 
     /// Bytes that K (or V) of one token takes over all layers, in f16.
-    pub fn k_bytes_per_token(&self) -> u64 {
+    pub(crate) fn k_bytes_per_token(&self) -> u64 {
         (self.layers * self.kv_heads * self.head_dim * size_of::<f16>()) as u64
     }
 

@@ -1,9 +1,9 @@
-//! The chat template of a model file as a program of somebody else: it may loop, ask for gigabytes or be nested without
-//! end, by mistake or on purpose, and must not take the engine with it.
+//! Runs the chat template of a model file safely. It is a program of somebody else: it may loop, ask for gigabytes or
+//! be nested without end, by mistake or on purpose, and must not take the engine with it.
 //!
-//! So everything has a bound: the template's length, the work of a rendering (minijinja's fuel, which counts what is
-//! created as well), the length of what comes out, and the time. minijinja works on a thread of its own with a large
-//! stack, because parsing goes as deep as the template is long, and values as deep as the fuel lasts.
+//! So everything has a bound: the template's length, the work of a rendering (minijinja's fuel, which also counts what
+//! is created), the length of the result, and the time. minijinja works on a thread of its own with a large stack,
+//! because parsing recurses as deep as the template is long, and values as deep as the fuel lasts.
 
 use std::{
     sync::{

@@ -1,7 +1,7 @@
 //! Text to tokens and back, exactly as the model was trained: byte-level BPE rebuilt from the vocabulary in the file.
 //!
-//! Control tokens (`<|im_end|>` and the like) are never made from ordinary text: [`Tokenizer::encode`] spells them out
-//! as characters, [`Tokenizer::encode_with_control`] is for the parts of a prompt that a chat template wrote.
+//! Control tokens (`<|im_end|>` and the like) are never made from ordinary text: [`Tokenizer::encode`] spells them out as
+//! characters. Only those that a chat template wrote become tokens: see `chat_template.rs`.
 
 use std::collections::HashMap;
 
@@ -125,7 +125,8 @@ impl Tokenizer {
     }
 
     /// The tokens of a text in which spellings of control tokens mean the tokens.
-    pub fn encode_with_control(&self, text: &str) -> Vec<u32> {
+    #[cfg(test)]
+    pub(crate) fn encode_with_control(&self, text: &str) -> Vec<u32> {
         let mut ids = Vec::new();
         for piece in self.split_control(text) {
             match piece {
@@ -143,12 +144,12 @@ impl Tokenizer {
     }
 
     /// The text of one token by itself, a control token as it is spelled.
-    pub fn token_text(&self, id: u32) -> String {
+    pub(crate) fn token_text(&self, id: u32) -> String {
         String::from_utf8_lossy(self.vocabulary.spelling(id)).into_owned()
     }
 
     /// Whether generation ends with this token.
-    pub fn is_end(&self, id: u32) -> bool {
+    pub(crate) fn is_end(&self, id: u32) -> bool {
         self.ends.binary_search(&id).is_ok()
     }
 

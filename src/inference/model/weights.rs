@@ -18,7 +18,7 @@ pub struct Weights {
 /// One transformer layer.
 pub struct LayerWeights {
     /// The norm before attention.
-    pub attention_norm: Vec<f32>,
+    pub(crate) attention_norm: Vec<f32>,
     /// Queries, `[heads·head_dim, hidden]`.
     pub q: Linear,
     /// Keys, `[kv_heads·head_dim, hidden]`.

@@ -1,12 +1,12 @@
-//! How far a figure would differ on other tokens of texts like these: the bootstrap.
+//! The bootstrap: how far a figure would differ on other tokens of similar texts.
 
 /// Times that tokens are drawn.
 const DRAWS: usize = 1000;
 /// Neighbouring tokens that are drawn together: what a policy gets wrong at one token, it often gets wrong at the next.
 const BLOCK: usize = 16;
 
-/// The 95 % interval of a figure: it is computed on as many tokens again, drawn in blocks of neighbours with repetition,
-/// and the middle 95 % of what is found is the interval. The same tokens give the same interval.
+/// The 95 % interval of a figure: it is computed on as many tokens again, drawn in blocks of neighbours with
+/// repetition, and the middle 95 % of what is found is the interval. The same tokens give the same interval.
 pub(super) fn interval<T: Copy>(tokens: &[T], of: fn(&[T]) -> f64) -> [f64; 2] {
     let mut random = Random(1);
     let mut drawn = Vec::with_capacity(tokens.len() + BLOCK);

@@ -27,12 +27,12 @@ impl Distribution {
     }
 
     /// Whether all tokens are as likely as each other, but for rounding.
-    pub fn is_uniform(&self) -> bool {
+    pub(crate) fn is_uniform(&self) -> bool {
         f64::from(self.log_p[self.top]) + (self.log_p.len() as f64).ln() < 1e-4
     }
 
     /// The logarithm of a token's probability.
-    pub fn log_p(&self, token: usize) -> f32 {
+    pub(crate) fn log_p(&self, token: usize) -> f32 {
         self.log_p[token]
     }
 }

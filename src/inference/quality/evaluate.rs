@@ -1,4 +1,4 @@
-//! Policies against full attention on a text, in decode mode.
+//! Compares policies with full attention on a text, in decode mode.
 //!
 //! The context is computed once, exactly, as any prompt is. Then the tokens that follow are fed as if they had been
 //! generated (teacher forcing): each reads the cache as the policy says, and its prediction is compared with the one
@@ -35,9 +35,9 @@ pub struct EvalOptions {
     pub tokens: usize,
     /// The policies, in the spelling to report.
     pub policies: Vec<(String, Policy)>,
-    /// Whether linear layers keep their activations in f32 for the tokens that are compared. The ordinary 8 bits turn the
-    /// smallest difference into other roundings, which puts a floor of about 0.003 nats under every KL. What the rounding
-    /// itself costs is then measured too, as a run named [`ROUNDED`].
+    /// Whether linear layers keep their activations in f32 for the tokens that are compared. The ordinary 8 bits turn
+    /// the smallest difference into other roundings, which puts a floor of about 0.003 nats under every KL. What the
+    /// rounding itself costs is then measured too, as a run named [`ROUNDED`].
     pub exact: bool,
 }
 

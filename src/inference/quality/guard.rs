@@ -1,12 +1,12 @@
-//! The guard of a session: whether its answers may go on by top-N.
+//! The guard of a session decides whether its answers may go on by top-N.
 //!
-//! A state machine without I/O. Every decoded token tells what mass the chosen rows held and, where it was probed, how
-//! far the policy was from exact attention. Over a window of tokens both are averaged. A figure is past its bound when
-//! its mean is and most of its values are: one odd token is no reason. Then the guard warns, or has the session read
-//! every row. It judges from a quarter of a window on, so that a short answer is judged too. The way back takes a whole
-//! window and asks for clearly better figures than the way there, so that it does not swing.
+//! It is a state machine without I/O. Every decoded token says what mass the chosen rows held and, where it was probed,
+//! how far the policy was from exact attention. Both are averaged over a window of tokens. A figure is past its bound
+//! when its mean is and most of its values are, so that one odd token is no reason. Then the guard warns, or has the
+//! session read every row. It judges from a quarter of a window on, so that short answers are judged too. To go back to
+//! top-N it takes a whole window with clearly better figures, so that it does not swing between the two.
 //!
-//! A guard lives as long as its session: what it knows outlasts the end of an answer, and the next one begins with it.
+//! A guard lives as long as its session: an answer begins with what the guard knows from the one before.
 
 use std::{collections::VecDeque, fmt};
 
@@ -120,7 +120,7 @@ impl Guard {
     }
 
     /// Takes in a token; what changes from the next one on, if anything does.
-    pub fn observe(&mut self, options: &GuardOptions, observed: Observed) -> Option<Verdict> {
+    pub(crate) fn observe(&mut self, options: &GuardOptions, observed: Observed) -> Option<Verdict> {
         self.tokens += 1;
         self.kl.take(self.tokens, observed.kl, options.window);
         self.kept.take(self.tokens, observed.kept_mass, options.window);
@@ -156,8 +156,8 @@ impl Guard {
         }
     }
 
-    /// Whether everything that is looked at was measured, and is clearly within its bound: half the KL, and a quarter of
-    /// the way from the least mass to all of it.
+    /// Whether everything that is looked at was measured, and is clearly within its bound: half the KL, and a quarter
+    /// of the way from the least mass to all of it.
     fn recovered(&self, options: &GuardOptions) -> bool {
         let kl = options.kl <= 0.0 || self.kl.mean().is_some_and(|kl| kl <= options.kl / 2.0);
         let least = options.kept_mass + (1.0 - options.kept_mass) / 4.0;

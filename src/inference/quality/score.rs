@@ -12,7 +12,7 @@ pub struct TokenScore {
     /// Whether the likeliest token is the text's: under the policy, and under full attention.
     pub right: [bool; 2],
     /// The logarithm of the probability of the text's token: under the policy, and under full attention.
-    pub log_p: [f32; 2],
+    pub(crate) log_p: [f32; 2],
 }
 
 /// One policy's result.
@@ -97,7 +97,7 @@ impl Score {
     }
 
     /// The `q`-quantile of the KL, in nats; `q` in 0..=1. The smallest value that at least that share does not exceed.
-    pub fn kl_quantile(&self, q: f64) -> f64 {
+    pub(crate) fn kl_quantile(&self, q: f64) -> f64 {
         let mut sorted: Vec<f64> = self.tokens.iter().map(|token| token.kl).collect();
         sorted.sort_by(f64::total_cmp);
         let rank = (q * sorted.len() as f64).ceil() as usize;

@@ -1,9 +1,9 @@
-//! Tasks that a small model can do, to see what a policy loses of them: copying a list, and looking values up at several
-//! depths; and one that top-N attention is known to be bad at, counting, for which every row matters.
+//! Evaluation tasks that a small model can do, to see what a policy loses of them: copying a list, looking values up at
+//! several depths, and counting, at which top-N attention is known to be bad because every row matters.
 //!
-//! A task is a long context followed by questions with their answers. It is evaluated like any text, with the answers
-//! fed whatever was predicted, and only the tokens of answers count. A policy's score means something beside the one
-//! that full attention has on the same answers.
+//! A task is a long context followed by questions with their answers. It is evaluated like any text: the answers are
+//! fed whatever was predicted, and only the tokens of answers count. A policy's score has a meaning only beside the
+//! score of full attention on the same answers.
 
 use std::ops::{ControlFlow, Range};
 

@@ -1,7 +1,8 @@
-//! GPUs through NVML, the library that comes with NVIDIA's driver. Where there is none, the reason is said once.
+//! GPUs through NVML, the library that comes with NVIDIA's driver. Where there is none, the reason is given once.
 //!
-//! A value that NVML refuses, or that no driver can mean, is `None` and the sample says why. Under MIG a container often may not ask the physical
-//! GPU at all; then its instances are asked, which answer for their own memory and processes.
+//! A value that NVML refuses, or that no driver can mean, is `None`, and the sample says why. Under MIG a container
+//! often may not ask the physical GPU at all; then its instances are asked, which answer for their own memory and
+//! processes.
 
 use std::{
     env,

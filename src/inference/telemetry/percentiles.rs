@@ -1,9 +1,9 @@
 //! Percentiles of a latency: over a sliding window, and over the whole run.
 //!
-//! The window is a bounded ring of samples: a window of a minute holds a few thousand latencies at most, so exact
-//! percentiles by selection cost less than a frame, and the window is as long as it says (two rotating histograms would
-//! cover anything between one and two windows). The whole run has no bound in length, so it goes into an HDR histogram:
-//! constant memory, three significant digits, from a microsecond to an hour.
+//! The window is a bounded ring of samples. A window of a minute holds a few thousand latencies at most, so exact
+//! percentiles by selection cost less than a frame. (Two rotating histograms would cover anything between one and two
+//! windows.) The whole run has no bound in length, so it goes into an HDR histogram: constant memory, three significant
+//! digits, from a microsecond to an hour.
 
 use std::collections::VecDeque;
 

@@ -1,22 +1,18 @@
 //! One background thread that samples host and GPUs at a steady pace and hands out what it finds.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        mpsc::{self, RecvTimeoutError},
-    },
+    sync::mpsc::{self, RecvTimeoutError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use super::{GpuSampler, GpuUnavailable, HostSampler, Sample};
+use super::{GpuSampler, HostSampler, Sample};
 
 /// Starts the sampling thread.
 pub struct Sampler;
 
 /// The running thread; dropping it ends the thread and waits for it.
 pub struct SamplerHandle {
-    gpu: Arc<OnceLock<Option<GpuUnavailable>>>,
     stop: Option<mpsc::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -24,20 +20,9 @@ pub struct SamplerHandle {
 impl Sampler {
     /// Samples at once and then every `interval`. `publish` runs on the sampling thread, once per host sample and GPU.
     pub fn spawn(interval: Duration, publish: impl FnMut(Sample) + Send + 'static) -> std::io::Result<SamplerHandle> {
-        let gpu = Arc::new(OnceLock::new());
         let (stop, stopped) = mpsc::channel();
-        let thread = thread::Builder::new().name("sampler".into()).spawn({
-            let gpu = Arc::clone(&gpu);
-            move || run(interval, publish, &gpu, &stopped)
-        })?;
-        Ok(SamplerHandle { gpu, stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl SamplerHandle {
-    /// Why there are no GPU samples; `None` while there are some, and until NVML has been tried.
-    pub fn gpu_unavailable(&self) -> Option<&GpuUnavailable> {
-        self.gpu.get().and_then(Option::as_ref)
+        let thread = thread::Builder::new().name("sampler".into()).spawn(move || run(interval, publish, &stopped))?;
+        Ok(SamplerHandle { stop: Some(stop), thread: Some(thread) })
     }
 }
 
@@ -50,12 +35,7 @@ impl Drop for SamplerHandle {
     }
 }
 
-fn run(
-    interval: Duration,
-    mut publish: impl FnMut(Sample),
-    gpu: &OnceLock<Option<GpuUnavailable>>,
-    stopped: &mpsc::Receiver<()>,
-) {
+fn run(interval: Duration, mut publish: impl FnMut(Sample), stopped: &mpsc::Receiver<()>) {
     let mut host = HostSampler::new();
     // NVML may take seconds to start where no process keeps the driver awake: the thread bears that, not its owner.
     let gpus = GpuSampler::open();
@@ -63,7 +43,6 @@ fn run(
         Ok(gpus) => tracing::info!(driver = gpus.driver(), "NVML started"),
         Err(reason) => tracing::info!(%reason, "no GPU samples"),
     }
-    gpu.get_or_init(|| gpus.as_ref().err().cloned());
     let mut due = Instant::now();
     loop {
         if let Some(host) = &mut host {

@@ -1,9 +1,9 @@
 //! A bounded series of measurements over time, and labelled moments, both for drawing.
 //!
-//! A value that is unknown is a gap: the line is broken there, never drawn as 0. For drawing a series is cut into
-//! columns of equal time that keep the extremes, so that a spike of one sample stays visible however long the window.
-//! Columns lie on a fixed grid of time (column k covers `k·width..(k+1)·width`), so a chart that moves on with the
-//! clock never puts a sample into another column than before.
+//! A value that is unknown is a gap: the line is broken there, never drawn as 0. For drawing, a series is cut into
+//! columns of equal time that keep the extremes, so that a spike of one sample stays visible however long the window
+//! is. Columns lie on a fixed grid of time (column k covers `k·width..(k+1)·width`), so that a sample stays in its
+//! column while the chart moves on with the clock.
 
 use std::collections::VecDeque;
 

@@ -1,7 +1,8 @@
-//! Sums over time: how much of several things has come by any moment, and so in any stretch between two.
+//! Sums over time: how much of several things had come by any moment, and so in any stretch between two moments.
 //!
-//! A rate over a stretch of time is a sum divided by a sum. The mean of the rates of many small windows is another number:
-//! it counts a window with one token as much as one with a hundred. So whoever shows a rate keeps the sums.
+//! A rate over a stretch of time is a sum divided by a sum. The mean of the rates of many small windows is another
+//! number, because it counts a window with one token as much as one with a hundred. So whoever shows a rate keeps the
+//! sums.
 
 use std::collections::VecDeque;
 
@@ -60,7 +61,8 @@ impl<const N: usize> Sums<N> {
 }
 
 impl Sums<2> {
-    /// The first divided by the second, of all that came in `from_ms..=to_ms`; `None` where there is nothing to divide by.
+    /// The first divided by the second, of all that came in `from_ms..=to_ms`; `None` where there is nothing to divide
+    /// by.
     pub fn ratio(&self, from_ms: f64, to_ms: f64) -> Option<f64> {
         let [sum, by] = self.between(from_ms, to_ms);
         (by > 0.0).then(|| sum / by)

@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 use super::{super::exp::avx512::exp, HEADROOM, LANES, RUN, Running};
 use crate::f32x16::{WIDE, lanes};
 
-/// Writes `value` where `lanes` says. Whole vectors are not masked: what is read soon after comes from the store at once.
+/// Writes `value` where `lanes` says. Whole vectors are not masked: what is read soon after comes from the store at
+/// once.
 ///
 /// # Safety
 /// `to` can be written there.

@@ -120,8 +120,8 @@ pub(crate) fn at_least<'a>(
     let (chunks, rest) = maxima.as_chunks::<LANES>();
     let mut reached = 0;
     for (chunk, first) in chunks.iter().zip((0..).step_by(LANES)) {
-        // SAFETY: a chunk is eight floats; `reached` grows by at most as many, and there is room for a vector more than all
-        // maxima.
+        // SAFETY: a chunk is eight floats; `reached` grows by at most as many, and there is room for a vector more than
+        // all maxima.
         unsafe {
             let mask = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(_mm256_loadu_ps(chunk.as_ptr()), least)) as usize;
             let places = _mm256_loadu_si256(PLACES[mask].as_ptr().cast());
@@ -151,8 +151,8 @@ pub(crate) fn at_least<'a>(
             }
         };
         let position = _mm256_add_epi32(_mm256_set1_epi32((index as usize * BLOCK) as i32), steps);
-        // SAFETY: a block is eight floats; `len` grows by at most as many for every block, and there is room for a vector more
-        // than all of them.
+        // SAFETY: a block is eight floats; `len` grows by at most as many for every block, and there is room for a
+        // vector more than all of them.
         unsafe {
             let value = _mm256_loadu_ps(values.as_ptr());
             let reached = _mm256_cmp_ps::<_CMP_GE_OQ>(value, least);

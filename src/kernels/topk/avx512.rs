@@ -95,8 +95,8 @@ pub(crate) fn at_least<'a>(
     let (mut reached, mut index) = (0, steps);
     for chunk in maxima.chunks(WIDE) {
         let lanes = lanes(chunk.len());
-        // SAFETY: the lanes are those of the chunk; `reached` grows by at most as many, and there is room for a vector more
-        // than all maxima.
+        // SAFETY: the lanes are those of the chunk; `reached` grows by at most as many, and there is room for a vector
+        // more than all maxima.
         unsafe {
             let max = _mm512_maskz_loadu_ps(lanes, chunk.as_ptr());
             let here = _mm512_mask_cmp_ps_mask::<_CMP_GE_OQ>(lanes, max, least);
@@ -119,8 +119,8 @@ pub(crate) fn at_least<'a>(
         let [a, b] = [block(low as usize), if two.len() == 2 { block(high as usize) } else { &[] }];
         // No value is as large where a block has none.
         let first = lanes(a.len().min(BLOCK)) | lanes(b.len().min(BLOCK)) << BLOCK;
-        // SAFETY: lanes are read where the blocks have values; `len` grows by at most as many, and there is room for a vector
-        // more than all of them.
+        // SAFETY: lanes are read where the blocks have values; `len` grows by at most as many, and there is room for a
+        // vector more than all of them.
         unsafe {
             let a = _mm256_maskz_loadu_ps(first as __mmask8, a.as_ptr());
             let b = _mm256_maskz_loadu_ps((first >> BLOCK) as __mmask8, b.as_ptr());

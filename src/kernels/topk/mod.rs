@@ -1,7 +1,7 @@
 //! Finding the largest values: a cut that leaves exactly N, and the values above a threshold.
 //!
-//! Values are finite. The cut is found by guesses and halvings in turn: a count of the values above a guess takes one
-//! compare for eight or sixteen of them, and a few counts find it.
+//! Values are finite. The cut is found by guessing and halving in turn. Counting the values above a guess takes one
+//! compare for eight or sixteen of them, and a few counts find the cut.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -27,8 +27,8 @@ pub struct Cut {
     ties: usize,
 }
 
-/// Steps of the search that guess or halve the distance; where they do not find the cut, the values lie so closely or so
-/// unevenly that halving the number of floats in between is sure to.
+/// Steps of the search that guess or halve the distance; where they do not find the cut, the values lie so closely or
+/// so unevenly that halving the number of floats in between is sure to.
 const GUESSES: usize = 16;
 
 impl Cut {
@@ -42,7 +42,8 @@ impl Cut {
         search(values, (low, high), n, 0)
     }
 
-    /// Appends every value that the cut leaves to `found`, and its position to `kept`; `positions` are those of `values`.
+    /// Appends every value that the cut leaves to `found`, and its position to `kept`; `positions` are those of
+    /// `values`.
     ///
     /// # Panics
     /// When the lengths differ.
@@ -92,10 +93,10 @@ pub fn floor(values: &[f32], n: usize) -> (f32, f32) {
     (if cut.ties == 0 { cut.above } else { cut.tied }, high)
 }
 
-/// Appends every value `≥ threshold` of a row to `found`, and its position to `positions`. `maxima` are those of the row's
-/// blocks, and `block(b)` are the values of block `b`: [`BLOCK`] of them, fewer at the end, or none beyond it. Blocks whose
-/// maxima say that they have none are not looked at; `blocks` is a buffer. Any threshold will do: −∞ lets through everything
-/// that is there, NaN nothing.
+/// Appends every value `≥ threshold` of a row to `found`, and its position to `positions`. `maxima` are those of the
+/// row's blocks, and `block(b)` are the values of block `b`: [`BLOCK`] of them, fewer at the end, or none beyond it.
+/// Blocks whose maxima say that they have none are not looked at; `blocks` is a buffer. Any threshold will do: −∞ lets
+/// through everything that is there, NaN nothing.
 pub fn at_least<'a>(
     maxima: &[f32],
     block: impl Fn(usize) -> &'a [f32],
@@ -113,15 +114,16 @@ pub fn at_least<'a>(
     );
 }
 
-/// The lowest value, and the largest. Maxima of positions that a row does not have are [`f32::MIN`], from where it would
-/// take a score of halvings to get to the others; so it is the lowest but those, if that leaves `n`.
+/// The lowest value, and the largest. Maxima of positions that a row does not have are [`f32::MIN`], from where it
+/// would take a score of halvings to get to the others; so it is the lowest but those, if that leaves `n`.
 fn range(values: &[f32], n: usize) -> (f32, f32) {
     let Extent { low, high, above } =
         by_avx512!(avx512::extent(values), by_cpu!(avx2::extent(values), extent_body::<LANES>(values)));
     (if above >= n { low } else { f32::MIN }, high)
 }
 
-/// The values above [`f32::MIN`]: the lowest, or [`f32::MAX`] for none; the largest, or `f32::MIN`; and how many there are.
+/// The values above [`f32::MIN`]: the lowest, or [`f32::MAX`] for none; the largest, or `f32::MIN`; and how many there
+/// are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Extent {
     low: f32,

@@ -47,8 +47,8 @@ impl Passes<'_> {
         });
     }
 
-    /// The heads of `row` from `first` on, of one KV head: as many as there are `states`, and `out` is theirs. `results`
-    /// are those of all splits of the row.
+    /// The heads of `row` from `first` on, of one KV head: as many as there are `states`, and `out` is theirs.
+    /// `results` are those of all splits of the row.
     pub fn second(&self, row: usize, first: usize, results: &[f32], states: &mut [HeadState], out: &mut [f32]) {
         let (shape, input) = (self.shape, &self.rows[row]);
         let (group, head_dim) = (shape.group(), shape.head_dim);

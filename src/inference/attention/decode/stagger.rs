@@ -1,8 +1,8 @@
 //! Keeps some threads reading keys while others compute.
 //!
-//! One thread alone uses most of the memory bandwidth. Threads that read keys at the same time also choose rows at the same
-//! time, and then memory is idle; they stay in step by themselves. So a thread that has read a sequence to its end while
-//! enough others compute puts its second pass off once and reads on. From then on it is out of step with them.
+//! One thread alone uses most of the memory bandwidth. Threads that read keys at the same time also choose rows at the
+//! same time, and then memory is idle; they stay in step by themselves. So a thread that has read a sequence to its end
+//! while enough others compute puts its second pass off once and reads on. From then on it is out of step with them.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,8 +29,8 @@ impl Stagger {
     }
 
     /// Runs the second pass of a sequence whose first one is over, or says that it has to be done later: where there is
-    /// hardly anything left to read meanwhile, all threads will share it. `left` are the splits of all sequences that are
-    /// not done, those included that other threads have begun.
+    /// hardly anything left to read meanwhile, all threads will share it. `left` are the splits of all sequences that
+    /// are not done, those included that other threads have begun.
     pub fn second_pass(&self, left: usize, pass: impl FnOnce()) -> bool {
         let one_less = |delays: usize| delays.checked_sub(1);
         let late = left < self.threads

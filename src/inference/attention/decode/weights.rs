@@ -1,4 +1,4 @@
-//! The softmax of a row that chose, over all positions, for whoever wants to know more than the step needs.
+//! The softmax of a row over all its positions, also those that were not chosen: for the coverage curve.
 
 use super::{DecodeScratch, split_len};
 use crate::kernels::softmax;

@@ -215,7 +215,7 @@ fn what_is_promoted_is_reserved_on_the_device_and_goes_back() {
         lane.swap_out(&mut first).unwrap();
         lane.check([&first, &second].into_iter()).unwrap();
         lane.place_pages(&mut second);
-        assert!(!second.any_promoted() && !first.is_promoted());
+        assert!(!second.any_promoted() && !first.promoted);
         lane.grow(&mut first, 0).unwrap();
         same_rows(&first, &filled(&mut super::tests::lane(policy), 150));
         lane.promote(&mut first).unwrap();

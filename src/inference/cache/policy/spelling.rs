@@ -1,4 +1,4 @@
-//! The written form of a policy, read and written: `FromStr` and `Display` are inverse to each other.
+//! Reads and writes the spelling of a policy: `FromStr` and `Display` are inverse to each other.
 
 use std::{fmt, str::FromStr};
 

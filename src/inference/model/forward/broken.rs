@@ -1,6 +1,6 @@
-//! Rows whose arithmetic left the numbers: noted where it is first seen, so that whoever wants their logits learns why
-//! there are none. It is seen in the inputs of linear layers, in queries, and in keys; there rounding or clamping would hide
-//! it. A row stays broken: what a layer adds to it does not make it a number again.
+//! Rows whose arithmetic is no longer finite. They are noted where that is first seen, so that whoever wants their
+//! logits learns why there are none. It is looked for in the inputs of linear layers, in queries and in keys, because
+//! there rounding or clamping would hide it. A row stays broken: what later layers add does not make it finite again.
 
 use std::ops::Range;
 
@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl Forward {
-    /// Why the logits of one of these rows of the last pass mean nothing; `None` where they do. Rows are the tokens of all
-    /// items, in order, then the probes.
-    pub fn not_finite(&self, rows: Range<usize>) -> Option<NotFinite> {
+    /// Why the logits of one of these rows of the last pass mean nothing; `None` where they do. Rows are the tokens of
+    /// all items, in order, then the probes.
+    pub(crate) fn not_finite(&self, rows: Range<usize>) -> Option<NotFinite> {
         self.broken.iter().find(|(row, _)| rows.contains(row)).map(|(_, place)| *place)
     }
 

@@ -68,8 +68,8 @@ impl Forward {
         }
     }
 
-    /// Computes linear layers on f32 activations from now on, instead of rounding them to 8 bits: many times slower, for
-    /// evaluations that have to see differences smaller than that rounding.
+    /// Computes linear layers on f32 activations from now on, instead of rounding them to 8 bits: many times slower,
+    /// for evaluations that have to see differences smaller than that rounding.
     pub fn set_exact(&mut self, exact: bool) {
         self.input.set_exact(exact);
     }
@@ -109,7 +109,7 @@ impl Forward {
     }
 
     /// What was noted, if it was asked for.
-    pub fn take_reads(&mut self) -> Option<Reads> {
+    pub(crate) fn take_reads(&mut self) -> Option<Reads> {
         self.reads.take()
     }
 

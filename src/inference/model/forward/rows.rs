@@ -1,4 +1,4 @@
-//! A layer's rows and the cache: new ones are written into the pages, and each row that decodes is told what it reads.
+//! The rows of a layer and the cache: writes new rows into the pages, and says what each decoded row reads.
 
 use super::buffers::Forward;
 use crate::{

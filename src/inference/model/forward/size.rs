@@ -1,4 +1,4 @@
-//! Bytes of the buffers of a step: those that there are, and at most those of a step of a size.
+//! Bytes of the buffers of a step: what they take, and the most that steps up to a size can take.
 
 use super::buffers::Forward;
 use crate::{
@@ -62,8 +62,8 @@ impl Forward {
         self.decode.reserve(&model.head_shape(), size.decode_rows, size.longest);
     }
 
-    /// Bytes the buffers take on the device: activations, scores, and what attention's threads work in. Lists of what is
-    /// to be done, and of what was chosen, are the host's.
+    /// Bytes the buffers take on the device: activations, scores, and what attention's threads work in. Lists of what
+    /// is to be done, and of what was chosen, are the host's.
     pub fn bytes(&self) -> u64 {
         let buffers = [
             &self.x,

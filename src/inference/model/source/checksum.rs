@@ -1,4 +1,4 @@
-//! SHA-256 while bytes pass by: a file is checked as it is written, not read a second time.
+//! SHA-256 of bytes while they are copied, so that a file need not be read a second time.
 
 use std::{
     io::{self, Read, Write},

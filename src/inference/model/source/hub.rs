@@ -32,7 +32,7 @@ pub struct HubFile {
     /// The file's path in the repository.
     pub file: &'static str,
     /// A mirror to use instead of the hub; `None` asks `HF_ENDPOINT` and then the hub itself.
-    pub endpoint: Option<String>,
+    pub(crate) endpoint: Option<String>,
 }
 
 const POLL: Duration = Duration::from_millis(50);

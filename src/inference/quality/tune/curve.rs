@@ -1,4 +1,4 @@
-//! How the error of a head's output falls with its rows, weighed by what it does to the prediction.
+//! How the error of a head's output falls with its rows, weighted by what the error does to the prediction.
 
 /// Rows at which errors are measured; between two of them they are interpolated.
 pub(super) const GRID: [u32; 26] = [
@@ -7,8 +7,8 @@ pub(super) const GRID: [u32; 26] = [
 
 /// The curve of one head: sums over positions and over gradients of half the squared product of gradient and error.
 ///
-/// The error depends on the lean λ of the tail: it is `e − λ·d`, `e` being the error with the mean of all rows as the tail
-/// and `d` what full lean adds. So three sums per point give the error for every lean, and the best lean.
+/// The error depends on the lean λ of the tail: it is `e − λ·d`, `e` being the error with the mean of all rows as the
+/// tail and `d` what full lean adds. So three sums per point give the error for every lean, and the best lean.
 #[derive(Debug, Clone, Default)]
 pub(super) struct HeadCurve {
     points: [Point; GRID.len()],

@@ -1,16 +1,18 @@
-//! `kcache tune`: how many rows each head of a model should read, learnt from texts under full attention.
+//! `kcache tune`: learns how many rows each head of a model should read, from texts under full attention.
 //!
-//! K is complete and both answers are known, so the error that N rows leave in a head's output is exact. What it does to
-//! the prediction is its product with the gradient of the log-probability of a token drawn from the prediction: half the
-//! mean square of that is the KL divergence to second order (the Fisher information, sampled). Errors of different heads
-//! and positions are taken as independent. So every head has a curve of KL by rows, and a budget of rows is spent where
-//! the curves fall most.
+//! K is complete and both answers are known, so the error that N rows leave in a head's output is exact. What it does
+//! to the prediction is its product with the gradient of the log-probability of a token drawn from the prediction: half
+//! the mean square of that is the KL divergence to second order (the Fisher information, sampled). Errors of different
+//! heads and positions are taken as independent. So every head has a curve of KL by rows, and a budget of rows is spent
+//! where the curves fall most.
 //!
-//! The rows that were not read are stood for by a mean that leans from the mean of all V rows to the mean of the rows that
-//! were read; the best lean of a head is a least-squares fit in the same measure, and costs nothing when decoding.
+//! The tail stands for the rows that were not read: a mean that leans from the mean of all V rows towards the mean of
+//! the rows that were read. The best lean of a head is a least-squares fit in the same measure, and costs nothing when
+//! decoding.
 //!
-//! What a profile loses on the tokens that it was learnt from flatters it. So each text's tokens that follow those, a
-//! quarter as many, are held out: the same measure is taken there, with the rows and leans that were learnt before.
+//! A profile looks better on the tokens that it was learnt from than on others. So the tokens that follow those in each
+//! text, a quarter as many, are held out: the same measure is taken there, with the rows and leans that were learnt
+//! before.
 
 mod curve;
 mod replica;
@@ -143,8 +145,8 @@ pub fn tune(
     Ok(spend(model, [&learnt.curves, &apart.curves], [tokens * texts.len(), held_out], rows))
 }
 
-/// Splits for every mean of rows, chosen by the curves of the heads where is learnt, and measured by those where is held
-/// out. `tokens` are how many there are of each.
+/// Splits for every mean of rows, chosen by the curves of the heads where is learnt, and measured by those where is
+/// held out. `tokens` are how many there are of each.
 fn spend(
     model: &LanguageModel,
     [heads, apart]: [&[HeadCurve]; 2],

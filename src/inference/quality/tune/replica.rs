@@ -1,8 +1,8 @@
-//! The model once more as candle tensors, one layer at a time and differentiable: how an error of a head's output moves
-//! the prediction is a derivative of the model, and the fast forward pass has none.
+//! The model as differentiable candle tensors, one layer at a time. How an error of a head's output moves the
+//! prediction is a derivative of the model, and the fast forward pass has no derivatives.
 //!
 //! A layer's weights are made from the model's and thrown away after it, and backward passes compute a layer's inside
-//! again from its input: one layer is in memory at a time. The context's keys and values come from the cache of the
+//! again from its input, so that only one layer is in memory. The context's keys and values come from the cache of the
 //! ordinary engine, in which the context was computed exactly.
 
 use candle_core::{D, Device, Result, Tensor, Var};

@@ -6,8 +6,8 @@ pub(super) type Curve = Vec<[f64; 2]>;
 /// Divides `budget` rows over the heads so that the sum of their errors is least, and returns the rows of each and that
 /// sum. Each head gets at least its first point.
 ///
-/// Greedy: the next rows go to the head whose error falls most by the row, on the lower convex hull of its curve (a step
-/// that buys little now and much later counts with what it leads to). For convex curves that is the best there is.
+/// Greedy: the next rows go to the head whose error falls most by the row, on the lower convex hull of its curve (a
+/// step that buys little now and much later counts with what it leads to). For convex curves that is the best there is.
 pub(super) fn split(curves: &[Curve], budget: f64) -> (Vec<f64>, f64) {
     let hulls: Vec<Curve> = curves.iter().map(|curve| hull(curve)).collect();
     let mut steps: Vec<Step> = Vec::new();
