@@ -64,7 +64,7 @@ pub fn run(args: &TuneArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
             let policy = format!("kcache:profile={}", whole.display());
             note(&format!("a policy takes this profile as `{policy}`; to keep it, put into the configuration:"));
             note("[lanes.kcache]");
-            note(&format!("policy = {}", toml::Value::from(policy)));
+            note(&format!("policy = {}", files::toml_string(&policy)));
         }
         None if json => {}
         None => print(&profile)?,

@@ -13,7 +13,7 @@ use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 use super::{
     Config, ConfigError, Layers,
     keys::{Form, Key},
-    layers::{LARGEST_MIB, as_toml, expand_home, profile_beside, quoted, unknown_key},
+    layers::{LARGEST_MIB, as_toml, expand_home, profile_beside, unknown_key},
 };
 use crate::files;
 
@@ -109,13 +109,13 @@ fn settled(path: &str, value: &str) -> Result<String, KeepError> {
     if path.strip_prefix("keys.").is_some_and(|action| !action.is_empty()) {
         // One key may be written without the list that it is.
         let list = value.parse::<toml::Value>().ok().filter(toml::Value::is_array);
-        return Ok(list.map_or_else(|| format!("[{}]", quoted(value)), |list| list.to_string()));
+        return Ok(list.map_or_else(|| format!("[{}]", files::toml_string(value)), |list| list.to_string()));
     }
     let key = Key::find(path).ok_or_else(|| KeepError::Unknown(unknown_key(path)))?;
     let here = || env::current_dir().unwrap_or_default();
     Ok(match key.form {
-        Form::Path if !value.is_empty() => quoted(&here().join(expand_home(value)).to_string_lossy()),
-        _ if key.is_policy() => quoted(&profile_beside(value, &here())),
+        Form::Path if !value.is_empty() => files::toml_string(&here().join(expand_home(value)).to_string_lossy()),
+        _ if key.is_policy() => files::toml_string(&profile_beside(value, &here())),
         _ => as_toml(key, value),
     })
 }

@@ -225,7 +225,7 @@ impl Layers {
 
     /// Where the keys of a dashboard's action were set, if anywhere.
     pub fn binding(&self, action: &str) -> Option<&Origin> {
-        self.setting(&format!("keys.{}", quoted(action))).map(|(_, origin)| origin)
+        self.setting(&format!("keys.{}", files::toml_string(action))).map(|(_, origin)| origin)
     }
 
     fn checked(self) -> Result<Self, ConfigError> {
@@ -282,12 +282,12 @@ impl Layers {
                         let beside = file.parent().unwrap_or(Path::new("")).join(&written);
                         // An empty path is a mistake to be named, not the folder of the file.
                         let path = if written.is_empty() { PathBuf::new() } else { beside };
-                        self.put(key, quoted(&path.to_string_lossy()), origin);
+                        self.put(key, files::toml_string(&path.to_string_lossy()), origin);
                     }
                     Some(key) if key.is_policy() && value.is_str() => {
                         let folder = file.parent().unwrap_or(Path::new(""));
                         let policy = profile_beside(value.as_str().unwrap_or_default(), folder);
-                        self.put(key, quoted(&policy), origin);
+                        self.put(key, files::toml_string(&policy), origin);
                     }
                     Some(key) => self.put(key, toml.to_owned(), origin),
                     None => self.mistake(origin, unknown_key(&joined)),
@@ -302,11 +302,11 @@ impl Layers {
         match (key.form, value.to_str()) {
             (Form::Path, None) => {
                 let raw = PathBuf::from(value);
-                let setting = Setting { toml: quoted(&files::shown(&raw)), raw: Some(raw), origin };
+                let setting = Setting { toml: files::toml_string(&files::shown(&raw)), raw: Some(raw), origin };
                 self.settings.insert(key.path.to_owned(), setting);
             }
             (_, Some(text)) => self.put(key, as_toml(key, text), origin),
-            (_, None) => self.put(key, quoted(&files::shown(Path::new(value))), origin),
+            (_, None) => self.put(key, files::toml_string(&files::shown(Path::new(value))), origin),
         }
     }
 
@@ -328,7 +328,7 @@ impl Layers {
     }
 
     fn bind(&mut self, action: &str, toml: &str, origin: Origin) {
-        let path = format!("keys.{}", quoted(action));
+        let path = format!("keys.{}", files::toml_string(action));
         if toml::from_str::<Config>(&format!("{path} = {toml}")).is_ok() {
             self.settings.insert(path, Setting { toml: toml.to_owned(), raw: None, origin });
         } else {
@@ -388,10 +388,12 @@ fn meant(name: &str) -> Option<String> {
 /// Text without quotes, as the environment and flags have it, as TOML.
 pub(super) fn as_toml(key: &Key, value: &str) -> String {
     match key.form {
-        Form::Text => quoted(value),
-        Form::Path => quoted(&expand_home(value)),
+        Form::Text => files::toml_string(value),
+        Form::Path => files::toml_string(&expand_home(value)),
         // What is no TOML value is shown as the text that it is when the check refuses it.
-        Form::Plain => value.parse::<toml::Value>().map_or_else(|_| quoted(value), |value| value.to_string()),
+        Form::Plain => {
+            value.parse::<toml::Value>().map_or_else(|_| files::toml_string(value), |value| value.to_string())
+        }
     }
 }
 
@@ -415,21 +417,6 @@ pub(super) fn expand_home(path: &str) -> String {
         (Some(rest), Ok(home)) => home.join(rest).to_string_lossy().into_owned(),
         _ => path.to_owned(),
     }
-}
-
-/// Text as a TOML string on one line.
-pub(super) fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    out.push('"');
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    out
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@
 //!
 //! Nothing here knows of terminals, of `tokio` or of `clap`.
 
+// `println!` and its kin panic where nobody reads any more, and a library has nothing to print.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod attention;
 pub mod cache;
 pub mod engine;

@@ -256,8 +256,8 @@ impl Table {
 impl fmt::Display for Table {
     /// As its file is written.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |value: &str| toml::Value::from(value).to_string();
-        writeln!(f, "model = {}\nfingerprint = {}", text(&self.model), text(&self.fingerprint))?;
+        let (model, fingerprint) = (files::toml_string(&self.model), files::toml_string(&self.fingerprint));
+        writeln!(f, "model = {model}\nfingerprint = {fingerprint}")?;
         for split in &self.split {
             writeln!(f, "\n[[split]]\nn = {}\nrows = [", split.n)?;
             split.rows.iter().try_for_each(|rows| writeln!(f, "    {rows:?},"))?;
@@ -320,6 +320,12 @@ mod tests {
     fn what_is_written_is_read_back() {
         assert_eq!(Table::parse(&table().to_string()).unwrap(), table());
         assert_eq!(Table::parse(&format!("# made by\n{}", table())).unwrap(), table());
+        // A model's name can hold anything, and is one line of what a terminal may be shown.
+        let odd = Table { model: "a\x1b[2J\u{9b}\u{7f}\u{202e}\r\nkcache: \\ \"".into(), ..table() };
+        let text = odd.to_string();
+        assert_eq!(Table::parse(&text).unwrap(), odd);
+        assert_eq!(text.lines().count(), table().to_string().lines().count());
+        assert!(!text.contains(|c: char| (c.is_control() && c != '\n') || c == '\u{202e}'), "{text}");
     }
 
     #[test]
