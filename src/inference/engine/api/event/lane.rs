@@ -93,6 +93,7 @@ pub struct Ledger {
     /// The lane's device budget: bounds K + V + tail + workspace, not the weights.
     pub budget_bytes: Option<u64>,
     /// What an ordinary KV cache would hold for the same pages on the device, in bytes: K and V.
+    #[serde(rename = "ghost_kv_bytes")]
     pub kv_equivalent_bytes: u64,
     /// Tokens of all sequences whose pages are in one of the tiers; shared ones count for each.
     pub tokens: usize,
