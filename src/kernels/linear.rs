@@ -23,36 +23,22 @@ const ROW_BYTES: usize = 16 << 10;
 
 /// Why a tensor cannot be the weights of a linear layer.
 #[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum LinearError {
     /// A type that is not read here.
     #[error("weights of type {0:?} are not supported")]
     Type(GgmlDType),
     /// Rows that do not consist of whole blocks.
     #[error("{in_features} input features are no multiple of {dtype:?}'s block of {block}")]
-    Block {
-        /// The weights' type.
-        dtype: GgmlDType,
-        /// Values per row.
-        in_features: usize,
-        /// Values per block.
-        block: usize,
-    },
+    Block { dtype: GgmlDType, in_features: usize, block: usize },
     /// Rows that candle's arithmetic, which takes two blocks at a time, panics on.
     #[error("{in_features} input features are an odd number of {dtype:?}'s blocks, which candle multiplies by twos")]
-    Odd {
-        /// The weights' type.
-        dtype: GgmlDType,
-        /// Values per row.
-        in_features: usize,
-    },
+    Odd { dtype: GgmlDType, in_features: usize },
     /// More or fewer bytes than the shape asks for.
     #[error("{dtype:?} weights of [{out_features}, {in_features}] take {expected} bytes, not {bytes}")]
     Length {
-        /// The weights' type.
         dtype: GgmlDType,
-        /// Rows.
         out_features: usize,
-        /// Values per row.
         in_features: usize,
         /// Bytes that the shape asks for.
         expected: usize,

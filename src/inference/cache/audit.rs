@@ -6,29 +6,20 @@ use super::{LaneCache, MemoryKind, Page, SequenceCache, Tier, blocks::BlockId};
 
 /// The accounts of a lane do not agree with the pages that its sequences hold. Always a bug.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum Unbalanced {
     /// An account of a tier is wrong.
     #[error("the ledger says {reserved} bytes of {kind} on the {tier:?} tier, the sequences hold {held}")]
     Bytes {
-        /// Which tier.
         tier: Tier,
         /// What the bytes hold.
         kind: &'static str,
-        /// What the account says.
         reserved: u64,
-        /// What the sequences hold.
         held: u64,
     },
     /// The count of who holds a block is wrong, or its holders do not hold the same pages.
     #[error("the table says that block {block} is held by {counted} sequences, {held} hold it with the same pages")]
-    Holders {
-        /// Which block.
-        block: u32,
-        /// What the table says.
-        counted: u32,
-        /// How many hold it.
-        held: u32,
-    },
+    Holders { block: u32, counted: u32, held: u32 },
 }
 
 impl LaneCache {

@@ -14,10 +14,12 @@ mod sequence;
 mod shape;
 
 pub use audit::Unbalanced;
-pub use buffer::{NO_SLOT, RowBuffer};
+pub(crate) use buffer::NO_SLOT;
+pub use buffer::RowBuffer;
 pub use lane::LaneCache;
 pub use memory_pool::{MemoryKind, MemoryPool, OutOfBudget, Tier};
-pub use page::{CachedKeys, CachedRows, Format, PAGE_TOKENS, Page};
+pub(crate) use page::{CachedKeys, CachedRows};
+pub use page::{Format, PAGE_TOKENS, Page};
 pub use policy::{Knobs, Mass, Policy, PolicyError, Select, Spread, Tail};
 pub use profile::{LayerSplit, ModelId, Profile, ProfileError, Split, SplitOf, Table};
 pub use sequence::SequenceCache;

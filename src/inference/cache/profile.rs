@@ -93,31 +93,17 @@ pub struct Split {
 
 /// Why a profile cannot be used. One line each.
 #[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum ProfileError {
     /// No such file, or one that cannot be read.
     #[error("profile `{name}` cannot be read: {source}; make one with `kcache tune`")]
-    Read {
-        /// The profile.
-        name: String,
-        /// What the system says.
-        source: std::io::Error,
-    },
+    Read { name: String, source: std::io::Error },
     /// It is no profile.
     #[error("profile `{name}`: {why}; make one with `kcache tune`")]
-    Malformed {
-        /// The profile.
-        name: String,
-        /// What is wrong.
-        why: String,
-    },
+    Malformed { name: String, why: String },
     /// It was made for another model.
     #[error("profile `{name}` was made for another model ({model}): make one for this model with `kcache tune`")]
-    OtherModel {
-        /// The profile.
-        name: String,
-        /// The model that it names.
-        model: String,
-    },
+    OtherModel { name: String, model: String },
 }
 
 impl Profile {

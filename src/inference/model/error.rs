@@ -8,27 +8,17 @@ use crate::kernels::LinearError;
 
 /// Why a model file cannot be used.
 #[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum ModelError {
     /// The file cannot be read at all.
     #[error("cannot open model `{}`: {source}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Open { path: PathBuf, source: io::Error },
     /// The file is something else, or a version of GGUF that is not read.
     #[error("`{}` is not a model this program reads: {why}", path.display())]
-    NotGguf {
-        /// The file.
-        path: PathBuf,
-        /// What was found instead.
-        why: String,
-    },
+    NotGguf { path: PathBuf, why: String },
     /// The file ends too early.
     #[error("model `{}` is incomplete: it ends at byte {found}, within {what}; fetch it again", path.display())]
     Truncated {
-        /// The file.
         path: PathBuf,
         /// Which part is cut off.
         what: String,
@@ -37,63 +27,31 @@ pub enum ModelError {
     },
     /// The file contradicts itself.
     #[error("model `{}` is damaged: {why}; fetch it again", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The contradiction.
-        why: String,
-    },
+    Damaged { path: PathBuf, why: String },
     /// A tensor's bytes cannot be used as weights.
     #[error("tensor `{tensor}`: {source}")]
-    Weights {
-        /// Its name.
-        tensor: String,
-        /// What is wrong.
-        source: LinearError,
-    },
+    Weights { tensor: String, source: LinearError },
     /// A tensor has a type that cannot be computed with.
     #[error(
         "tensor `{tensor}` has type {kind}, which is not supported; take a file quantised as Q4_0, Q4_1, Q5_0, Q5_1, \
          Q8_0, Q2_K to Q6_K, F16, BF16 or F32"
     )]
-    TensorType {
-        /// The tensor.
-        tensor: String,
-        /// The name of its type.
-        kind: String,
-    },
+    TensorType { tensor: String, kind: String },
     /// A metadata key is not in the file.
     #[error("the model file has no `{key}`")]
-    MissingKey {
-        /// The key.
-        key: String,
-    },
+    MissingKey { key: String },
     /// A metadata key holds another kind of value.
     #[error("`{key}` in the model file is not {expected}")]
-    WrongKind {
-        /// The key.
-        key: String,
-        /// What it should be.
-        expected: &'static str,
-    },
+    WrongKind { key: String, expected: &'static str },
     /// A metadata value that cannot be.
     #[error("`{key}` in the model file cannot be: {why}")]
-    Impossible {
-        /// The key.
-        key: String,
-        /// Why not.
-        why: String,
-    },
+    Impossible { key: String, why: String },
     /// A tensor is not in the file.
     #[error("the model file has no tensor `{name}`")]
-    MissingTensor {
-        /// The tensor.
-        name: String,
-    },
+    MissingTensor { name: String },
     /// A tensor has another size than the metadata promises.
     #[error("tensor `{name}` is {found}, but the metadata says {expected}")]
     TensorShape {
-        /// The tensor.
         name: String,
         /// Rows × columns in the file.
         found: String,
@@ -102,30 +60,20 @@ pub enum ModelError {
     },
     /// The architecture is not one that is computed here.
     #[error("architecture `{architecture}` is not supported; supported is `llama` (Llama, SmolLM2, TinyLlama, …)")]
-    Architecture {
-        /// What the file says.
-        architecture: String,
-    },
+    Architecture { architecture: String },
     /// The model needs something that is not computed here.
     #[error("this model needs {what}, which is not supported")]
-    Unsupported {
-        /// What it needs.
-        what: String,
-    },
+    Unsupported { what: String },
     /// The tokenizer cannot be rebuilt exactly.
     #[error("{what} is not supported ({why}); a near miss would answer worse without saying so, so it is refused")]
     Tokenizer {
         /// The kind of tokenizer or pre-tokenizer, with its name.
         what: String,
-        /// What is supported.
         why: String,
     },
     /// The chat template cannot be used.
     #[error("the model's chat template: {why}")]
-    Template {
-        /// What is wrong with it.
-        why: String,
-    },
+    Template { why: String },
     /// The template writes earlier turns differently once a new one follows: the whole prompt has to be computed again.
     #[error("the model's chat template rewrites earlier turns, so the conversation cannot be continued in place")]
     NoContinuation,

@@ -20,7 +20,7 @@ mod weights;
 pub use batch_item::{BatchItem, LogitRows, PassTimes, Reading, Traffic};
 pub use chat_template::{ChatMessage, ChatTemplate, Role};
 pub use clock::strftime_now;
-pub use detokenizer::Detokenizer;
+pub(crate) use detokenizer::Detokenizer;
 pub use error::ModelError;
 pub use forward::{Forward, StepSize};
 pub use gguf::{Gguf, TensorView};
@@ -30,7 +30,8 @@ pub use model_info::{ModelInfo, TypeShare};
 pub use not_finite::NotFinite;
 pub use shape::{ModelShape, RopeScaling};
 pub use tokenizer::Tokenizer;
-pub use weights::{LayerWeights, Weights};
+pub(crate) use weights::LayerWeights;
+pub use weights::Weights;
 
 #[cfg(test)]
 #[path = "../../../tests/support/tiny.rs"]

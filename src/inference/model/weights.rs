@@ -17,7 +17,6 @@ pub struct Weights {
 
 /// One transformer layer.
 pub struct LayerWeights {
-    /// The norm before attention.
     pub(crate) attention_norm: Vec<f32>,
     /// Queries, `[heads·head_dim, hidden]`.
     pub q: Linear,
@@ -27,13 +26,12 @@ pub struct LayerWeights {
     pub v: Linear,
     /// Attention's output, `[hidden, heads·head_dim]`.
     pub o: Linear,
-    /// The norm before the feed-forward part.
     pub ffn_norm: Vec<f32>,
-    /// The gate, `[ffn, hidden]`.
+    /// `[ffn, hidden]`.
     pub gate: Linear,
-    /// Up, `[ffn, hidden]`.
+    /// `[ffn, hidden]`.
     pub up: Linear,
-    /// Down, `[hidden, ffn]`.
+    /// `[hidden, ffn]`.
     pub down: Linear,
 }
 

@@ -43,19 +43,14 @@ pub struct EvalOptions {
 
 /// Why an evaluation did not run.
 #[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum EvalError {
     /// The text is too short.
     #[error("the text has {found} tokens, {needed} are needed: take a longer text, or smaller --context and --tokens")]
-    Short {
-        /// Tokens of the text.
-        found: usize,
-        /// Tokens needed.
-        needed: usize,
-    },
+    Short { found: usize, needed: usize },
     /// The model's context is too short.
     #[error("context and tokens together are {needed}, the model's context is {context}")]
     Context {
-        /// Tokens needed.
         needed: usize,
         /// The model's longest context.
         context: usize,
@@ -75,18 +70,10 @@ pub enum EvalError {
         "all predictions are uniform: `output_norm.weight` or the output head `{head}` of the model file is damaged, fetch \
          it again or take another"
     )]
-    Uniform {
-        /// The tensor of the output head.
-        head: &'static str,
-    },
+    Uniform { head: &'static str },
     /// A figure is no number.
     #[error("{policy}: {figure} is no finite number: the model file is damaged, fetch it again or take another")]
-    Figure {
-        /// The policy.
-        policy: String,
-        /// The figure's name.
-        figure: &'static str,
-    },
+    Figure { policy: String, figure: &'static str },
     /// It was stopped.
     #[error("stopped")]
     Cancelled,

