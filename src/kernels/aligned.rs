@@ -17,7 +17,7 @@ struct Line([u8; LINE]);
 /// Numbers that any bytes are.
 ///
 /// # Safety
-/// That is so, and none is aligned to more than a [`Line`].
+/// That is so, and none is aligned to more than a `Line`.
 pub unsafe trait Number: Copy {}
 
 // SAFETY: every pattern of bits is one.

@@ -1,7 +1,7 @@
 //! A fast exponential function, for one value, for eight and for sixteen.
 //!
 //! `eˣ = 2ⁿ·eʳ` with `n = round(x·log₂e)`, `|r| ≤ ln2 / 2`, and a polynomial of degree 5 for `eʳ`. Its relative error
-//! is below 3·10⁻⁷. Below [`LOWEST`] the result is 0; above [`HIGHEST`] it is that of [`HIGHEST`].
+//! is below 3·10⁻⁷. Below `LOWEST` the result is 0; above `HIGHEST` it is that of `HIGHEST`.
 
 /// Arguments below give 0, so that no subnormal number appears.
 pub(crate) const LOWEST: f32 = -86.6;

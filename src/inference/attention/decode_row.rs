@@ -19,7 +19,8 @@ pub struct DecodeRow<'a> {
     pub len: usize,
     /// Which rows of V are read.
     pub rows: Rows<'a>,
-    /// Sum of V over all positions, `[kv_heads·head_dim]`; may be empty where the tail is not [`Tail::Mean`].
+    /// Sum of V over all positions, `[kv_heads·head_dim]`; may be empty where the tail is not
+    /// [`Tail::Mean`](crate::cache::Tail::Mean).
     pub v_sum: &'a [f32],
     /// Reuse buffers of chosen rows, one for every KV head, used by nobody else during the call; or none.
     pub buffers: &'a [Mutex<RowBuffer>],

@@ -14,8 +14,7 @@ mod sequence;
 mod shape;
 
 pub use audit::Unbalanced;
-pub(crate) use buffer::NO_SLOT;
-pub use buffer::RowBuffer;
+pub use buffer::{NO_SLOT, RowBuffer};
 pub use lane::LaneCache;
 pub use memory_pool::{MemoryKind, MemoryPool, OutOfBudget, Tier};
 pub(crate) use page::{CachedKeys, CachedRows};

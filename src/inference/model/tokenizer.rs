@@ -1,7 +1,7 @@
 //! Text to tokens and back, exactly as the model was trained: byte-level BPE rebuilt from the vocabulary in the file.
 //!
-//! Control tokens (`<|im_end|>` and the like) are never made from ordinary text: [`Tokenizer::encode`] spells them out as
-//! characters. Only those that a chat template wrote become tokens: see `chat_template.rs`.
+//! Control tokens (`<|im_end|>` and the like) are never made from ordinary text: [`Tokenizer::encode`] spells them out
+//! as characters. Only those that a chat template wrote become tokens: see `chat_template.rs`.
 
 use std::collections::HashMap;
 
