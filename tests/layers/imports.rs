@@ -1,4 +1,7 @@
-//! What each file of the crate uses of the others, read from its text.
+//! What each file of the three crates uses of the others, read from its text.
+//!
+//! The crates are looked at as one: a module of `src/inference` is a room like one of the program, because the program
+//! hands them on under the same names, and the crate in `src/kernels` is the room `kernels`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -6,14 +9,14 @@ use std::{collections::BTreeMap, fs, path::Path};
 pub struct File {
     /// Its path below `src/`.
     pub path: String,
-    /// Its module, from the crate's root.
+    /// Its module; the first part is the room.
     module: Vec<String>,
-    /// What it uses of the crate, from the crate's root; re-exports are followed.
+    /// What it uses of the others, as paths that begin with a room; re-exports are followed.
     pub uses: Vec<Vec<String>>,
 }
 
-/// All files of the crate.
-pub struct Crate {
+/// All files of the three crates.
+pub struct Sources {
     pub files: Vec<File>,
     /// Files by their module.
     modules: BTreeMap<Vec<String>, usize>,
@@ -22,25 +25,24 @@ pub struct Crate {
 impl File {
     /// The room that it is in: the first part of its module.
     pub fn room(&self) -> String {
-        self.module.first().cloned().unwrap_or_else(|| Path::new(&self.path).file_stem().unwrap().to_string_lossy().into_owned())
+        self.module
+            .first()
+            .cloned()
+            .unwrap_or_else(|| Path::new(&self.path).file_stem().unwrap().to_string_lossy().into_owned())
     }
 }
 
-impl Crate {
+impl Sources {
     pub fn read(source: &Path) -> Self {
         let mut texts = Vec::new();
         collect(source, source, &mut texts);
         texts.sort();
-        let module = |path: &str| {
-            let mut parts: Vec<String> = path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
-            if parts.last().is_some_and(|last| last == "mod") || ["lib", "main"].contains(&parts[0].as_str()) {
-                parts.pop();
-            }
-            parts
-        };
         let all: Vec<(String, Vec<String>, String)> =
-            texts.into_iter().map(|(path, text)| (path.clone(), module(&path), without_tests(&text))).collect();
-        let all: Vec<_> = all.into_iter().filter(|(_, module, _)| !module.iter().any(|part| part == "tests" || part == "fixture")).collect();
+            texts.into_iter().map(|(path, text)| (path.clone(), module_of(&path), without_tests(&text))).collect();
+        let all: Vec<_> = all
+            .into_iter()
+            .filter(|(_, module, _)| !module.iter().any(|part| part == "tests" || part == "fixture"))
+            .collect();
         let modules: BTreeMap<Vec<String>, usize> = all
             .iter()
             .enumerate()
@@ -53,11 +55,16 @@ impl Crate {
         for (_, module, text) in &all {
             for (path, alias, public) in paths(text, module, &modules) {
                 match path.last() {
-                    Some(last) if last == "*" && public => globs.push((module.clone(), path[..path.len() - 1].to_vec())),
+                    Some(last) if last == "*" && public => {
+                        globs.push((module.clone(), path[..path.len() - 1].to_vec()))
+                    }
                     Some(last) if public => {
                         let mut name = module.clone();
                         name.push(alias.unwrap_or_else(|| last.clone()));
-                        exports.insert(name, path);
+                        // What the program hands on of the rooms has the room's own name.
+                        if name != path {
+                            exports.insert(name, path);
+                        }
                     }
                     _ => {}
                 }
@@ -83,6 +90,18 @@ impl Crate {
     pub fn file_of(&self, path: &[String]) -> Option<usize> {
         (1..=path.len()).rev().find_map(|len| self.modules.get(&path[..len]).copied())
     }
+}
+
+/// The module of a file below `src/`.
+fn module_of(path: &str) -> Vec<String> {
+    let mut parts: Vec<String> = path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
+    if parts.last().is_some_and(|last| ["mod", "lib", "main"].contains(&last.as_str())) {
+        parts.pop();
+    }
+    if parts.first().is_some_and(|first| first == "inference") {
+        parts.remove(0);
+    }
+    parts
 }
 
 fn collect(root: &Path, folder: &Path, texts: &mut Vec<(String, String)>) {
@@ -124,8 +143,12 @@ fn without_tests(text: &str) -> String {
     out
 }
 
-/// Paths into the crate that a text names: from the root, with the name they get, and whether they are handed on.
-fn paths(text: &str, module: &[String], modules: &BTreeMap<Vec<String>, usize>) -> Vec<(Vec<String>, Option<String>, bool)> {
+/// Paths into the crates that a text names: from the room on, with the name they get, and whether they are handed on.
+fn paths(
+    text: &str,
+    module: &[String],
+    modules: &BTreeMap<Vec<String>, usize>,
+) -> Vec<(Vec<String>, Option<String>, bool)> {
     let mut found = Vec::new();
     let mut rest = text;
     let mut code = String::new();
@@ -139,17 +162,20 @@ fn paths(text: &str, module: &[String], modules: &BTreeMap<Vec<String>, usize>) 
             let tokens = tokens(tree);
             let mut leaves = Vec::new();
             leaves_of(&tokens, &mut 0, &[], &mut leaves);
-            found.extend(leaves.into_iter().filter_map(|(path, alias)| Some((absolute(path, module, modules)?, alias, public))));
+            found.extend(
+                leaves.into_iter().filter_map(|(path, alias)| Some((absolute(path, module, modules)?, alias, public))),
+            );
             rest = after;
         }
     }
     code.push_str(rest);
-    for start in ["crate::", "super::"] {
+    for start in ["crate::", "super::", "kcache::", "kcache_inference::", "kcache_kernels::"] {
         for (at, _) in code.match_indices(start) {
             if code[..at].ends_with(|char: char| char.is_alphanumeric() || char == ':' || char == '_') {
                 continue;
             }
-            let path: String = code[at..].chars().take_while(|&char| char.is_alphanumeric() || char == '_' || char == ':').collect();
+            let path: String =
+                code[at..].chars().take_while(|&char| char.is_alphanumeric() || char == '_' || char == ':').collect();
             let parts = path.trim_end_matches(':').split("::").map(str::to_owned).collect();
             found.extend(absolute(parts, module, modules).map(|path| (path, None, false)));
         }
@@ -212,10 +238,12 @@ fn leaves_of(tokens: &[String], at: &mut usize, prefix: &[String], leaves: &mut 
     }
 }
 
-/// A path from the root; `None` where it leads out of the crate.
+/// A path that begins with its room; `None` for one that leads out of the three crates.
 fn absolute(path: Vec<String>, module: &[String], modules: &BTreeMap<Vec<String>, usize>) -> Option<Vec<String>> {
     let mut base = match path.first()?.as_str() {
-        "crate" => return Some(path[1..].to_vec()),
+        "crate" if module.first().is_some_and(|room| room == "kernels") => return Some(in_kernels(&path)),
+        "crate" | "kcache" | "kcache_inference" => return Some(path[1..].to_vec()),
+        "kcache_kernels" => return Some(in_kernels(&path)),
         "super" | "self" => module.to_vec(),
         first => {
             let mut child = module.to_vec();
@@ -229,6 +257,11 @@ fn absolute(path: Vec<String>, module: &[String], modules: &BTreeMap<Vec<String>
     }
     base.extend_from_slice(&path[ups..]);
     Some(base)
+}
+
+/// A path from the root of the crate in `src/kernels`.
+fn in_kernels(path: &[String]) -> Vec<String> {
+    ["kernels".to_owned()].into_iter().chain(path[1..].iter().cloned()).collect()
 }
 
 /// Where a path leads once re-exports are followed.

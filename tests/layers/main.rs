@@ -1,5 +1,7 @@
 //! The order of the rooms: a room uses rooms below it only, and no files use each other in a circle.
 //!
+//! The three crates are one order: modules of `src/inference` are rooms like those of the program, `src/kernels` is one room.
+//!
 //! Read from the source as text: `use` lines, and paths that begin with `crate::` or `super::`. Tests inside of files
 //! may use what they like, and so may a room's own `tests` files.
 
@@ -10,7 +12,7 @@ use std::{
     path::PathBuf,
 };
 
-use imports::{Crate, File};
+use imports::{File, Sources};
 
 /// The rooms from the top down. Those of one line may not use each other either, unless they are named in [`BESIDE`].
 const ORDER: [&[&str]; 12] = [
@@ -25,14 +27,66 @@ const ORDER: [&[&str]; 12] = [
     &["attention"],
     &["cache"],
     &["kernels"],
-    &["telemetry", "progress"],
+    &["telemetry", "progress", "files", "text"],
 ];
 
 /// Pairs of one line of which the first may use the second.
 const BESIDE: [(&str, &str); 0] = [];
 
-fn source() -> Crate {
-    Crate::read(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src"))
+/// Files that still stand in a circle. The list may only shrink.
+const KNOWN: &[&str] = &[
+    "cli/args.rs",
+    "cli/bench.rs",
+    "cli/bench/capacity/mod.rs",
+    "cli/bench/memory.rs",
+    "cli/shell.rs",
+    "config/layers.rs",
+    "config/mistake.rs",
+    "inference/attention/decode.rs",
+    "inference/attention/head.rs",
+    "inference/attention/kv_split.rs",
+    "inference/cache/lane.rs",
+    "inference/cache/sequence.rs",
+    "inference/engine/handle.rs",
+    "inference/engine/lane.rs",
+    "inference/engine/lane/guard.rs",
+    "inference/engine/session.rs",
+    "inference/engine/session/inspect.rs",
+    "inference/engine/session/sequence.rs",
+    "inference/engine/worker.rs",
+    "inference/engine/worker/compare.rs",
+    "inference/engine/worker/preempt.rs",
+    "inference/engine/worker/schedule.rs",
+    "inference/engine/worker/step.rs",
+    "inference/model/forward.rs",
+    "inference/model/forward/rows.rs",
+    "tui/io/saved.rs",
+    "tui/layout.rs",
+    "tui/message.rs",
+    "tui/state.rs",
+    "tui/state/attention.rs",
+    "tui/state/comparison.rs",
+    "tui/state/demo.rs",
+    "tui/state/session.rs",
+    "tui/state/transcript.rs",
+    "tui/state/workload.rs",
+    "tui/update.rs",
+    "tui/update/copy.rs",
+    "tui/update/export.rs",
+    "tui/update/keys.rs",
+    "tui/update/knobs.rs",
+    "tui/update/navigation.rs",
+    "tui/view/chat.rs",
+    "tui/view/mod.rs",
+    "tui/view/queue.rs",
+    "tui/view/workload.rs",
+];
+
+/// Files that still use a room above them. The list may only shrink.
+const BREACHES: &[&str] = &["inference/telemetry/sampler.rs"];
+
+fn source() -> Sources {
+    Sources::read(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src"))
 }
 
 fn floor(room: &str) -> Option<usize> {
@@ -60,6 +114,10 @@ fn a_room_uses_rooms_below_it_only() {
             }
         }
     }
+    let gone: Vec<_> =
+        BREACHES.iter().filter(|path| !wrong.iter().any(|line: &String| line.starts_with(**path))).collect();
+    assert!(gone.is_empty(), "no longer against the order; take them off the list: {gone:?}");
+    wrong.retain(|line| !BREACHES.iter().any(|path| line.starts_with(path)));
     assert!(wrong.is_empty(), "rooms use rooms that are not below them:\n{}", wrong.join("\n"));
 }
 
@@ -72,8 +130,13 @@ fn no_files_use_each_other_in_a_circle() {
         graph.entry(at).or_default().extend(targets);
     }
     let circles = circles(&graph);
-    let names = |circle: &Vec<usize>| circle.iter().map(|&at| source.files[at].path.as_str()).collect::<Vec<_>>().join(", ");
-    assert!(circles.is_empty(), "circles of files:\n{}", circles.iter().map(names).collect::<Vec<_>>().join("\n"));
+    let names = |circle: &Vec<usize>| circle.iter().map(|&at| source.files[at].path.as_str()).collect::<Vec<_>>();
+    let found: BTreeSet<&str> = circles.iter().flat_map(names).collect();
+    let new = circles.iter().filter(|circle| names(circle).iter().any(|name| !KNOWN.contains(name)));
+    let new: Vec<String> = new.map(|circle| names(circle).join(", ")).collect();
+    assert!(new.is_empty(), "circles of files:\n{}", new.join("\n"));
+    let gone: Vec<&&str> = KNOWN.iter().filter(|name| !found.contains(**name)).collect();
+    assert!(gone.is_empty(), "no longer in a circle; take them off the list: {gone:?}");
 }
 
 /// Sets of more than one node of which each reaches every other.
@@ -106,4 +169,19 @@ fn circles_are_found() {
     let graph = [(1, vec![2]), (2, vec![3]), (3, vec![2, 4]), (4, vec![])];
     let graph = graph.into_iter().map(|(from, to)| (from, to.into_iter().collect())).collect();
     assert_eq!(circles(&graph), [vec![2, 3]]);
+}
+
+/// What is used is found in `use` lines and in paths, within a crate and across them.
+#[test]
+fn uses_are_found_in_all_three_crates() {
+    let source = source();
+    let uses = |from: &str, to: &str| {
+        let at = source.files.iter().position(|file| file.path == to);
+        let file =
+            source.files.iter().find(|file| file.path == from).unwrap_or_else(|| panic!("there is no file {from}"));
+        file.uses.iter().any(|path| source.file_of(path) == at && at.is_some())
+    };
+    assert!(uses("main.rs", "cli/mod.rs"), "main uses cli");
+    assert!(uses("kernels/linear.rs", "kernels/packed.rs"), "a kernel uses its neighbour");
+    assert!(uses("inference/model/weights.rs", "kernels/linear.rs"), "the model uses the kernels");
 }
