@@ -56,6 +56,7 @@ fn every_command_in_the_documents_is_taken() {
 
 #[test]
 fn commands_are_found_in_prose_and_in_fences() {
-    let text = "Run `kcache bench\n--ctx 512` or\n\n```console\n$ kcache doctor\n```\nand `cargo run --release -- eval`.";
+    let text =
+        "Run `kcache bench\n--ctx 512` or\n\n```console\n$ kcache doctor\n```\nand `cargo run --release -- eval`.";
     assert_eq!(commands(text), ["kcache doctor", "kcache bench --ctx 512", "kcache eval"]);
 }

@@ -21,7 +21,9 @@ fn describe(command: &Command, name: &str, out: &mut String) {
         .collect();
     if !arguments.is_empty() {
         writeln!(out, "| flag | means |\n|---|---|").unwrap();
-        arguments.iter().for_each(|argument| writeln!(out, "| {} | {} |", spelling(argument), meaning(argument)).unwrap());
+        arguments
+            .iter()
+            .for_each(|argument| writeln!(out, "| {} | {} |", spelling(argument), meaning(argument)).unwrap());
         writeln!(out).unwrap();
     }
     let below = command.get_subcommands().filter(|below| below.get_name() != "help");
@@ -41,8 +43,12 @@ fn spelling(argument: &Arg) -> String {
 fn meaning(argument: &Arg) -> String {
     let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
     let mut meaning = paragraph(&help).replace('|', "\\|");
-    let values: Vec<String> =
-        argument.get_possible_values().iter().filter(|value| !value.is_hide_set()).map(|value| format!("`{}`", value.get_name())).collect();
+    let values: Vec<String> = argument
+        .get_possible_values()
+        .iter()
+        .filter(|value| !value.is_hide_set())
+        .map(|value| format!("`{}`", value.get_name()))
+        .collect();
     if argument.get_action().takes_values() && !values.is_empty() {
         write!(meaning, " One of {}.", values.join(", ")).unwrap();
     }

@@ -30,14 +30,14 @@ pub struct Step {
     /// Decoded tokens that were probed in this step; the stages contain what that took.
     #[serde(default)]
     pub probes: usize,
-    /// V rows that decoded tokens chose, each of one KV head, counted for every head, or heads that choose together, that
-    /// chose it.
+    /// V rows that decoded tokens chose. A row that several heads chose counts once for each of them; heads that choose
+    /// together count as one.
     #[serde(default)]
     pub rows_chosen: u64,
-    /// Those of them that were fetched from the host tier: all, without a reuse buffer.
+    /// Those of them that were fetched from the host tier. Without a reuse buffer all of them are.
     #[serde(default)]
     pub rows_fetched: u64,
-    /// Bytes of K and V that the probes read, from both tiers, not counted in the others.
+    /// Bytes of K and V that the probes read, from both tiers. The other figures do not count them.
     #[serde(default)]
     pub probe_read_bytes: u64,
 }
@@ -79,7 +79,7 @@ impl Stages {
     }
 }
 
-/// The account of a lane's bytes, by tier and owner. Weights are shared by all lanes and shown in each.
+/// The account of a lane's bytes, by tier and kind. Weights are shared by all lanes and shown in each.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Which lane.
@@ -95,13 +95,13 @@ pub struct Ledger {
     /// What an ordinary KV cache would hold for the same pages on the device, in bytes: K and V.
     #[serde(rename = "ghost_kv_bytes")]
     pub kv_equivalent_bytes: u64,
-    /// Tokens of all sequences whose pages are in one of the tiers; shared ones count for each.
+    /// Tokens of all sequences that hold pages. A token that is shared counts once for each sequence.
     pub tokens: usize,
     /// Sequences that hold pages.
     pub sequences: usize,
 }
 
-/// Bytes of one tier by owner.
+/// Bytes of one tier by kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TierBytes {
     /// Model weights.
@@ -128,7 +128,7 @@ impl TierBytes {
     }
 }
 
-/// What an answer does in a lane. How far one that runs is, its `prefill` and `token` events say.
+/// What an answer does in a lane. Its `prefill` and `token` events say how far a running one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scheduling {
@@ -136,9 +136,10 @@ pub enum Scheduling {
     Waiting,
     /// It has its pages, and takes part in the lane's steps.
     Running,
-    /// It was set back: its pages wait in the host tier.
+    /// It made room for another answer. Its pages wait in the host tier.
     Preempted,
-    /// It was set back and its pages given up, because the host tier was full too: its tokens will be computed again.
+    /// It made room for another answer, and its pages were evicted because the host tier was full too. Its tokens will be
+    /// computed again.
     Freed,
 }
 
@@ -153,63 +154,63 @@ pub struct Queue {
     pub running: usize,
     /// Answers that have not started.
     pub waiting: usize,
-    /// Answers that were set back and will go on.
+    /// Answers that were preempted and will go on.
     pub preempted: usize,
     /// The most answers that may wait.
     pub bound: usize,
     /// Sessions without an answer that keep pages as a cache, in either tier.
     pub idle: usize,
-    /// How often an answer was set back, since the start.
+    /// How often an answer was preempted, since the start.
     pub preemptions: u64,
-    /// How often the pages of a sequence were given up, idle ones included.
+    /// How often the pages of a sequence were evicted, idle sequences included.
     pub freed: u64,
-    /// Tokens that were computed again because of it.
+    /// Tokens that were computed again because their pages had been evicted.
     pub recomputed_tokens: u64,
-    /// Tokens that were not computed because another sequence had them.
+    /// Tokens that did not have to be computed, because another sequence held them.
     pub prefix_hit_tokens: u64,
     /// Messages that were refused: because the queue was full, or because they can never fit.
     pub refused: u64,
-    /// Who starts or goes on next, those that wait and those that were set back, in their order.
+    /// Who starts or goes on next: answers that wait and answers that were preempted, in their order.
     #[serde(default)]
     pub next: Vec<SessionId>,
     /// Tokens until a tier that takes new pages is full; `None` without a budget.
     pub tokens_until_full: Option<u64>,
-    /// Tokens of a session, its prompt and what was said so far: the mean over those that run, or without one over
-    /// those that keep pages; `None` without any.
+    /// Tokens of a session, prompts and answers so far: the mean over the sessions that run; if none runs, over those
+    /// that keep pages; `None` if there are none.
     #[serde(default)]
     pub mean_tokens: Option<u64>,
-    /// Sessions of that length for which there is still room, each with pages of its own; larger buffers of the step,
-    /// which every 16 sequences need, not counted. `None` without a budget or a length.
+    /// How many more sessions of that length fit, each with pages of its own. Larger buffers of the step, which every 16
+    /// sequences need, are not counted. `None` without a budget or a length.
     #[serde(default)]
     pub sessions_until_full: Option<u64>,
     /// The most bytes ever held on the device, workspace included, weights not.
     pub device_peak_bytes: u64,
     /// The most bytes ever held in the host tier.
     pub host_peak_bytes: u64,
-    /// The longest that scheduling a step took since the lane's last `queue` event, in ms; copying prompts computed
-    /// before, and making the step's buffers larger, not counted.
+    /// The longest that scheduling a step took since the lane's last `queue` event, in ms. Copying prompts that were
+    /// computed before and enlarging the buffers of the step are not counted.
     pub schedule_ms: f64,
     /// What the lane has delivered since the start; `None` in recordings of earlier versions.
     #[serde(default)]
     pub delivered: Option<Delivered>,
 }
 
-/// What a lane has delivered since the start. All but the percentiles only grow: the difference of two events is what
-/// came between them, and over the difference of their `t_ms` it is a rate by the clock on the wall.
+/// What a lane has delivered since the start. All figures but the percentiles only grow. So the difference of two events
+/// is what came between them; divided by the difference of their `t_ms` it is a rate by the clock on the wall.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Delivered {
-    /// Tokens of answers, the first of each included, which comes of the prompt.
+    /// Tokens of answers. The first of each is included, though it comes from the prompt.
     pub tokens: u64,
     /// Those of them that decode steps made.
     pub decoded_tokens: u64,
-    /// Milliseconds of these steps, pieces of prompts that went along included. `decoded_tokens` over it is the speed of the
-    /// lane's own steps.
+    /// Milliseconds of these steps, with the pieces of prompts that they also computed. `decoded_tokens` divided by it is the
+    /// speed of the lane's own steps.
     pub decode_ms: f64,
     /// Answers that the model ended or that have all the tokens they asked for.
     pub finished: u64,
     /// The most answers that ran at once.
     pub running_peak: usize,
-    /// The median of the time that answers waited before they started, those that still wait not counted.
+    /// The median of the time that answers waited before they started. Those that still wait are not counted.
     pub queued_ms_p50: Option<f64>,
     /// The 99th percentile of the same.
     pub queued_ms_p99: Option<f64>,

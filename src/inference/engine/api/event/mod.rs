@@ -16,7 +16,7 @@ use crate::{
     telemetry::{GpuSample, HostSample},
 };
 
-/// Names a session in every op and event.
+/// Names a session in every request and event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(pub u32);
@@ -101,7 +101,7 @@ pub enum EventKind {
         session: SessionId,
         /// In which lane; `None` when one computation serves all lanes of the session.
         lane: Option<Lane>,
-        /// The step that got it here; 0 when the turn has only been queued.
+        /// The step that computed up to here; 0 while the turn only waits.
         step: u64,
         /// Tokens of this turn's prompt computed so far.
         done: usize,
@@ -110,7 +110,7 @@ pub enum EventKind {
     },
     /// A token was generated.
     Token(Token),
-    /// Compare mode of a session was switched; on, it begins with the session's next turn.
+    /// Compare mode of a session was switched on or off. It begins with the session's next turn.
     CompareMode {
         /// In which session.
         session: SessionId,
@@ -119,7 +119,7 @@ pub enum EventKind {
     },
     /// What the lanes of a compared session predicted, just before both are given the token.
     Compare(Compare),
-    /// The lanes of a compared session go on by themselves until the answer ends.
+    /// The lanes of a compared session no longer wait for each other: each goes on by itself until the answer ends.
     Unlocked {
         /// In which session.
         session: SessionId,
@@ -134,7 +134,7 @@ pub enum EventKind {
     Ledger(Ledger),
     /// Who runs and who waits in a lane.
     Queue(Queue),
-    /// An answer begins to wait, starts, is set back or goes on.
+    /// An answer begins to wait, starts, is preempted or goes on.
     Scheduled {
         /// In which lane.
         lane: Lane,
@@ -147,24 +147,24 @@ pub enum EventKind {
     },
     /// Where the selected rows lay, summed since the lane's last `hits` event.
     Hits(Hits),
-    /// A decoded token was probed: what exact attention would have made of it, or the policy where exact attention read.
+    /// A decoded token was probed: the policy and exact attention both predicted from it, and the predictions were compared.
     Probe(Probe),
-    /// What a token read, of a session that is looked at.
+    /// What a token read. Only for a session that is looked at in the attention view.
     Read(Read),
-    /// What more or fewer rows would have held for a token, of a session that is looked at.
+    /// What mass more or fewer rows would have held for a token. Only for a session that is looked at.
     Coverage(Coverage),
-    /// Tokens of a session that is looked at, as text.
+    /// The text of tokens. Only for a session that is looked at.
     Text {
         /// In which session.
         session: SessionId,
         /// In which lane.
         lane: Lane,
-        /// The position of the first; what was told from there on holds no longer.
+        /// The position of the first token. The texts replace what earlier events said from there on.
         from: usize,
         /// Their texts, which may be empty while a character is incomplete.
         texts: Vec<String>,
     },
-    /// The guard of a session changed its mind.
+    /// The guard of a session warned, went back to full attention, or returned to the policy.
     Guard(Guarded),
     /// A lane's policy, guard or budget was changed; acts from this step on.
     Knob {

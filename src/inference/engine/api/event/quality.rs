@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Lane, SessionId};
 use crate::quality::GuardState;
 
-/// Two predictions of the same token: what `kv` and `kcache` make of the same tokens before it.
+/// Two predictions of the same token, by `kv` and by `kcache`, from the same tokens before it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Compare {
     /// In which session.
@@ -35,7 +35,7 @@ pub struct Otherwise {
 }
 
 /// What a probe found: the prediction from one decoded token by the lane's policy, compared with that of exact attention
-/// over the same cached tokens. The text goes on by whichever the session reads with.
+/// over the same cached tokens. The text does not change by it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// In which lane.
@@ -53,11 +53,11 @@ pub struct Probe {
     /// The softmax mass that the policy's rows held, mean over heads and the layers that chose; `None` where it read
     /// every row.
     pub kept_mass: Option<f32>,
-    /// Whether the session reads every row, and the policy was only asked.
+    /// Whether the session reads every row now, so that the policy is what was asked in addition.
     pub full: bool,
 }
 
-/// The guard of a session changed its mind.
+/// The guard of a session warned, went back to full attention, or returned to the policy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Guarded {
     /// In which lane.
@@ -74,7 +74,7 @@ pub struct Guarded {
     pub kl: Option<f64>,
     /// The mean kept mass over the guard's window; `None` where no rows were chosen.
     pub kept_mass: Option<f64>,
-    /// Whether all of the session's V is on the device now; else, reading every row, it reads V where it is.
+    /// Whether all of the session's V is on the device now. If it is not, full attention reads the rest on the host.
     pub v_on_device: bool,
 }
 
@@ -95,8 +95,8 @@ pub struct Read {
     pub heads: usize,
     /// Positions that any head chose.
     pub read: usize,
-    /// They, ascending, each with the number of heads that chose it; where they are more than
-    /// [`READ_POSITIONS`](crate::engine::READ_POSITIONS), those that most heads chose.
+    /// Those positions, ascending, each with the number of heads that chose it. At most
+    /// 512 ([`READ_POSITIONS`](crate::engine::READ_POSITIONS)), namely those that most heads chose.
     pub positions: Vec<(u32, u16)>,
 }
 
