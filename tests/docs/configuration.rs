@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{compare, read};
 
 /// A setting of `config.toml`: its path, and its value there. One that is commented out has no default.
-fn settings(text: &str) -> Vec<(String, Option<String>)> {
+pub fn settings(text: &str) -> Vec<(String, Option<String>)> {
     let mut section = String::new();
     let mut found: Vec<(String, Option<String>)> = Vec::new();
     for line in text.lines() {

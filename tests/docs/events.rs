@@ -103,7 +103,7 @@ impl Declarations {
     /// The rows of a table of fields: name in JSON, type in words of JSON, meaning. An object's own fields follow it.
     fn rows(&self, fields: &[Field], prefix: &str, rows: &mut Vec<[String; 3]>) {
         for Field { name, kind, doc } in fields {
-            let (inner, many) = innermost(kind);
+            let (inner, lists) = innermost(kind);
             let mut means = plain(doc);
             if let Some(names) = self.names.get(inner).filter(|_| inner != "Lane") {
                 let names: Vec<_> = names.iter().map(|(name, doc)| format!("`{name}`: {}", plain(doc))).collect();
@@ -112,7 +112,7 @@ impl Declarations {
             let path = format!("{prefix}{name}");
             rows.push([path.clone(), self.json_type(kind), means]);
             if let Some(object) = self.structs.get(inner) {
-                self.rows(&object.fields, &format!("{path}{}.", if many { "[]" } else { "" }), rows);
+                self.rows(&object.fields, &format!("{path}{}.", "[]".repeat(lists)), rows);
             }
         }
     }
@@ -157,12 +157,12 @@ fn inside<'a>(kind: &'a str, outer: &str) -> Option<&'a str> {
     kind.strip_prefix(outer).and_then(|rest| rest.strip_suffix('>'))
 }
 
-/// A type without the options and lists around it, and whether there was a list.
-fn innermost(kind: &str) -> (&str, bool) {
+/// A type without the options and lists around it, and how many lists there were.
+fn innermost(kind: &str) -> (&str, usize) {
     match (inside(kind, "Option<"), inside(kind, "Vec<")) {
         (Some(inner), _) => innermost(inner),
-        (_, Some(inner)) => (innermost(inner).0, true),
-        _ => (kind, false),
+        (_, Some(inner)) => (innermost(inner).0, innermost(inner).1 + 1),
+        _ => (kind, 0),
     }
 }
 
@@ -255,7 +255,12 @@ fn names_of(value: &Value, prefix: &str, names: &mut Vec<String>) {
     for (name, value) in value.as_object().into_iter().flatten() {
         let path = format!("{prefix}{name}");
         names_of(value, &format!("{path}."), names);
-        value.as_array().into_iter().flatten().for_each(|element| names_of(element, &format!("{path}[]."), names));
+        let (mut elements, mut depth) = (value.as_array().map_or(&[][..], Vec::as_slice), 1);
+        // Lists of lists are looked into as one list.
+        while let Some(Value::Array(inner)) = elements.first() {
+            (elements, depth) = (inner, depth + 1);
+        }
+        elements.iter().for_each(|element| names_of(element, &format!("{path}{}.", "[]".repeat(depth)), names));
         names.push(path);
     }
 }

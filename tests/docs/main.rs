@@ -4,6 +4,7 @@
 mod commands;
 mod configuration;
 mod events;
+mod names;
 mod reference;
 
 use std::{env, fs, path::PathBuf};

@@ -225,7 +225,7 @@ pub struct Hits {
     pub step: u64,
     /// Decoded tokens in the sum.
     pub tokens: u64,
-    /// Selected rows by layer and distance from now, `[layers][DISTANCE_BUCKETS]`; a dense layer's are all 0. Distances
+    /// Selected rows by layer and bucket of distance from now; a dense layer's are all 0. Distances
     /// are counted in powers of two: bucket 0 is the token itself, bucket b ≥ 1 holds distances 2^(b-1)..2^b.
     pub distance: Vec<Vec<u64>>,
     /// The share of the selected rows among the first four positions, in 0..=1.

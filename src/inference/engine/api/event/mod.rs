@@ -81,7 +81,7 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         system: Option<String>,
     },
-    /// A session was closed; its pages are back.
+    /// A session was closed and its pages were given back.
     Closed {
         /// Which one.
         session: SessionId,
@@ -105,7 +105,7 @@ pub enum EventKind {
         step: u64,
         /// Tokens of this turn's prompt computed so far.
         done: usize,
-        /// Tokens of this turn's prompt to compute (pages reused from earlier turns are not in it).
+        /// Tokens of this turn's prompt to compute. Pages reused from earlier turns are not counted.
         total: usize,
     },
     /// A token was generated.

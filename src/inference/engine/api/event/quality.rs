@@ -21,7 +21,7 @@ pub struct Compare {
     pub kl: f64,
     /// Whether both find the same token the likeliest.
     pub same: bool,
-    /// What `kcache` would have chosen, where that is another token; with the same draw where tokens are drawn.
+    /// What `kcache` would have chosen, if that is another token. Where tokens are drawn at random, by the same draw.
     pub otherwise: Option<Otherwise>,
 }
 
@@ -53,7 +53,7 @@ pub struct Probe {
     /// The softmax mass that the policy's rows held, mean over heads and the layers that chose; `None` where it read
     /// every row.
     pub kept_mass: Option<f32>,
-    /// Whether the session reads every row now, so that the policy is what was asked in addition.
+    /// Whether the session reads every row now. Then the probe is what the policy would have predicted.
     pub full: bool,
 }
 
@@ -87,9 +87,9 @@ pub struct Read {
     pub lane: Lane,
     /// By which step of the lane.
     pub step: u64,
-    /// The index in its answer of the token that came of it.
+    /// The index in its answer of the token that was computed from what it read.
     pub index: usize,
-    /// Positions attended to; the token that came of it has this position.
+    /// Positions attended to. The token that was computed from them has this position.
     pub len: usize,
     /// Query heads of all layers that chose rows; 0 where every row was read.
     pub heads: usize,
@@ -109,7 +109,7 @@ pub struct Coverage {
     pub lane: Lane,
     /// By which step of the lane.
     pub step: u64,
-    /// The index in its answer of the token that came of it.
+    /// The index in its answer of the token that was computed from what it read.
     pub index: usize,
     /// Positions attended to.
     pub len: usize,
@@ -128,6 +128,6 @@ pub struct HeadCoverage {
     pub kept: f32,
     /// The mass that its N heaviest positions hold, for every N of the event; exact, to four decimals.
     pub curve: Vec<f32>,
-    /// Rows it read by distance from now, as in [`Hits`](super::Hits), since the last event of this kind.
+    /// Rows it read by distance from now, as in `hits`, since the last event of this kind.
     pub distance: Vec<u32>,
 }
