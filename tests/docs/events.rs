@@ -125,7 +125,7 @@ impl Declarations {
         if let Some(inner) = inside(kind, "Vec<") {
             let inner = self.json_type(inner);
             return match inner.split_once(' ') {
-                Some((first, rest)) if first == "list" => format!("list of lists {rest}"),
+                Some(("list", rest)) => format!("list of lists {rest}"),
                 _ if inner.starts_with('`') => format!("list of {inner}"),
                 _ => format!("list of {inner}s"),
             };
