@@ -72,7 +72,7 @@ fn turn(max_tokens: usize) -> GenerationOptions {
 
 fn feed(engine: &Engine, session: u32, tokens: &[u32], turn: GenerationOptions) {
     let (session, tokens) = (SessionId(session), tokens.to_vec());
-    send(engine, Request::SubmitTokens { session, prefilled: None, tokens, turn, once: false });
+    send(engine, Request::SubmitTokens { session, prefilled: None, tokens, options: turn, once: false });
 }
 
 /// Ordinary tokens, others for every seed.

@@ -56,7 +56,7 @@ fn start(
 fn feed(engine: &Engine, session: u32, tokens: &[u32], max_tokens: usize) {
     let (session, tokens) = (SessionId(session), tokens.to_vec());
     let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
-    engine.ops().send(Request::SubmitTokens { session, prefilled: None, tokens, turn, once: false }).unwrap();
+    engine.ops().send(Request::SubmitTokens { session, prefilled: None, tokens, options: turn, once: false }).unwrap();
 }
 
 fn open(engine: &Engine, session: u32) {
@@ -343,7 +343,7 @@ fn an_answer_shorter_than_a_window_is_judged_and_what_is_known_outlasts_it() {
     open(&engine, 1);
     let turn = GenerationOptions { max_tokens: guard.window, ignore_eos: true, ..GenerationOptions::default() };
     let (session, tokens) = (SessionId(1), prompt.clone());
-    engine.ops().send(Request::SubmitTokens { session, prefilled: None, tokens, turn, once: true }).unwrap();
+    engine.ops().send(Request::SubmitTokens { session, prefilled: None, tokens, options: turn, once: true }).unwrap();
     let read = until_finished(&events, 1);
     let [warned] = guards(&read)[..] else { panic!("{:?}", guards(&read)) };
     assert_eq!(warned.state, GuardState::Warned);

@@ -59,7 +59,7 @@ fn open(engine: &Engine, session: SessionId) {
 /// Has a session read some text and say so many tokens.
 fn say(engine: &Engine, session: SessionId, text: &str, max_tokens: usize) {
     let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
-    send(engine, Request::SubmitMessage { session, document: None, text: text.to_owned(), turn });
+    send(engine, Request::SubmitMessage { session, document: None, text: text.to_owned(), options: turn });
 }
 
 fn all<T>(events: &[Event], of: impl Fn(&EventKind) -> Option<T>) -> Vec<T> {

@@ -217,7 +217,7 @@ impl Trial<'_> {
             let tokens = prompt[cached..].to_vec();
             let opening = Request::Open { session, name: String::new(), system: None, lanes: vec![LANE] };
             let turn = turn.clone();
-            for op in [opening, Request::SubmitTokens { session, prefilled, tokens, turn, once: true }] {
+            for op in [opening, Request::SubmitTokens { session, prefilled, tokens, options: turn, once: true }] {
                 // An engine that has ended says why in its last event.
                 let _ = engine.ops().send(op);
             }

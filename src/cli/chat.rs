@@ -133,7 +133,7 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
     let ops = running.engine.ops();
     let turn = config.sampling.turn();
     let open = Request::Open { session: SESSION, name: "chat".into(), system: args.system, lanes: vec![lane] };
-    for op in [open, Request::SubmitMessage { session: SESSION, document, text, turn }] {
+    for op in [open, Request::SubmitMessage { session: SESSION, document, text, options: turn }] {
         // An engine that has gone says why in its last event.
         let _ = ops.send(op);
     }

@@ -245,7 +245,7 @@ impl Run {
             if compare {
                 run.waiting.push_back(Request::Compare { session, on: true });
             }
-            run.waiting.push_back(Request::SubmitMessage { session, document, text, turn });
+            run.waiting.push_back(Request::SubmitMessage { session, document, text, options: turn });
         }
         run
     }

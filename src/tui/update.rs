@@ -262,7 +262,7 @@ pub(super) fn say(
     let Some(session) = state.by_id(id) else { return Vec::new() };
     let session::Message { text, document } = message;
     session.send(text.clone(), document.as_ref());
-    vec![Command::Engine(Request::SubmitMessage { session: id, document, text, turn })]
+    vec![Command::Engine(Request::SubmitMessage { session: id, document, text, options: turn })]
 }
 
 /// Stops the answers of the session on show, and takes back what waits.

@@ -92,7 +92,7 @@ fn turn(max_tokens: usize) -> GenerationOptions {
 
 fn feed(engine: &Engine, session: u32, tokens: &[u32], turn: GenerationOptions) {
     let (session, tokens) = (SessionId(session), tokens.to_vec());
-    engine.ops().send(Request::SubmitTokens { session, prefilled: None, tokens, turn, once: false }).unwrap();
+    engine.ops().send(Request::SubmitTokens { session, prefilled: None, tokens, options: turn, once: false }).unwrap();
 }
 
 /// A linear congruential generator (Knuth's MMIX constants).

@@ -11,7 +11,13 @@ fn model_without(tokens: &[u32]) -> Arc<LanguageModel> {
 
 fn feed(session: u32, tokens: &[u32], max_tokens: usize) -> Request {
     let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
-    Request::SubmitTokens { session: SessionId(session), prefilled: None, tokens: tokens.to_vec(), turn, once: false }
+    Request::SubmitTokens {
+        session: SessionId(session),
+        prefilled: None,
+        tokens: tokens.to_vec(),
+        options: turn,
+        once: false,
+    }
 }
 
 /// How each answer ended.

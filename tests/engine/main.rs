@@ -58,7 +58,7 @@ fn open(session: u32) -> Request {
 
 fn say(session: u32, text: &str, max_tokens: usize) -> Request {
     let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
-    Request::SubmitMessage { session: SessionId(session), document: None, text: text.to_owned(), turn }
+    Request::SubmitMessage { session: SessionId(session), document: None, text: text.to_owned(), options: turn }
 }
 
 /// The account of every lane once the engine has nothing to do: an idle engine always tells it.
@@ -166,7 +166,8 @@ fn a_shared_prompt_is_computed_once_and_both_lanes_answer() {
     let document = Document { name: "notes".into(), text: "the heat in the hall ".repeat(8) };
     engine.ops().send(open(1)).unwrap();
     let turn = GenerationOptions { max_tokens: 12, ignore_eos: true, ..GenerationOptions::default() };
-    let said = Request::SubmitMessage { session: SessionId(1), document: Some(document), text: "hello".into(), turn };
+    let said =
+        Request::SubmitMessage { session: SessionId(1), document: Some(document), text: "hello".into(), options: turn };
     engine.ops().send(said).unwrap();
     let read = until_finished(&events, 2);
 
@@ -287,7 +288,8 @@ fn the_same_seed_gives_the_same_text_and_another_gives_another() {
         engine.ops().send(open(session)).unwrap();
         let sampling = Sampling { temperature: 1.0, top_k: Some(50), top_p: Some(0.95), seed, ..Sampling::default() };
         let turn = GenerationOptions { sampling, max_tokens: 24, ignore_eos: true, ..GenerationOptions::default() };
-        let said = Request::SubmitMessage { session: SessionId(session), document: None, text: "hello".into(), turn };
+        let said =
+            Request::SubmitMessage { session: SessionId(session), document: None, text: "hello".into(), options: turn };
         engine.ops().send(said).unwrap();
         texts.push(answers(&until_finished(&events, 1)).into_values().next().unwrap());
     }
@@ -343,7 +345,7 @@ fn what_is_typed_goes_before_what_the_program_asked() {
     let (engine, events) = start(&model, both_lanes());
     let ask = |session: u32, text: String, max_tokens, priority| {
         let turn = GenerationOptions { max_tokens, ignore_eos: true, priority, ..GenerationOptions::default() };
-        let said = Request::SubmitMessage { session: SessionId(session), document: None, text, turn };
+        let said = Request::SubmitMessage { session: SessionId(session), document: None, text, options: turn };
         engine.ops().send(open(session)).unwrap();
         engine.ops().send(said).unwrap();
     };
@@ -408,7 +410,7 @@ fn the_default_model_knows_the_days_of_a_week_in_both_lanes() {
     engine.ops().send(open(1)).unwrap();
     let turn = GenerationOptions { max_tokens: 40, ..GenerationOptions::default() };
     let text = "How many days are in a week?".to_owned();
-    engine.ops().send(Request::SubmitMessage { session: SessionId(1), document: None, text, turn }).unwrap();
+    engine.ops().send(Request::SubmitMessage { session: SessionId(1), document: None, text, options: turn }).unwrap();
     let read = until_finished(&events, 2);
     for lane in Lane::ALL {
         let mut text = String::new();

@@ -4,7 +4,13 @@ use super::*;
 
 fn ask_once(session: u32, tokens: &[u32], max_tokens: usize) -> Request {
     let turn = GenerationOptions { max_tokens, ignore_eos: true, ..GenerationOptions::default() };
-    Request::SubmitTokens { session: SessionId(session), prefilled: None, tokens: tokens.to_vec(), turn, once: true }
+    Request::SubmitTokens {
+        session: SessionId(session),
+        prefilled: None,
+        tokens: tokens.to_vec(),
+        options: turn,
+        once: true,
+    }
 }
 
 /// The lane's accounts between the end of its answer and that of the other lane's.

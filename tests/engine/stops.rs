@@ -64,8 +64,13 @@ fn conversation(
     for (text, stop) in asked {
         let turn =
             GenerationOptions { max_tokens: 32, ignore_eos: true, stop: stop.clone(), ..GenerationOptions::default() };
-        ops.send(Request::SubmitMessage { session: SessionId(1), document: None, text: (*text).to_owned(), turn })
-            .unwrap();
+        ops.send(Request::SubmitMessage {
+            session: SessionId(1),
+            document: None,
+            text: (*text).to_owned(),
+            options: turn,
+        })
+        .unwrap();
         let read = until_finished(&events, 2);
         answers.push(Lane::ALL.map(|lane| told(&read, lane)));
     }

@@ -73,7 +73,7 @@ pub(super) fn ask_once(
     let turn = GenerationOptions { max_tokens, ignore_eos: true, priority, ..GenerationOptions::default() };
     [
         Request::Open { session, name, system: None, lanes },
-        Request::SubmitTokens { session, prefilled: None, tokens, turn, once: true },
+        Request::SubmitTokens { session, prefilled: None, tokens, options: turn, once: true },
     ]
 }
 

@@ -96,7 +96,7 @@ fn prompts_have_their_length_begin_alike_as_far_as_they_shall_and_differ_after()
     let prompts: Vec<&Vec<u32>> = ops
         .iter()
         .filter_map(|op| match op {
-            Request::SubmitTokens { tokens, turn, once: true, prefilled: None, .. } => {
+            Request::SubmitTokens { tokens, options: turn, once: true, prefilled: None, .. } => {
                 assert_eq!((turn.max_tokens, turn.ignore_eos, turn.priority), (9, true, Priority::Background));
                 Some(tokens)
             }

@@ -1,4 +1,4 @@
-//! Starting and stopping the engine: one OS thread that owns the tiers and the lanes.
+//! Starting and stopping the engine: one OS thread owns the device, the lanes and the sessions.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -12,59 +12,14 @@ use std::{
 
 use thiserror::Error;
 
-use super::{EventKind, Events, Lane, Publisher, Request, api::event_queue::stream, worker::Worker};
+use super::{EngineOptions, EventKind, Events, Lane, Publisher, Request, api::event_queue::stream, worker::Worker};
 use crate::{
-    cache::{Policy, ProfileError},
-    model::LanguageModel,
-    quality::GuardOptions,
+    cache::ProfileError,
+    model::{CpuDevice, LanguageModel},
 };
 
-/// Ops that may wait to be carried out.
+/// Requests that may wait to be handled.
 const OPS_BOUND: usize = 64;
-
-/// How an engine runs.
-#[derive(Debug, Clone, PartialEq)]
-pub struct EngineOptions {
-    /// Threads that compute, the engine thread among them; at least 1.
-    pub threads: usize,
-    /// Prompt tokens computed in one step; at least 1.
-    pub prefill_chunk: usize,
-    /// The lanes, in the order in which they take turns; each at most once.
-    pub lanes: Vec<LaneOptions>,
-    /// Answers that may wait in a lane before messages are refused; at least 1.
-    pub queue: usize,
-    /// Whether sequences that begin with the same tokens hold the same pages.
-    pub share_prefixes: bool,
-    /// How answers of lanes that choose rows are probed and guarded.
-    pub guard: GuardOptions,
-}
-
-impl Default for EngineOptions {
-    /// One thread, no lane yet, and no guard.
-    fn default() -> Self {
-        Self {
-            threads: 1,
-            prefill_chunk: 128,
-            lanes: Vec::new(),
-            queue: 256,
-            share_prefixes: true,
-            guard: GuardOptions::OFF,
-        }
-    }
-}
-
-/// One lane.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LaneOptions {
-    /// Which.
-    pub lane: Lane,
-    /// Its policy.
-    pub policy: Policy,
-    /// Bytes of K, V, tail and workspace it may hold on the device; `None` for no limit.
-    pub device_budget: Option<u64>,
-    /// Bytes it may hold in host memory, V and what was set aside; `None` for no limit.
-    pub host_budget: Option<u64>,
-}
 
 /// Why an engine did not start.
 #[derive(Debug, Error)]
@@ -120,7 +75,8 @@ impl Engine {
         let thread = thread::Builder::new().name("engine".into()).spawn(move || {
             // A panic ends the engine, not the program: whoever reads the events still has a screen to say so on.
             let run = AssertUnwindSafe(|| {
-                let mut worker = Worker::new(model, options, output.clone());
+                let device = CpuDevice::new(Arc::clone(&model), options.threads);
+                let mut worker = Worker::new(model, Box::new(device), options, output.clone());
                 output.publish(EventKind::Started(worker.started()));
                 drop(starting);
                 worker.run(&requests);

@@ -191,7 +191,7 @@ fn stop_texts_go_with_the_next_message() {
     slash(&mut state, r#"/stop-at "\nUser: ""#);
     assert_eq!(notice(&state), r####"from the next message on, answers end before "###" or "\nUser: ""####);
     let commands = slash(&mut state, "Hello");
-    let [_, Request::SubmitMessage { turn, .. }] = ops(&commands)[..] else { panic!("{commands:?}") };
+    let [_, Request::SubmitMessage { options: turn, .. }] = ops(&commands)[..] else { panic!("{commands:?}") };
     assert_eq!(turn.stop.texts(), ["###", "\nUser: "]);
     slash(&mut state, &format!("/stop-at {}", "x".repeat(257)));
     assert!(notice(&state).contains("257 bytes"), "{}", notice(&state));

@@ -9,8 +9,10 @@ fn a_typed_message_goes_to_the_engine_and_shows_at_once() {
     typed(&mut state, "Hello there");
     assert!(text(&state).contains("Hello there"));
     let commands = press(&mut state, &["enter"]);
-    let [Request::Open { session, name, lanes, .. }, Request::SubmitMessage { session: asked, text: said, turn, .. }] =
-        ops(&commands)[..]
+    let [
+        Request::Open { session, name, lanes, .. },
+        Request::SubmitMessage { session: asked, text: said, options: turn, .. },
+    ] = ops(&commands)[..]
     else {
         panic!("{commands:?}")
     };
@@ -225,8 +227,7 @@ fn the_demo_opens_its_sessions_and_yields_to_the_user() {
     let count = state.sessions.len();
     assert!(count >= 3);
     assert_eq!(ops(&commands).iter().filter(|op| matches!(op, Request::Open { .. })).count(), count);
-    let background =
-        |op: &&&Request| matches!(op, Request::SubmitMessage { turn, .. } if turn.priority == Priority::Background);
+    let background = |op: &&&Request| matches!(op, Request::SubmitMessage { options: turn, .. } if turn.priority == Priority::Background);
     assert_eq!(ops(&commands).iter().filter(background).count(), 1);
     assert!(text(&state).contains("demo"));
     typed(&mut state, "Mine");

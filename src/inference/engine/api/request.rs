@@ -1,4 +1,4 @@
-//! What can be asked of the engine. Ops go in through a bounded channel and are carried out between steps.
+//! What can be asked of the engine. Requests go in through a bounded channel and are handled between steps.
 
 use crate::engine::{Lane, Prefilled, SessionId, StopSequences};
 use crate::{cache::Policy, model::ChatMessage, quality::GuardMode, text::without_mark};
@@ -8,7 +8,7 @@ use crate::{cache::Policy, model::ChatMessage, quality::GuardMode, text::without
 pub enum Request {
     /// Opens a session with one empty sequence in each of `lanes`. The id is chosen by the caller and must be new.
     Open {
-        /// The id under which every later op and event names the session.
+        /// The id under which every later request and event names the session.
         session: SessionId,
         /// What the user calls it.
         name: String,
@@ -40,7 +40,7 @@ pub enum Request {
         /// What the user wrote.
         text: String,
         /// How to answer.
-        turn: GenerationOptions,
+        options: GenerationOptions,
     },
     /// The same with tokens instead of a message, outside of any chat template: for benchmarks and for load.
     SubmitTokens {
@@ -52,7 +52,7 @@ pub enum Request {
         /// The tokens that follow; at least one.
         tokens: Vec<u32>,
         /// How to answer.
-        turn: GenerationOptions,
+        options: GenerationOptions,
         /// Whether the session is closed once its answers have ended.
         once: bool,
     },
@@ -66,7 +66,7 @@ pub enum Request {
         /// What was said, oldest first; answers are those of this lane.
         messages: Vec<ChatMessage>,
     },
-    /// Stops the answer of one lane, or of all, keeping what was said so far. Also takes back a turn that still waits.
+    /// Stops the answer of one lane, or of all, keeping what was said so far. Also takes back a message that still waits.
     Stop {
         /// Which session.
         session: SessionId,
@@ -78,7 +78,7 @@ pub enum Request {
         /// Which session.
         session: SessionId,
     },
-    /// Switches compare mode: from the session's next turn on both lanes are fed the same tokens, those that `kv`
+    /// Switches compare mode: from the session's next answer on both lanes are fed the same tokens, those that `kv`
     /// chooses, and every token is followed by a `compare` event. Where the lanes were not fed the same so far, the
     /// `kcache` lane takes over what `kv` has said. Switched off, answers go on as each lane chooses.
     Compare {
@@ -91,8 +91,8 @@ pub enum Request {
     /// next token on a `read` event says what each token read, and now and then a `coverage` event what more or fewer
     /// rows would hold. What looking takes is no part of the step's time. `None` looks at nothing.
     Inspect(Option<(SessionId, Lane)>),
-    /// Turns a lane's policy; acts from the lane's next step. A change of `dense` moves V pages between the tiers;
-    /// where they do not fit, answers are set back for them.
+    /// Changes a lane's policy; acts from the lane's next step. A change of `dense` moves V pages between the tiers;
+    /// where they do not fit, answers are preempted for them.
     /// A lane keeps its kind of cache: `kv` stays `kv`, `kcache` stays `kcache` with the same `k`.
     SetPolicy {
         /// Which lane.
@@ -101,14 +101,14 @@ pub enum Request {
         policy: Policy,
     },
     /// Sets a lane's device budget in bytes; `None` lifts it. Where more is held, idle sessions' pages are moved away and
-    /// answers are set back until it fits, before the lane's next step.
+    /// answers are preempted until it fits, before the lane's next step.
     SetBudget {
         /// Which lane.
         lane: Lane,
         /// Bytes of K, V, tail and workspace the lane may hold on the device.
         bytes: Option<u64>,
     },
-    /// Turns what the guard of a lane does; acts from the lane's next step.
+    /// Changes what the guard of a lane does; acts from the lane's next step.
     SetGuard {
         /// Which lane.
         lane: Lane,
@@ -140,7 +140,7 @@ impl Document {
     }
 }
 
-/// How one turn is answered.
+/// How a message is answered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerationOptions {
     /// How the next token is chosen.

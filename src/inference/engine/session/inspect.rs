@@ -2,7 +2,7 @@
 //! held. Only while somebody asks, for one sequence at a time, and in bounded events.
 
 use super::sequence::Sequence;
-use crate::engine::{Coverage, EventKind, HeadCoverage, Lane, Read, SessionId, worker::Worker};
+use crate::engine::{Coverage, EventKind, HeadCoverage, Lane, Read, SessionId};
 use crate::{
     attention::{DISTANCE_BUCKETS, Reads, curve_counts},
     model::{Detokenizer, LanguageModel},
@@ -31,6 +31,11 @@ pub(crate) struct Inspection {
 }
 
 impl Inspection {
+    pub fn of(session: SessionId, lane: Lane) -> Self {
+        let (told, decoder) = (Vec::new(), Detokenizer::default());
+        Self { session, lane, tokens: 0, distance: Vec::new(), told, decoder }
+    }
+
     /// Whether this sequence is looked at.
     pub fn is_of(&self, session: SessionId, lane: Lane) -> bool {
         (self.session, self.lane) == (session, lane)
@@ -108,19 +113,5 @@ impl Inspection {
             events.push(EventKind::Text { session: self.session, lane: self.lane, from, texts });
         }
         events
-    }
-}
-
-impl Worker {
-    /// Looks at a session in a lane from its next token on, or at nothing.
-    pub(crate) fn inspect(&mut self, asked: Option<(SessionId, Lane)>) {
-        self.inspected = None;
-        let Some((session, lane)) = asked else { return };
-        let Some(sequence) = self.sequence(session, lane) else { return self.unknown(session) };
-        let (told, decoder) = (Vec::new(), Detokenizer::default());
-        let mut inspection = Inspection { session, lane, tokens: 0, distance: Vec::new(), told, decoder };
-        let texts = inspection.texts(&self.model, sequence);
-        texts.into_iter().for_each(|event| self.publisher.publish(event));
-        self.inspected = Some(inspection);
     }
 }
