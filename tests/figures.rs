@@ -222,7 +222,7 @@ fn the_figures_of_the_screen_are_the_sums_of_the_recording() {
         assert!(wanted, "{large}");
     }
 
-    // A knob of one lane, turned while nobody is asked anything.
+    // A knob of one lane, changed while nobody is asked anything.
     let after = screen(&events[..=knob]);
     let turned = after.figures();
     assert_eq!(turned.tok_s[1], figures.tok_s[1], "the other lane's figures stay");

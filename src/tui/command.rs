@@ -11,9 +11,7 @@ pub enum Command {
     Engine(Request),
     /// Read a text file and answer with [`super::message::Message::FileRead`].
     ReadFile {
-        /// Where it lies.
         path: PathBuf,
-        /// What it is for.
         purpose: FilePurpose,
     },
     /// Hand a text to the terminal's clipboard and answer with [`super::message::Message::Copied`].
@@ -42,7 +40,6 @@ pub enum Command {
     KeepSettings(Vec<(String, String)>),
     /// Give the terminal back and stop, until somebody lets the program go on.
     Suspend,
-    /// Leave.
     Quit,
 }
 

@@ -1,5 +1,5 @@
 //! Which pane lies where. One function of the terminal's size and of what is to be shown, so that drawing, scrolling
-//! and the mouse agree.
+//! and the mouse agree. The rooms below it say what lies inside of a pane, for the same reason.
 
 use ratatui::layout::{Constraint, Layout, Rect};
 
@@ -9,25 +9,17 @@ use crate::engine::Lane;
 /// Where every pane lies; an empty rectangle is not shown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Panes {
-    /// Model, machine and status.
     pub header: Rect,
-    /// The figures.
     pub kpis: Rect,
-    /// The list of sessions.
     pub sessions: Rect,
     /// Whether that list is one row of names.
     pub sessions_in_a_row: bool,
     /// The transcripts, in the order of [`Lane::ALL`].
     pub transcripts: [Rect; 2],
-    /// The message being written.
-    pub input: Rect,
-    /// The charts.
+    pub composer: Rect,
     pub charts: Vec<(Chart, Rect)>,
-    /// The figures in large.
     pub figures: Rect,
-    /// The hit screen.
-    pub hits: Rect,
-    /// Keys and notices.
+    pub attention: Rect,
     pub footer: Rect,
 }
 
@@ -74,7 +66,7 @@ pub fn panes(state: &State, area: Rect) -> Panes {
         Preset::Chat => chat(state, body, &mut panes),
         Preset::Charts => panes.charts = charts(state, body),
         Preset::Figures => panes.figures = body,
-        Preset::Hits => panes.hits = body,
+        Preset::Attention => panes.attention = body,
     }
     panes
 }
@@ -82,12 +74,12 @@ pub fn panes(state: &State, area: Rect) -> Panes {
 fn expanded(state: &State, body: Rect, panes: &mut Panes) {
     match (state.preset, state.focus) {
         (Preset::Figures, _) => panes.figures = body,
-        (Preset::Hits, _) | (_, Focus::Hits) => panes.hits = body,
+        (Preset::Attention, _) | (_, Focus::Attention) => panes.attention = body,
         (Preset::Charts, _) | (_, Focus::Charts) => panes.charts = vec![(state.chart, body)],
         (_, Focus::Sessions) => panes.sessions = body,
         (_, Focus::Transcript(lane)) => panes.transcripts[lane as usize] = body,
-        // The input grows with its text; its pane at full size is the two transcripts with it.
-        (_, Focus::Input) => conversation(state, body, panes),
+        // The composer grows with its text; its pane at full size is the two transcripts with it.
+        (_, Focus::Composer) => conversation(state, body, panes),
     }
 }
 
@@ -116,16 +108,16 @@ fn sessions(state: &State, body: Rect, panes: &mut Panes) -> Rect {
     rest
 }
 
-/// Two transcripts and the input below them.
+/// Two transcripts and the composer below them.
 fn conversation(state: &State, area: Rect, panes: &mut Panes) {
-    let lines = state.input().lines().len().clamp(1, 6) as u16;
-    let input = match area.height {
+    let lines = state.composer().lines().len().clamp(1, 6) as u16;
+    let composer = match area.height {
         0..=3 => area.height.min(1),
         4..=7 => 2,
         _ => (lines + 2).min(area.height / 2),
     };
     let above;
-    [above, panes.input] = Layout::vertical([Constraint::Fill(1), Constraint::Length(input)]).areas(area);
+    [above, panes.composer] = Layout::vertical([Constraint::Fill(1), Constraint::Length(composer)]).areas(area);
     panes.transcripts = if above.width >= 40 {
         Layout::horizontal([Constraint::Fill(1); 2]).areas(above)
     } else {
@@ -192,3 +184,8 @@ fn grid(count: usize, area: Rect) -> (usize, usize) {
     };
     candidates.min_by(|a, b| badness(a).total_cmp(&badness(b))).unwrap_or((1, 1))
 }
+
+pub(crate) mod attention;
+pub(crate) mod session_list;
+pub(crate) mod transcript;
+pub(crate) mod waiting;

@@ -1,17 +1,20 @@
-//! The dashboard: state, update, view, widgets, key map and themes.
+//! The dashboard: a loop over one state, as in Elm.
 //!
-//! [`state::State`] is everything it knows, [`update::update`] the only thing that changes it (and does no I/O),
-//! [`view::view`] draws it (and changes nothing). [`run`] joins them with the terminal and the engine.
+//! A message comes in ([`message`]), [`update::update`] changes [`state::State`] and says what the world outside is to do
+//! (`command`), [`view::view`] draws the state and changes nothing. The loop (`app`) carries out the commands with what is
+//! in `io`. So arrows go from `app` to `update` and `view`, from `update` to `input`, `layout` and `state`, and from
+//! `view` to `layout`, `widgets`, `theme` and `state`; `layout` says where everything lies, so that drawing, scrolling
+//! and the mouse agree. No two files use each other in a circle.
 
 mod app;
-pub mod command;
+mod command;
 #[cfg(test)]
 mod fixture;
 pub mod input;
-pub mod io;
-pub mod layout;
+mod io;
+mod layout;
 pub mod message;
-pub mod picture;
+mod picture;
 mod replay;
 pub mod state;
 #[cfg(test)]

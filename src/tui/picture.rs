@@ -17,13 +17,11 @@ use shapes::{Ink, Shape};
 
 /// Width of a cell in the picture's units.
 const CELL_WIDTH: f64 = 9.0;
-/// Height of a cell.
 const CELL_HEIGHT: f64 = 18.0;
 /// Size of the letters; a monospaced letter is about 0.6 of it wide.
 const FONT_SIZE: f64 = 15.0;
 /// Where letters stand in a cell, from its top.
 const BASELINE: f64 = 13.5;
-/// Room around the screen.
 const MARGIN: f64 = 12.0;
 
 type Rgb = [u8; 3];
@@ -33,14 +31,12 @@ type Rgb = [u8; 3];
 pub struct Palette {
     /// Letters of no colour of their own.
     pub foreground: Rgb,
-    /// What is behind them.
     pub background: Rgb,
     /// The 16 colours of ANSI, in its order.
     pub ansi: [Rgb; 16],
 }
 
 impl Palette {
-    /// A calm dark terminal.
     pub const DARK: Self = Self {
         foreground: [0xd8, 0xde, 0xe6],
         background: [0x11, 0x15, 0x1c],
@@ -64,7 +60,6 @@ impl Palette {
         ],
     };
 
-    /// A light terminal.
     pub const LIGHT: Self = Self {
         foreground: [0x24, 0x2a, 0x33],
         background: [0xfb, 0xfb, 0xf9],

@@ -5,17 +5,16 @@ use std::collections::BTreeSet;
 use crate::{
     cache::Policy,
     config::{Config, LanesConfig, ThemeName},
-    engine::{Lane, Sampling, SessionId, Started, StopSequences},
+    engine::{Lane, Queue, Sampling, SessionId, Started, StopSequences},
 };
 
+pub use self::screen::{Chart, Focus, Frozen, Overlay, Preset};
+
 use self::{
-    attention::Hits, axes::Axes, composer::Input, demo::Demo, draw_cost::Observer, figures::Figures, metrics::Metrics,
-    session::Session, workload::Loads,
+    attention::AttentionView, axes::Axes, composer::Composer, demo::Demo, draw_cost::Observer, figures::Figures,
+    metrics::Metrics, session::Session, workload::Workload,
 };
-use super::{
-    input::{action::Scope, keymap::Keymap},
-    widgets::TimeRange,
-};
+use super::{input::keymap::Keymap, widgets::TimeRange};
 
 /// The shortest and the longest time that charts show, in milliseconds.
 pub const WINDOW_MS: (f64, f64) = (5_000.0, 3_600_000.0);
@@ -48,11 +47,11 @@ pub struct State {
     /// Sessions that were closed here; what still comes of them is ignored.
     pub closed: BTreeSet<SessionId>,
     /// The message being written while there is no session.
-    pub spare_input: Input,
+    pub spare_composer: Composer,
     /// What was measured.
     pub metrics: Metrics,
-    /// What the hit screen knows.
-    pub hits: Hits,
+    /// What the attention view knows.
+    pub attention: AttentionView,
     /// The scales of the charts.
     pub axes: Axes,
     /// The policy asked for last, while the engine has not confirmed it.
@@ -61,7 +60,7 @@ pub struct State {
     pub wanted_budgets: [Option<Option<u64>>; 2],
     /// The pane that hears the keys.
     pub focus: Focus,
-    /// Whether the input had the focus before a preset without one was shown.
+    /// Whether the composer had the focus before a preset without one was shown.
     pub was_writing: bool,
     /// What the screen shows.
     pub preset: Preset,
@@ -102,116 +101,13 @@ pub struct State {
     /// The questions that the program asks by itself.
     pub demo: Demo,
     /// The load that is put on the engine, and the form for the next.
-    pub loads: Loads,
+    pub workload: Workload,
     /// Whether the user has done anything yet; until then a line says what there is to see.
     pub greeted: bool,
     /// Whether something changed since the last frame.
     pub changed: bool,
     /// The id of the next session.
     pub next_id: u32,
-}
-
-/// The pane that hears the keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Focus {
-    /// The message being written.
-    Input,
-    /// The list of sessions.
-    Sessions,
-    /// A transcript.
-    Transcript(Lane),
-    /// The charts.
-    Charts,
-    /// The hit screen.
-    Hits,
-}
-
-impl Focus {
-    /// The bindings that hold there.
-    pub fn scope(self) -> Scope {
-        match self {
-            Self::Input => Scope::Input,
-            Self::Sessions => Scope::Sessions,
-            Self::Transcript(_) => Scope::Transcript,
-            Self::Charts => Scope::Charts,
-            Self::Hits => Scope::Hits,
-        }
-    }
-}
-
-/// What the screen shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preset {
-    /// Transcripts and charts.
-    Both,
-    /// Transcripts alone.
-    Chat,
-    /// Charts alone.
-    Charts,
-    /// The figures in large.
-    Figures,
-    /// Where the rows lie.
-    Hits,
-}
-
-/// One chart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Chart {
-    /// Bytes of the cache on the device, per lane.
-    Device,
-    /// Memory of the GPUs as NVML reports it.
-    Gpu,
-    /// Bytes of both tiers by owner.
-    Ledger,
-    /// Bytes of V in host memory.
-    HostV,
-    /// Milliseconds per token.
-    Latency,
-    /// Milliseconds per token by stage.
-    Stages,
-    /// Tokens per second.
-    Throughput,
-    /// How far the lanes' predictions are apart, where both are fed the same.
-    Divergence,
-    /// Where the selected rows lie.
-    Hits,
-    /// Kept mass per layer.
-    KeptMass,
-    /// Who runs, who waits and who was set back, per lane.
-    Queue,
-    /// CPU and memory of the host.
-    Host,
-}
-
-/// What lies over the panes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Overlay {
-    /// Nothing.
-    None,
-    /// The keys, filtered by what was typed.
-    Help {
-        /// What was typed.
-        query: String,
-        /// The chosen entry.
-        selected: usize,
-    },
-    /// A new name for the session on show.
-    Rename(String),
-    /// Whether to close the session on show.
-    ConfirmClose,
-    /// The form for a load, or what becomes of the one that runs.
-    Load,
-}
-
-/// Where charts stand still.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Frozen {
-    /// The right edge of the charts, in engine milliseconds.
-    pub end_ms: f64,
-    /// The moment under the cursor.
-    pub cursor_ms: f64,
-    /// Whether the message was being written when they were stopped.
-    pub was_writing: bool,
 }
 
 /// A notice of one line.
@@ -240,13 +136,13 @@ impl State {
             sessions: Vec::new(),
             selected: 0,
             closed: BTreeSet::new(),
-            spare_input: Input::default(),
+            spare_composer: Composer::default(),
             metrics: Metrics::default(),
-            hits: Hits::default(),
+            attention: AttentionView::default(),
             axes: Axes::default(),
             wanted: None,
             wanted_budgets: [None; 2],
-            focus: Focus::Input,
+            focus: Focus::Composer,
             was_writing: false,
             preset: Preset::Both,
             expanded: false,
@@ -267,7 +163,7 @@ impl State {
             interrupted_ms: None,
             size: (0, 0),
             demo,
-            loads: Loads::default(),
+            workload: Workload::default(),
             greeted: false,
             changed: true,
             next_id: 1,
@@ -290,21 +186,26 @@ impl State {
     }
 
     /// The message being written.
-    pub fn input(&self) -> &Input {
-        self.session().map_or(&self.spare_input, |session| &session.input)
+    pub fn composer(&self) -> &Composer {
+        self.session().map_or(&self.spare_composer, |session| &session.composer)
     }
 
     /// The message being written, to be changed.
-    pub fn input_mut(&mut self) -> &mut Input {
+    pub fn composer_mut(&mut self) -> &mut Composer {
         match self.sessions.get_mut(self.selected) {
-            Some(session) => &mut session.input,
-            None => &mut self.spare_input,
+            Some(session) => &mut session.composer,
+            None => &mut self.spare_composer,
         }
     }
 
     /// The KCache lane's policy as it was asked for last.
     pub fn policy(&self) -> Option<Policy> {
         self.wanted.or(self.metrics.lanes[Lane::KCache as usize].policy)
+    }
+
+    /// A lane's queue at the moment that figures speak of.
+    pub fn queue(&self, lane: Lane) -> Option<&Queue> {
+        self.metrics.lanes[lane as usize].queue_at(self.at_ms())
     }
 
     /// How a lane is called on the screen.
@@ -355,7 +256,7 @@ impl State {
     }
 
     /// The stretch of time that a lane's figures are taken from: up to now or to the cursor, as far back as the charts
-    /// reach but not beyond the last turn of a knob; see [`Metrics::turned`].
+    /// reach but not beyond the last change of a knob; see [`Metrics::last_change`].
     pub fn stretch(&self, lane: Lane) -> (f64, f64) {
         let at = self.at_ms();
         self.metrics.stretch(lane, at - self.shown_ms(), at)
@@ -367,11 +268,11 @@ impl State {
         Figures::new(&self.metrics, self.started.as_ref(), at - self.shown_ms(), at)
     }
 
-    /// The knob with which a lane's figures begin, as it was turned: `n=256`; `None` where they begin with the charts.
-    pub fn turned(&self, lane: Lane) -> Option<&str> {
+    /// The knob with which a lane's figures begin, as it was changed: `n=256`; `None` where they begin with the charts.
+    pub fn last_change(&self, lane: Lane) -> Option<&str> {
         let (from, to) = self.stretch(lane);
-        let turned = self.metrics.turned(lane, to).filter(|mark| mark.t_ms >= from);
-        turned.map(|mark| mark.label.as_str())
+        let change = self.metrics.last_change(lane, to).filter(|mark| mark.t_ms >= from);
+        change.map(|mark| mark.label.as_str())
     }
 
     /// The charts there are, in the order of the screen.
@@ -407,14 +308,15 @@ impl State {
     }
 }
 
-pub mod attention;
+pub(crate) mod attention;
 pub(crate) mod axes;
-pub mod comparison;
-pub mod composer;
+pub(crate) mod comparison;
+pub(crate) mod composer;
 pub mod demo;
-pub mod draw_cost;
+pub(crate) mod draw_cost;
 pub mod figures;
 pub mod metrics;
-pub mod session;
-pub mod transcript;
-pub mod workload;
+pub(crate) mod screen;
+pub(crate) mod session;
+pub(crate) mod transcript;
+pub(crate) mod workload;

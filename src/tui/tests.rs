@@ -21,15 +21,15 @@ use crate::{
     telemetry::GpuSample,
 };
 
+mod attention;
 mod compare;
 mod extras;
-mod hits;
 mod keys;
-mod load;
 mod look;
 mod random;
 mod recordings;
 mod saved;
+mod workload;
 
 fn draw(state: &State, theme: &Theme) -> Buffer {
     let mut terminal = Terminal::new(TestBackend::new(state.size.0, state.size.1)).unwrap();
@@ -41,7 +41,6 @@ fn dark() -> Theme {
     Theme::dark(ColorDepth::Rgb)
 }
 
-/// The screen as text.
 fn text(state: &State) -> String {
     let buffer = draw(state, &dark());
     let rows = buffer.content.chunks(usize::from(buffer.area.width.max(1)));
@@ -111,7 +110,7 @@ fn screens() {
 }
 
 #[test]
-fn full_lanes_show_who_waits_who_was_set_back_and_why_one_was_refused() {
+fn full_lanes_show_who_waits_who_was_preempted_and_why_one_was_refused() {
     for (columns, rows) in [(80, 24), (120, 40), (200, 60)] {
         let mut state = fixture::state(columns, rows);
         for event in fixture::full() {
@@ -269,11 +268,11 @@ fn scrolling_up_stays_while_words_stream_and_down_follows_again() {
 
 #[test]
 fn every_action_is_done_without_harm_everywhere() {
-    for preset in [Preset::Both, Preset::Chat, Preset::Charts, Preset::Figures, Preset::Hits] {
+    for preset in [Preset::Both, Preset::Chat, Preset::Charts, Preset::Figures, Preset::Attention] {
         for &action in Action::ALL {
             let mut state = fixture::state(80, 24);
             state.preset = preset;
-            super::update::keys::act(&mut state, action);
+            super::update::actions::act(&mut state, action);
             draw(&state, &dark());
         }
     }

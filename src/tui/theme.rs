@@ -94,7 +94,7 @@ pub struct Theme {
     pub warn: Style,
     /// Wrong.
     pub bad: Style,
-    /// A moment at which a knob was turned.
+    /// A moment at which a knob was changed.
     pub mark: Style,
     /// A limit that must not be passed.
     pub budget: Style,

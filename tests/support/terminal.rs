@@ -89,10 +89,10 @@ impl Terminal {
         let (mut output, shared) = (pair.master.try_clone_reader().unwrap(), Arc::clone(&seen));
         // Ends when the program has closed its side.
         let reader = thread::spawn(move || {
-            let mut bytes = [0; 1 << 14];
+            let (mut bytes, mut held) = ([0; 1 << 14], Vec::new());
             while let Ok(count @ 1..) = output.read(&mut bytes) {
                 let mut seen = shared.lock().unwrap();
-                seen.parser.process(&bytes[..count]);
+                seen.parser.process(&writable(&mut held, &bytes[..count]));
                 seen.bytes.extend_from_slice(&bytes[..count]);
             }
         });
@@ -250,6 +250,21 @@ impl Terminal {
         drop(seen);
         Ended { code, text, bytes, log, home: self.home }
     }
+}
+
+/// What comes out, with another sign of one cell in place of U+FFFD: a terminal shows it, but the emulator leaves it out
+/// without moving on, and everything to the right of it would stand in other columns. `held` keeps the beginning of one
+/// whose end has not come yet.
+fn writable(held: &mut Vec<u8>, bytes: &[u8]) -> Vec<u8> {
+    const UNKNOWN: &[u8] = "\u{fffd}".as_bytes();
+    let mut all = std::mem::take(held);
+    all.extend_from_slice(bytes);
+    let begun = (1..UNKNOWN.len()).rev().find(|&length| all.ends_with(&UNKNOWN[..length])).unwrap_or(0);
+    held.extend(all.drain(all.len() - begun..));
+    for at in places(&all, UNKNOWN) {
+        all[at..at + UNKNOWN.len()].copy_from_slice("▯".as_bytes());
+    }
+    all
 }
 
 /// A program that has ended.

@@ -7,7 +7,9 @@ use crate::terminal::{LANES, Terminal, alone, home, places, tidy};
 const ARGUMENTS: [&str; 3] = ["--no-demo", "--model", "m.gguf"];
 
 fn start() -> Terminal {
-    let terminal = Terminal::start(home(), (80, 24), &ARGUMENTS, &[]);
+    // Few tokens: a long answer would scroll the message away before anybody has looked at it.
+    let few = [("KCACHE_SAMPLING_MAX_TOKENS", "8")];
+    let terminal = Terminal::start(home(), (80, 24), &ARGUMENTS, &few);
     terminal.until("the whole screen", tidy);
     terminal
 }

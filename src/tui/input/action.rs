@@ -6,18 +6,18 @@ use std::{fmt, str::FromStr};
 /// Where a binding works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
-    /// Everywhere; keys that type a character only while the input is not focused.
+    /// Everywhere; keys that type a character only while the composer is not focused.
     Always,
-    /// While the input is focused.
-    Input,
+    /// While the composer is focused.
+    Composer,
     /// While the list of sessions is focused.
     Sessions,
     /// While a transcript is focused.
     Transcript,
     /// While the charts are focused.
     Charts,
-    /// On the hit screen.
-    Hits,
+    /// On the attention view.
+    Attention,
 }
 
 /// The headings of the help.
@@ -27,7 +27,7 @@ pub enum Group {
     Chat,
     /// The list of sessions.
     Sessions,
-    /// What an operator turns.
+    /// What an operator changes.
     Knobs,
     /// Charts and time.
     Charts,
@@ -88,19 +88,19 @@ macro_rules! actions {
 
 actions! {
     /// Sends the message to both lanes
-    Send = "send", "send", Chat, Input, ["enter"];
+    Send = "send", "send", Chat, Composer, ["enter"];
     /// Begins a new line of the message
-    Newline = "newline", "line", Chat, Input, ["alt-enter", "ctrl-j", "shift-enter"];
+    Newline = "newline", "line", Chat, Composer, ["alt-enter", "ctrl-j", "shift-enter"];
     /// Opens the message in your editor, $VISUAL or $EDITOR
     Edit = "edit", "editor", Chat, Always, ["ctrl-g", "e"];
     /// Earlier message of this history, in an empty input
-    HistoryPrevious = "history-previous", "history", Chat, Input, ["up"];
+    HistoryPrevious = "history-previous", "history", Chat, Composer, ["up"];
     /// Later message of this history
-    HistoryNext = "history-next", "history", Chat, Input, ["down"];
+    HistoryNext = "history-next", "history", Chat, Composer, ["down"];
     /// Leaves the input, so that plain letters are commands
-    LeaveInput = "leave-input", "commands", Chat, Input, ["esc"];
+    LeaveComposer = "leave-input", "commands", Chat, Composer, ["esc"];
     /// Goes to the input
-    FocusInput = "focus-input", "type", Chat, Always, ["i"];
+    FocusComposer = "focus-input", "type", Chat, Always, ["i"];
     /// Goes to the input and begins a command such as /file PATH
     SlashCommand = "slash-command", "command", Chat, Always, ["/"];
     /// Stops the answers of this session
@@ -142,7 +142,7 @@ actions! {
     CloseSession = "close-session", "close", Sessions, Always, ["alt-x", "x"];
 
     /// A load of sessions that come by and by; shows it while it runs, then stops it
-    Load = "load", "load", Sessions, Always, ["w", "alt-w"];
+    Workload = "load", "load", Sessions, Always, ["w", "alt-w"];
 
     /// Doubles N, the rows that a KCache query head reads
     NDouble = "n-double", "N×2", Knobs, Always, ["]", "alt-up"];
@@ -192,21 +192,21 @@ actions! {
     ZoomReset = "zoom-reset", "reset", Charts, Always, ["0", "alt-0"];
 
     /// Chooses the token before, to see what it read
-    TokenPrevious = "token-previous", "token", Charts, Hits, [",", "p"];
+    TokenPrevious = "token-previous", "token", Charts, Attention, [",", "p"];
     /// Chooses the token after
-    TokenNext = "token-next", "token", Charts, Hits, [".", "n"];
+    TokenNext = "token-next", "token", Charts, Attention, [".", "n"];
     /// Follows the last token again
-    TokenLast = "token-last", "last", Charts, Hits, ["end", "G"];
+    TokenLast = "token-last", "last", Charts, Attention, ["end", "G"];
     /// Chooses the layer before
-    LayerPrevious = "layer-previous", "layer", Charts, Hits, ["up", "k"];
+    LayerPrevious = "layer-previous", "layer", Charts, Attention, ["up", "k"];
     /// Chooses the next layer
-    LayerNext = "layer-next", "layer", Charts, Hits, ["down", "j"];
+    LayerNext = "layer-next", "layer", Charts, Attention, ["down", "j"];
     /// Chooses the head before
-    HeadPrevious = "head-previous", "head", Charts, Hits, ["left", "h"];
+    HeadPrevious = "head-previous", "head", Charts, Attention, ["left", "h"];
     /// Chooses the next head
-    HeadNext = "head-next", "head", Charts, Hits, ["right", "l"];
+    HeadNext = "head-next", "head", Charts, Attention, ["right", "l"];
     /// All heads of all layers together
-    HeadsAll = "heads-all", "all heads", Charts, Hits, ["a", "esc"];
+    HeadsAll = "heads-all", "all heads", Charts, Attention, ["a", "esc"];
 
     /// Transcripts alone
     LayoutChat = "layout-chat", "chat", Screen, Always, ["1", "f2"];
@@ -217,7 +217,7 @@ actions! {
     /// The figures in large, each with where it comes from
     LayoutFigures = "layout-figures", "figures", Screen, Always, ["4", "f5"];
     /// Where the rows lie: what a token read, by head, and what other N would keep
-    LayoutHits = "layout-hits", "hits", Screen, Always, ["5", "alt-5"];
+    LayoutAttention = "layout-hits", "attention", Screen, Always, ["5", "alt-5"];
     /// Gives the focused pane the whole screen, and back
     Expand = "expand", "full pane", Screen, Always, ["z", "alt-z"];
     /// Goes to the next pane

@@ -78,7 +78,7 @@ mod tests {
             "prefill",
             "page",
             "sink",
-            "set back",
+            "preempted",
             "simulated",
             "nats",
         ] {

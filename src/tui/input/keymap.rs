@@ -69,7 +69,7 @@ impl Key {
         (self.code, self.modifiers)
     }
 
-    /// Whether it types a character, and so belongs to the input while that is focused.
+    /// Whether it types a character, and so belongs to the composer while that is focused.
     pub fn types(&self) -> bool {
         matches!(self.code, KeyCode::Char(_)) && !self.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT)
     }
@@ -198,12 +198,12 @@ impl Keymap {
         Ok(map)
     }
 
-    /// What `key` does while `scope` is focused; `None` in the input for what is to be typed.
+    /// What `key` does while `scope` is focused; `None` in the composer for what is to be typed.
     pub fn action(&self, scope: Scope, key: Key) -> Option<Action> {
         if let Some(&action) = self.table.get(&(scope, key)) {
             return Some(action);
         }
-        if scope == Scope::Input && key.types() {
+        if scope == Scope::Composer && key.types() {
             return None;
         }
         self.table.get(&(Scope::Always, key)).copied()
@@ -220,11 +220,11 @@ impl Keymap {
     }
 }
 
-/// Whether two actions would hear the same key. Keys that type go to the input and not to `Always` there.
+/// Whether two actions would hear the same key. Keys that type go to the composer and not to `Always` there.
 fn clash(a: Action, b: Action, key: Key) -> bool {
     match (a.scope(), b.scope()) {
         (a, b) if a == b => true,
-        (Scope::Input, Scope::Always) | (Scope::Always, Scope::Input) => !key.types(),
+        (Scope::Composer, Scope::Always) | (Scope::Always, Scope::Composer) => !key.types(),
         (Scope::Always, _) | (_, Scope::Always) => true,
         _ => false,
     }
@@ -263,10 +263,10 @@ mod tests {
     fn letters_belong_to_the_input_while_it_is_focused() {
         let map = Keymap::default();
         let t = "t".parse().unwrap();
-        assert_eq!(map.action(Scope::Input, t), None);
+        assert_eq!(map.action(Scope::Composer, t), None);
         assert_eq!(map.action(Scope::Charts, t), Some(Action::TailCycle));
-        assert_eq!(map.action(Scope::Input, "alt-t".parse().unwrap()), Some(Action::TailCycle));
-        assert_eq!(map.hint(Scope::Input, Action::TailCycle).unwrap().to_string(), "alt-t");
+        assert_eq!(map.action(Scope::Composer, "alt-t".parse().unwrap()), Some(Action::TailCycle));
+        assert_eq!(map.hint(Scope::Composer, Action::TailCycle).unwrap().to_string(), "alt-t");
         assert_eq!(map.hint(Scope::Charts, Action::TailCycle).unwrap().to_string(), "t");
     }
 

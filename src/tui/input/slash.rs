@@ -1,4 +1,4 @@
-//! Commands that are typed into the input: `/file PATH` and its kin.
+//! Commands that are typed into the composer: `/file PATH` and its kin.
 
 use std::path::PathBuf;
 
@@ -9,14 +9,12 @@ use crate::{bench::WorkloadSpec, cache::Policy, quality::GuardMode};
 pub enum Slash {
     /// `/file PATH [QUESTION]`: attaches a document to the next message here, or sends it with its question at once.
     File {
-        /// Where the document lies.
         path: PathBuf,
         /// The question, where one follows the path.
         question: Option<String>,
     },
     /// `/open PATH [QUESTION]`: the same in a new session that is named after the file.
     Open {
-        /// Where the document lies.
         path: PathBuf,
         /// The question, where one follows the path.
         question: Option<String>,

@@ -23,7 +23,6 @@ pub enum Way {
 }
 
 impl Way {
-    /// The way from here.
     pub fn from_here() -> Self {
         let inside = env::var_os("TMUX").is_some_and(|socket| !socket.is_empty());
         match inside.then(set_clipboard).flatten() {

@@ -32,7 +32,6 @@ pub struct Draft {
     editor: String,
 }
 
-/// An editor that runs.
 #[derive(Debug)]
 pub struct Editor {
     draft: Draft,

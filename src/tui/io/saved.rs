@@ -5,27 +5,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    engine::{Document, FinishReason, Lane, Request, SessionId, Token, Usage},
-    model::{ChatMessage, Role},
-};
+use crate::engine::{FinishReason, Lane};
 
-use crate::tui::{
-    command::Command,
-    state::{
-        State,
-        session::{Phase, Session},
-        transcript::Turn,
-    },
-    update::open_with,
-};
+use crate::tui::state::{State, session::Session, transcript::Turn};
 
 /// The version of the file's format; a later one may not be readable.
 pub const VERSION: u32 = 2;
 /// The version of a file without system messages: an earlier kcache reads it too, and would lose them.
 const WITHOUT_SYSTEM: u32 = 1;
 
-/// The file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct File {
     version: u32,
@@ -38,35 +26,33 @@ struct Version {
     version: u32,
 }
 
-/// A session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SavedSession {
-    name: String,
+    pub(crate) name: String,
     /// Its system message; since version 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    system: Option<String>,
+    pub(crate) system: Option<String>,
     /// Whether it was on show.
-    shown: bool,
-    turns: Vec<SavedTurn>,
+    pub(crate) shown: bool,
+    pub(crate) turns: Vec<SavedTurn>,
 }
 
 /// A message and its answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct SavedTurn {
-    text: String,
+pub(crate) struct SavedTurn {
+    pub(crate) text: String,
     /// Name and text of the document it is about.
-    document: Option<(String, String)>,
-    answers: Vec<SavedAnswer>,
+    pub(crate) document: Option<(String, String)>,
+    pub(crate) answers: Vec<SavedAnswer>,
 }
 
-/// What one lane answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct SavedAnswer {
-    lane: Lane,
+pub(crate) struct SavedAnswer {
+    pub(crate) lane: Lane,
     /// The tokens, each with the text it added.
-    tokens: Vec<(u32, String)>,
+    pub(crate) tokens: Vec<(u32, String)>,
     /// How it ended, if it did.
-    end: Option<FinishReason>,
+    pub(crate) end: Option<FinishReason>,
 }
 
 /// The file's text for these sessions.
@@ -122,59 +108,4 @@ fn turn_of(session: &Session, at: usize, turn: &Turn) -> SavedTurn {
         document: turn.document.clone().map(|name| (name, turn.source.clone().unwrap_or_default())),
         answers: session.lanes.iter().map(answer).collect(),
     }
-}
-
-/// Opens the sessions of an earlier run; the engine gets each lane's side of the conversation.
-pub fn reopen(state: &mut State, saved: Vec<SavedSession>) -> Vec<Command> {
-    let mut commands = Vec::new();
-    for SavedSession { name, system, shown, turns } in saved {
-        let (id, command) = open_with(state, name, system);
-        commands.push(command);
-        if shown {
-            state.selected = state.sessions.len() - 1;
-        }
-        let Some(session) = state.by_id(id) else { continue };
-        session.turns = turns.iter().map(|turn| shown_turn(id, turn)).collect();
-        for &lane in &session.lanes {
-            let last = turns.last().and_then(|turn| turn.answers.iter().find(|answer| answer.lane == lane)?.end);
-            session.phases[lane as usize] = last.map_or(Phase::Idle, Phase::Ended);
-            let messages = messages(&turns, lane);
-            if !messages.is_empty() {
-                commands.push(Command::Engine(Request::RestoreHistory { session: id, lane, messages }));
-            }
-        }
-    }
-    commands
-}
-
-/// A turn as the screen shows it.
-fn shown_turn(session: SessionId, saved: &SavedTurn) -> Turn {
-    let mut turn = Turn::new(saved.text.clone(), saved.document.as_ref().map(|(name, _)| name.clone()));
-    turn.source = saved.document.as_ref().map(|(_, text)| text.clone());
-    turn.earlier = true;
-    for SavedAnswer { lane, tokens, end } in &saved.answers {
-        let lane = *lane;
-        for (index, (token_id, text)) in tokens.iter().enumerate() {
-            let (token_id, text) = (*token_id, text.clone());
-            turn.token(&Token { lane, session, step: 0, index, token_id, text, itl_ms: None, kept_mass: None });
-        }
-        if let Some(reason) = end {
-            turn.finish(lane, *reason, Usage { completion_tokens: tokens.len(), ..Usage::default() });
-        }
-    }
-    turn
-}
-
-/// A lane's side of the conversation; what it did not answer is not part of it.
-fn messages(turns: &[SavedTurn], lane: Lane) -> Vec<ChatMessage> {
-    let mut messages = Vec::new();
-    for turn in turns {
-        let answer = turn.answers.iter().find(|answer| answer.lane == lane && !answer.tokens.is_empty());
-        let Some(answer) = answer else { continue };
-        let document = turn.document.clone().map(|(name, text)| Document { name, text });
-        messages.push(ChatMessage::new(Role::User, Document::before(document.as_ref(), &turn.text)));
-        messages
-            .push(ChatMessage::new(Role::Assistant, answer.tokens.iter().map(|(_, text)| &**text).collect::<String>()));
-    }
-    messages
 }

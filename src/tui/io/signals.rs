@@ -42,7 +42,6 @@ pub enum Heard {
     End(u8),
     /// To stop until told to go on.
     Stop,
-    /// To go on.
     Continue,
     /// To look how large the terminal is now.
     Resized,

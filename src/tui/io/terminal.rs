@@ -41,7 +41,6 @@ struct Watch {
 
 /// The terminal in our hands. Dropping it restores what was there.
 pub struct Screen {
-    /// To draw on.
     pub terminal: Terminal<CrosstermBackend<Counted>>,
     bytes: Rc<Cell<u64>>,
     mouse: bool,

@@ -5,11 +5,8 @@ use std::fmt::{self, Write};
 /// With which pen a shape is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ink {
-    /// A thin line.
     Line,
-    /// A thick line.
     Heavy,
-    /// Round dots.
     Dots,
 }
 
@@ -41,7 +38,6 @@ pub(super) enum Shape {
     Level(u8),
     /// An upright line of so many dashes.
     Upright(u8),
-    /// A braille pattern.
     Braille(u8),
 }
 

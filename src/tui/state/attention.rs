@@ -1,15 +1,12 @@
-//! What the hit screen knows: the tokens of the session it looks at, what each of the latest ones read, and how much
+//! What the attention view knows: the tokens of the session it looks at, what each of the latest ones read, and how much
 //! more or fewer rows would hold. And what is chosen on it: a token, a layer, a head.
 
 use std::collections::VecDeque;
 
 use crate::{
     attention::DISTANCE_BUCKETS,
-    engine::{Coverage, HeadCoverage, Lane, Read, Request, SessionId},
+    engine::{Coverage, HeadCoverage, Read, SessionId},
 };
-
-use super::{Preset, State};
-use crate::tui::{command::Command, view};
 
 /// Tokens whose reads are kept: so far back one can be chosen.
 const READS: usize = 256;
@@ -18,9 +15,9 @@ const LONGEST: usize = 1 << 20;
 /// Coverage events kept; the distances of a head are the sum over them.
 const COVERAGES: usize = 16;
 
-/// The state of the hit screen.
+/// The state of the attention view.
 #[derive(Debug, Clone, Default)]
-pub struct Hits {
+pub struct AttentionView {
     /// The session that the engine was asked to look at.
     asked: Option<SessionId>,
     /// The session that all of this is about.
@@ -37,10 +34,15 @@ pub struct Hits {
     pub top: Option<usize>,
 }
 
-impl Hits {
+impl AttentionView {
     /// Whether anything is known of a session.
     pub fn is_of(&self, session: SessionId) -> bool {
         self.session == Some(session)
+    }
+
+    /// Notes which session the engine is to look at; whether that is another one than before.
+    pub fn ask(&mut self, wanted: Option<SessionId>) -> bool {
+        std::mem::replace(&mut self.asked, wanted) != wanted
     }
 
     fn about(&mut self, session: SessionId) {
@@ -49,7 +51,6 @@ impl Hits {
         }
     }
 
-    /// A token read.
     pub fn read(&mut self, read: Read) {
         self.about(read.session);
         if self.reads.len() == READS {
@@ -152,28 +153,4 @@ impl Hits {
             Some([layer, head]) => [step(layer, by[0], layers), step(head, by[1], heads)],
         });
     }
-}
-
-/// Layers and heads of the model.
-pub fn sizes(state: &State) -> [usize; 2] {
-    state.started.as_ref().map_or([0, 0], |started| [started.layers, started.heads])
-}
-
-/// Scrolls the text by pages.
-pub fn scroll(state: &mut State, pages: isize) {
-    let (top, rows, total) = view::attention::extent(state);
-    let moved = top.saturating_add_signed(pages * (rows as isize - 1).max(1));
-    state.hits.top = Some(moved.min(total.saturating_sub(rows)));
-}
-
-/// Has the engine look at the session on show while the hit screen is there, and at nothing else.
-pub fn sync(state: &mut State) -> Option<Command> {
-    let looks = state.preset == Preset::Hits && state.stopped.is_none();
-    let wanted = state.session().filter(|session| looks && session.lanes.contains(&Lane::KCache));
-    let wanted = wanted.map(|session| session.id);
-    if state.hits.asked == wanted {
-        return None;
-    }
-    state.hits.asked = wanted;
-    state.stopped.is_none().then(|| Command::Engine(Request::Inspect(wanted.map(|id| (id, Lane::KCache)))))
 }

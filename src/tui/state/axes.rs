@@ -4,24 +4,18 @@ use super::metrics::Metrics;
 use crate::telemetry::Series;
 use crate::tui::widgets::{Axis, TimeRange, Unit};
 
-/// One scale per chart.
 #[derive(Debug, Clone)]
 pub struct Axes {
     /// Bytes of the cache on the device.
     pub device: Axis,
-    /// Memory of the GPUs.
     pub gpu: Axis,
     /// Bytes of V in host memory.
     pub host_v: Axis,
-    /// Milliseconds per token.
     pub latency: Axis,
-    /// Tokens per second.
     pub throughput: Axis,
     /// Bytes of a whole tier, weights included.
     pub ledger: Axis,
-    /// KL of two predictions.
     pub kl: Axis,
-    /// CPU of this process.
     pub cpu: Axis,
 }
 

@@ -1,10 +1,7 @@
 //! What a compared answer has shown: how far the two predictions of each token are apart, and what `kcache` would have
 //! chosen where that is another token.
 
-use crate::engine::{Compare, Lane, Request};
-
-use super::State;
-use crate::tui::{command::Command, input::action::Action};
+use crate::engine::Compare;
 
 /// A turn in which both lanes are fed the same tokens.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -57,53 +54,5 @@ impl Comparison {
         sorted.sort_by(f64::total_cmp);
         let rank = ((sorted.len() as f64 * 0.99).ceil() as usize).checked_sub(1)?;
         Some((sorted.iter().sum::<f64>() / sorted.len() as f64, sorted[rank]))
-    }
-}
-
-/// Switches compare mode of the session on show; without one a session is opened for it.
-pub fn switch(state: &mut State) -> Vec<Command> {
-    if state.stopped.is_some() {
-        state.toast("the engine has ended; nothing can be compared any more", true);
-        return Vec::new();
-    }
-    let mut commands = Vec::new();
-    if state.session().is_none() {
-        commands = crate::tui::update::keys::act(state, Action::NewSession);
-    }
-    let Some(session) = state.session() else { return commands };
-    if session.lanes.len() < Lane::ALL.len() {
-        state.toast("this session runs in one lane: there is nothing to compare it with", true);
-        return commands;
-    }
-    let (id, on, busy) = (session.id, !session.compare, session.busy());
-    let text = match (on, busy) {
-        (true, false) => "comparing: both lanes are fed what KV says, from the next message on",
-        (true, true) => "comparing from the next message on; this answer goes on as it is",
-        (false, _) => "no longer comparing: each lane goes its own way",
-    };
-    state.toast(text, false);
-    commands.push(Command::Engine(Request::Compare { session: id, on }));
-    commands
-}
-
-/// A KL in nats, in as many digits as tell small ones apart: `0.0013`, `0.021`, `0.57`, `6.1`.
-pub fn nats(kl: f64) -> String {
-    match kl {
-        ..0.000_05 => "0".into(),
-        ..0.009_95 => format!("{kl:.4}"),
-        ..0.0995 => format!("{kl:.3}"),
-        ..0.995 => format!("{kl:.2}"),
-        _ => format!("{kl:.1}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_divergences_are_told_apart() {
-        let texts = [0.0, 0.0013, 0.021, 0.57, 6.13].map(nats);
-        assert_eq!(texts, ["0", "0.0013", "0.021", "0.57", "6.1"]);
     }
 }

@@ -11,7 +11,7 @@ const HISTORY: usize = 200;
 
 /// The message being written in one session.
 #[derive(Debug, Clone, Default)]
-pub struct Input {
+pub struct Composer {
     area: TextArea<'static>,
     history: Vec<String>,
     browsing: Option<usize>,
@@ -19,8 +19,7 @@ pub struct Input {
     pub document: Option<Document>,
 }
 
-impl Input {
-    /// What is written.
+impl Composer {
     pub fn text(&self) -> String {
         self.area.lines().join("\n")
     }
@@ -36,7 +35,6 @@ impl Input {
         (cursor.0, cursor.1)
     }
 
-    /// Whether nothing is written.
     pub fn is_empty(&self) -> bool {
         self.area.is_empty()
     }
@@ -111,12 +109,10 @@ impl Input {
         self.browsing = None;
     }
 
-    /// Begins a new line.
     pub fn newline(&mut self) {
         self.area.insert_newline();
     }
 
-    /// Replaces what is written.
     pub fn set(&mut self, text: &str) {
         self.area = TextArea::new(text.split('\n').map(str::to_owned).collect());
         self.area.move_cursor(CursorMove::Bottom);
@@ -144,7 +140,7 @@ impl Input {
         text
     }
 
-    /// Shows the message before, from an empty input or while browsing; else moves the cursor up.
+    /// Shows the message before, from an empty composer or while browsing; else moves the cursor up.
     pub fn previous(&mut self) {
         let at = match self.browsing {
             Some(at) => at.saturating_sub(1),
@@ -156,7 +152,7 @@ impl Input {
         self.browsing = Some(at);
     }
 
-    /// Shows the next message while browsing, an empty input after the last; else moves the cursor down.
+    /// Shows the next message while browsing, an empty composer after the last; else moves the cursor down.
     pub fn next(&mut self) {
         let Some(at) = self.browsing else { return self.area.move_cursor(CursorMove::Down) };
         match self.history.get(at + 1).cloned() {
@@ -181,36 +177,36 @@ pub fn pop(text: &mut String) {
 mod tests {
     use super::*;
 
-    fn typed(input: &mut Input, text: &str) {
-        text.chars().for_each(|c| input.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE)));
+    fn typed(composer: &mut Composer, text: &str) {
+        text.chars().for_each(|c| composer.key(KeyEvent::new(KeyCode::Char(c), KeyModifiers::NONE)));
     }
 
     #[test]
     fn history_is_browsed_from_an_empty_input_only() {
-        let mut input = Input::default();
+        let mut composer = Composer::default();
         for text in ["one", "two\nlines", "two\nlines", " "] {
-            input.set(text);
-            input.take();
+            composer.set(text);
+            composer.take();
         }
-        input.previous();
-        assert_eq!(input.text(), "two\nlines");
-        input.previous();
-        input.previous();
-        assert_eq!(input.text(), "one");
-        input.next();
-        input.next();
-        assert!(input.is_empty());
+        composer.previous();
+        assert_eq!(composer.text(), "two\nlines");
+        composer.previous();
+        composer.previous();
+        assert_eq!(composer.text(), "one");
+        composer.next();
+        composer.next();
+        assert!(composer.is_empty());
 
-        typed(&mut input, "mine");
-        input.previous();
-        assert_eq!(input.text(), "mine");
+        typed(&mut composer, "mine");
+        composer.previous();
+        assert_eq!(composer.text(), "mine");
     }
 
     #[test]
     fn pasted_text_keeps_its_lines_and_loses_its_escapes() {
-        let mut input = Input::default();
-        input.paste("a\r\nb\rc\u{1b}[31m");
-        assert_eq!(input.text(), "a\nb\nc[31m");
+        let mut composer = Composer::default();
+        composer.paste("a\r\nb\rc\u{1b}[31m");
+        assert_eq!(composer.text(), "a\nb\nc[31m");
     }
 
     fn control(c: char) -> KeyEvent {
@@ -219,37 +215,37 @@ mod tests {
 
     #[test]
     fn ctrl_u_clears_to_the_beginning_of_the_line_and_is_undone() {
-        let mut input = Input::default();
-        typed(&mut input, "one two");
-        input.newline();
-        typed(&mut input, "three four");
-        (0..4).for_each(|_| input.key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE)));
-        input.key(control('u'));
-        assert_eq!(input.text(), "one two\nfour");
-        input.key(control('7'));
-        assert_eq!(input.text(), "one two\nthree four");
+        let mut composer = Composer::default();
+        typed(&mut composer, "one two");
+        composer.newline();
+        typed(&mut composer, "three four");
+        (0..4).for_each(|_| composer.key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE)));
+        composer.key(control('u'));
+        assert_eq!(composer.text(), "one two\nfour");
+        composer.key(control('7'));
+        assert_eq!(composer.text(), "one two\nthree four");
         // From an empty line on it takes the line break, and then the line before.
-        (0..3).for_each(|_| input.key(control('u')));
-        assert_eq!(input.text(), "four");
+        (0..3).for_each(|_| composer.key(control('u')));
+        assert_eq!(composer.text(), "four");
     }
 
     #[test]
     fn joined_characters_are_deleted_and_stepped_over_whole() {
         for joined in ["👨‍👩‍👧‍👦", "👍🏽", "🇯🇵", "e\u{301}", "が", "ｶﾞ", "\u{1112}\u{1161}\u{11ab}", "❤\u{fe0f}"]
         {
-            let mut input = Input::default();
-            input.paste(&format!("a{joined}b"));
-            let press = |input: &mut Input, code| input.key(KeyEvent::new(code, KeyModifiers::NONE));
-            press(&mut input, KeyCode::Left);
-            press(&mut input, KeyCode::Left);
-            assert_eq!(input.cursor(), (0, 1), "{joined}");
-            press(&mut input, KeyCode::Right);
-            press(&mut input, KeyCode::Backspace);
-            assert_eq!(input.text(), "ab", "{joined}");
-            input.paste(joined);
-            press(&mut input, KeyCode::Left);
-            press(&mut input, KeyCode::Delete);
-            assert_eq!((input.text().as_str(), input.cursor()), ("ab", (0, 1)), "{joined}");
+            let mut composer = Composer::default();
+            composer.paste(&format!("a{joined}b"));
+            let press = |composer: &mut Composer, code| composer.key(KeyEvent::new(code, KeyModifiers::NONE));
+            press(&mut composer, KeyCode::Left);
+            press(&mut composer, KeyCode::Left);
+            assert_eq!(composer.cursor(), (0, 1), "{joined}");
+            press(&mut composer, KeyCode::Right);
+            press(&mut composer, KeyCode::Backspace);
+            assert_eq!(composer.text(), "ab", "{joined}");
+            composer.paste(joined);
+            press(&mut composer, KeyCode::Left);
+            press(&mut composer, KeyCode::Delete);
+            assert_eq!((composer.text().as_str(), composer.cursor()), ("ab", (0, 1)), "{joined}");
             let mut name = format!("a{joined}");
             pop(&mut name);
             assert_eq!(name, "a", "{joined}");
@@ -258,14 +254,14 @@ mod tests {
 
     #[test]
     fn a_line_break_is_deleted_from_both_sides() {
-        let mut input = Input::default();
-        input.paste("a\nb");
-        input.key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE));
-        input.key(KeyEvent::new(KeyCode::Backspace, KeyModifiers::NONE));
-        assert_eq!(input.text(), "ab");
-        input.newline();
-        input.key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE));
-        input.key(KeyEvent::new(KeyCode::Delete, KeyModifiers::NONE));
-        assert_eq!(input.text(), "ab");
+        let mut composer = Composer::default();
+        composer.paste("a\nb");
+        composer.key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE));
+        composer.key(KeyEvent::new(KeyCode::Backspace, KeyModifiers::NONE));
+        assert_eq!(composer.text(), "ab");
+        composer.newline();
+        composer.key(KeyEvent::new(KeyCode::Left, KeyModifiers::NONE));
+        composer.key(KeyEvent::new(KeyCode::Delete, KeyModifiers::NONE));
+        assert_eq!(composer.text(), "ab");
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     engine::{Document, SessionId},
 };
 
-use super::session::{Message, Phase, Session};
+use super::session::{Outgoing, Phase, Session};
 
 pub use crate::demo::DemoError;
 
@@ -60,7 +60,7 @@ impl Demo {
     }
 
     /// What is to be asked now.
-    pub fn next(&mut self, now_ms: f64, sessions: &[Session]) -> Vec<(SessionId, Message)> {
+    pub fn next(&mut self, now_ms: f64, sessions: &[Session]) -> Vec<(SessionId, Outgoing)> {
         let session = |id: SessionId| sessions.iter().find(|session| session.id == id && session.demo);
         self.running.retain(|run| session(run.session).is_some() && !run.questions.is_empty());
         let mut asked = Vec::new();
@@ -80,7 +80,7 @@ impl Demo {
                 continue;
             }
             if let Some(text) = run.questions.pop_front() {
-                asked.push((run.session, Message { text, document: run.document.take() }));
+                asked.push((run.session, Outgoing { text, document: run.document.take() }));
             }
         }
         asked

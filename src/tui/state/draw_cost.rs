@@ -8,7 +8,6 @@ const SPAN_MS: f64 = 1_000.0;
 pub struct Observer {
     /// Share of one core that drawing took, in 0..=1; `None` before the first second is over.
     pub share: Option<f64>,
-    /// Frames per second.
     pub fps: f64,
     /// Milliseconds of a mean frame.
     pub frame_ms: f64,
@@ -21,7 +20,6 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// A frame was drawn.
     pub fn drawn(&mut self, ms: f64, bytes: u64) {
         self.frames += 1;
         self.ms += ms;

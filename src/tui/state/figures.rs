@@ -130,7 +130,7 @@ pub enum Room {
 
 impl Figures {
     /// The figures of the stretch `from_ms..=to_ms`; bytes as of its end. Those of a lane begin no earlier than knobs were
-    /// turned last; see [`Metrics::turned`].
+    /// changed last; see [`Metrics::last_change`].
     pub fn new(metrics: &Metrics, started: Option<&Started>, from_ms: f64, to_ms: f64) -> Self {
         let [kcache, _] = &metrics.lanes;
         let (device, kv_equivalent) = (kcache.device.at(to_ms), kcache.kv_equivalent.at(to_ms));
@@ -156,8 +156,8 @@ impl Figures {
                 metrics.lanes[lane as usize].own_tok_s(from_ms, to_ms)
             }),
             delivered: Lane::ALL.map(|lane| {
-                let turned = metrics.turned(lane, to_ms).map(|mark| mark.t_ms);
-                metrics.lanes[lane as usize].answers.delivered(turned, to_ms)
+                let changed_ms = metrics.last_change(lane, to_ms).map(|mark| mark.t_ms);
+                metrics.lanes[lane as usize].answers.delivered(changed_ms, to_ms)
             }),
             // Prefill is the same under every setting.
             prefill_tok_s: metrics.prefill_tok_s(from_ms, to_ms),
@@ -298,7 +298,7 @@ mod tests {
     fn a_knob_of_one_lane_leaves_the_others_figures() {
         let mut metrics = Metrics::default();
         Lane::ALL.iter().for_each(|&lane| metrics.step(1_000.0, &step(lane, 1, 10.0, 8.0)));
-        metrics.turn(2_000.0, Lane::KCache, "n=256".into());
+        metrics.knob_changed(2_000.0, Lane::KCache, "n=256".into());
         let figures = Figures::new(&metrics, None, 0.0, 3_000.0);
         assert_eq!((figures.tok_s, figures.step_ms), ([None, Some(100.0)], [None, Some((10.0, 10.0))]));
         // As soon as both go on, both are of the time since then.

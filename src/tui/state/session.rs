@@ -5,9 +5,8 @@ use crate::{
     quality::GuardState,
 };
 
-use super::{composer::Input, transcript::Turn};
+use super::{composer::Composer, transcript::Turn};
 
-/// A conversation.
 #[derive(Debug, Clone)]
 pub struct Session {
     /// The id that the engine knows.
@@ -29,9 +28,9 @@ pub struct Session {
     /// Whether both lanes are fed the same tokens, from the next turn on.
     pub compare: bool,
     /// What is being written here.
-    pub input: Input,
+    pub composer: Composer,
     /// A message that is sent as soon as the answers before it have ended.
-    pub queued: Option<Message>,
+    pub queued: Option<Outgoing>,
     /// The first line on show in each transcript; `None` follows the end.
     pub top: [Option<usize>; 2],
     /// Messages shown at once that the engine has not confirmed yet.
@@ -40,8 +39,7 @@ pub struct Session {
 
 /// A message to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// What the user wrote.
+pub struct Outgoing {
     pub text: String,
     /// A document it is about.
     pub document: Option<Document>,
@@ -50,22 +48,20 @@ pub struct Message {
 /// What a lane is doing in a session.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub enum Phase {
-    /// Nothing was asked yet.
     #[default]
     Idle,
     /// Asked, and waiting for its turn.
     Waiting,
     /// It has its pages, and nothing has come of it yet.
     Started {
-        /// Whether it was set back before.
+        /// Whether it was preempted before.
         again: bool,
     },
     /// The prompt is being computed.
-    Prefill(Progress),
-    /// Tokens come.
+    Prefill(PrefillProgress),
     Answering,
-    /// It was set back to make room for another.
-    SetBack {
+    /// It was preempted: it made room for another answer.
+    Preempted {
         /// Whether its pages wait in the host tier; else its tokens will be computed again.
         kept: bool,
     },
@@ -75,18 +71,16 @@ pub enum Phase {
 
 /// How far a prefill is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Progress {
+pub struct PrefillProgress {
     /// When it began, in engine milliseconds, and with how many tokens done.
     pub began: (f64, usize),
     /// When it was last heard of, in engine milliseconds.
     pub t_ms: f64,
-    /// Tokens computed.
     pub done: usize,
-    /// Tokens to compute.
     pub total: usize,
 }
 
-impl Progress {
+impl PrefillProgress {
     /// Share done, in 0..=1.
     pub fn share(&self) -> f64 {
         if self.total == 0 { 1.0 } else { (self.done as f64 / self.total as f64).clamp(0.0, 1.0) }
@@ -125,7 +119,7 @@ impl Session {
             phases: [Phase::Idle; 2],
             guard: None,
             compare: false,
-            input: Input::default(),
+            composer: Composer::default(),
             queued: None,
             top: [None; 2],
             unconfirmed: 0,
@@ -148,7 +142,7 @@ impl Session {
             Phase::Answering => 6,
             Phase::Prefill(_) => 5,
             Phase::Started { .. } => 4,
-            Phase::SetBack { .. } => 3,
+            Phase::Preempted { .. } => 3,
             Phase::Waiting => 2,
             Phase::Ended(_) => 1,
             Phase::Idle => 0,
@@ -191,13 +185,13 @@ impl Session {
             let phase = &mut self.phases[each as usize];
             *phase = match *phase {
                 // Telemetry may come late: a lane that already answers does not go back.
-                Phase::Answering | Phase::SetBack { .. } | Phase::Ended(_) => *phase,
+                Phase::Answering | Phase::Preempted { .. } | Phase::Ended(_) => *phase,
                 Phase::Idle if done == 0 => Phase::Waiting,
                 // The turn has only been queued.
                 _ if done == 0 => *phase,
-                Phase::Prefill(progress) => Phase::Prefill(Progress { t_ms, done, total, ..progress }),
+                Phase::Prefill(progress) => Phase::Prefill(PrefillProgress { t_ms, done, total, ..progress }),
                 Phase::Idle | Phase::Waiting | Phase::Started { .. } => {
-                    Phase::Prefill(Progress { began: (t_ms, done), t_ms, done, total })
+                    Phase::Prefill(PrefillProgress { began: (t_ms, done), t_ms, done, total })
                 }
             };
         }
@@ -208,13 +202,12 @@ impl Session {
         let phase = &mut self.phases[lane as usize];
         *phase = match state {
             Scheduling::Waiting => Phase::Waiting,
-            Scheduling::Running => Phase::Started { again: matches!(phase, Phase::SetBack { .. }) },
-            Scheduling::Preempted => Phase::SetBack { kept: true },
-            Scheduling::Freed => Phase::SetBack { kept: false },
+            Scheduling::Running => Phase::Started { again: matches!(phase, Phase::Preempted { .. }) },
+            Scheduling::Preempted => Phase::Preempted { kept: true },
+            Scheduling::Freed => Phase::Preempted { kept: false },
         };
     }
 
-    /// A token came.
     pub fn token(&mut self, token: &Token) {
         if let Some(turn) = self.turns.last_mut() {
             turn.token(token);
@@ -222,7 +215,6 @@ impl Session {
         }
     }
 
-    /// A token was probed.
     pub fn probe(&mut self, probe: &Probe) {
         if let Some(turn) = self.turns.last_mut() {
             turn.probe(probe);
@@ -243,7 +235,6 @@ impl Session {
         }
     }
 
-    /// An answer ended.
     pub fn finished(&mut self, finished: &Finished) {
         self.phases[finished.lane as usize] = Phase::Ended(finished.reason);
         if let Some(turn) = self.turns.last_mut() {
@@ -289,11 +280,11 @@ mod tests {
         assert_eq!((progress.share(), progress.rate(), progress.seconds_left()), (0.5, Some(200.0), Some(2.5)));
         assert_eq!(session.turns[0].prompt_tokens, Some(1000));
         session.prefill(Some(Lane::Kv), 4000.0, 1000, 1000);
-        assert!(matches!(session.phase(Lane::KCache), Phase::Prefill(Progress { done: 500, .. })));
+        assert!(matches!(session.phase(Lane::KCache), Phase::Prefill(PrefillProgress { done: 500, .. })));
     }
 
     #[test]
-    fn a_lane_that_was_set_back_waits_and_goes_on() {
+    fn a_lane_that_was_preempted_waits_and_goes_on() {
         let mut session = Session::new(SessionId(1), "a".into(), Lane::ALL.to_vec());
         let token = |index| Token {
             lane: Lane::Kv,
@@ -315,15 +306,15 @@ mod tests {
         session.prefill(Some(Lane::Kv), 1.0, 128, 300);
         session.token(&token(0));
         session.scheduled(Lane::Kv, Scheduling::Preempted);
-        assert_eq!((kv(&session), session.phase(Lane::KCache)), (Phase::SetBack { kept: true }, Phase::Waiting));
+        assert_eq!((kv(&session), session.phase(Lane::KCache)), (Phase::Preempted { kept: true }, Phase::Waiting));
         session.scheduled(Lane::Kv, Scheduling::Freed);
-        // What was on its way when it was set back changes nothing.
+        // What was on its way when it was preempted changes nothing.
         session.prefill(Some(Lane::Kv), 2.0, 128, 301);
-        assert_eq!(kv(&session), Phase::SetBack { kept: false });
+        assert_eq!(kv(&session), Phase::Preempted { kept: false });
         session.scheduled(Lane::Kv, Scheduling::Running);
         assert_eq!(kv(&session), Phase::Started { again: true });
         session.prefill(Some(Lane::Kv), 3.0, 128, 301);
-        assert!(matches!(kv(&session), Phase::Prefill(Progress { done: 128, .. })));
+        assert!(matches!(kv(&session), Phase::Prefill(PrefillProgress { done: 128, .. })));
         session.token(&token(1));
         assert_eq!(kv(&session), Phase::Answering);
     }

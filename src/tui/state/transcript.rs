@@ -7,7 +7,6 @@ use super::comparison::Comparison;
 /// One user message and its answers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Turn {
-    /// What the user wrote.
     pub text: String,
     /// The document the message is about.
     pub document: Option<String>,
@@ -27,14 +26,10 @@ pub struct Turn {
     pub errors: [Option<String>; 2],
 }
 
-/// One lane's answer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Answer {
-    /// The text so far.
     pub text: String,
-    /// The tokens so far.
     pub tokens: Vec<TokenMark>,
-    /// How it ended.
     pub end: Option<(FinishReason, Usage)>,
     /// Sum of the kept mass over the tokens that have one.
     kept_sum: f64,
@@ -47,7 +42,6 @@ pub struct Answer {
 /// One token of an answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenMark {
-    /// The token.
     pub id: u32,
     /// Where its text begins in the answer, in bytes.
     pub start: usize,
@@ -121,7 +115,6 @@ impl Turn {
         answer.kl_count += 1;
     }
 
-    /// Ends a lane's answer.
     pub fn finish(&mut self, lane: Lane, reason: FinishReason, usage: Usage) {
         self.answers[lane as usize].end = Some((reason, usage));
         self.compare_ends();

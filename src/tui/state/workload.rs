@@ -1,21 +1,14 @@
-//! The load as the screen knows it: the form that asks for it, and what its keys do.
+//! The workload that is put on the engine, as the screen knows it, and the form that asks for one.
 
 use std::sync::Arc;
 
-use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use crossterm::event::KeyCode;
 
+use super::{figures::device_bytes_per_token, metrics::LaneMetrics};
 use crate::{
     bench::{Load, WorkloadSpec},
-    engine::{EventKind, Lane},
-};
-
-use super::{Overlay, State, figures::device_bytes_per_token};
-use crate::tui::{
-    command::Command,
-    input::{
-        action::{Action, Scope},
-        keymap::Key,
-    },
+    cache::Policy,
+    engine::Started,
 };
 
 /// Tokens of a page: what a session holds is whole pages.
@@ -23,7 +16,7 @@ const PAGE: u64 = crate::cache::PAGE_TOKENS as u64;
 
 /// The load, and the form for the next one.
 #[derive(Debug, Clone, Default)]
-pub struct Loads {
+pub struct Workload {
     /// The one that runs, or ran last.
     pub load: Load,
     /// What is asked for; kept from one to the next.
@@ -37,11 +30,8 @@ pub struct Loads {
 /// A field of the form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Field {
-    /// Sessions in all.
     Sessions,
-    /// Tokens of each prompt.
     Context,
-    /// Tokens of each answer.
     Tokens,
     /// Arrivals per minute; nothing is all at once.
     Rate,
@@ -51,7 +41,6 @@ pub enum Field {
     Seed,
     /// Tokens that all prompts begin with.
     Shared,
-    /// The lanes.
     Lanes,
 }
 
@@ -82,7 +71,6 @@ impl Field {
         }
     }
 
-    /// What it means.
     pub fn words(self) -> &'static str {
         match self {
             Self::Sessions => "in all; each asks once",
@@ -124,7 +112,7 @@ impl Default for Form {
 }
 
 impl Form {
-    fn of(spec: &WorkloadSpec) -> Self {
+    pub(crate) fn of(spec: &WorkloadSpec) -> Self {
         let written = spec.to_string();
         let value = |field: Field| {
             let mut pieces = written.split(',').filter_map(|piece| piece.split_once('='));
@@ -146,7 +134,7 @@ impl Form {
     }
 
     /// Doubles or halves the number, or takes the next word.
-    fn turn(&mut self, up: bool) {
+    fn step(&mut self, up: bool) {
         let value = &mut self.values[self.selected];
         *value = match Field::ALL[self.selected].choices() {
             choices if !choices.is_empty() => {
@@ -162,24 +150,24 @@ impl Form {
     }
 
     /// Empties the field, where it is one to write in.
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.error = None;
         if Field::ALL[self.selected].choices().is_empty() {
             self.values[self.selected].clear();
         }
     }
 
-    fn key(&mut self, code: KeyCode) {
+    pub(crate) fn key(&mut self, code: KeyCode) {
         self.error = None;
         let fields = Field::ALL.len();
         let words = !Field::ALL[self.selected].choices().is_empty();
         match code {
             KeyCode::Up | KeyCode::BackTab => self.selected = (self.selected + fields - 1) % fields,
             KeyCode::Down | KeyCode::Tab => self.selected = (self.selected + 1) % fields,
-            KeyCode::Left => self.turn(false),
-            KeyCode::Right => self.turn(true),
+            KeyCode::Left => self.step(false),
+            KeyCode::Right => self.step(true),
             KeyCode::Backspace if !words => drop(self.values[self.selected].pop()),
-            KeyCode::Char(' ') if words => self.turn(true),
+            KeyCode::Char(' ') if words => self.step(true),
             // No number that is allowed is longer, but for seeds, of which these are enough.
             KeyCode::Char(c) if !words && (c.is_ascii_digit() || c == '.') && self.values[self.selected].len() < 8 => {
                 self.values[self.selected].push(c);
@@ -189,112 +177,34 @@ impl Form {
     }
 }
 
-impl Loads {
+impl Workload {
     /// With text to make prompts of, and a load to begin with.
     pub fn new(text: Arc<[u32]>, wanted: Option<WorkloadSpec>) -> Self {
         let form = wanted.as_ref().map_or_else(Form::default, Form::of);
         Self { ready: !text.is_empty(), load: Load::new(text), form, wanted }
     }
-}
 
-/// Shows the form, or what becomes of the load that runs.
-pub fn open(state: &mut State) {
-    if state.stopped.is_some() {
-        state.toast("the engine has ended; nothing can be asked any more", true);
-    } else if state.started.is_none() || !state.loads.ready {
-        state.toast("there is no engine yet to put a load on", true);
-    } else {
-        state.overlay = Overlay::Load;
+    /// Whether there is one to show in the list of sessions.
+    pub(crate) fn shown(&self) -> bool {
+        self.load.arrived() > 0 || self.load.is_active()
     }
 }
 
-/// Takes in a key while that is shown.
-pub fn key(state: &mut State, event: KeyEvent) -> Vec<Command> {
-    // The key that opened it, also the plain letter: there are none to be typed here.
-    let same = state.keymap.action(Scope::Charts, Key::from_event(&event)) == Some(Action::Load);
-    if state.loads.load.is_active() {
-        match event.code {
-            KeyCode::Esc | KeyCode::Enter => state.overlay = Overlay::None,
-            _ if same && state.loads.load.is_coming() => state.loads.load.stop(),
-            _ if same => return state.loads.load.cancel().into_iter().map(Command::Engine).collect(),
-            _ => {}
-        }
-        return Vec::new();
-    }
-    match event.code {
-        KeyCode::Esc => state.overlay = Overlay::None,
-        _ if same => state.overlay = Overlay::None,
-        KeyCode::Enter => match state.loads.form.spec().and_then(|spec| start(state, spec)) {
-            Ok(commands) => {
-                state.overlay = Overlay::None;
-                return commands;
-            }
-            Err(error) => state.loads.form.error = Some(error),
-        },
-        KeyCode::Char('u') if event.modifiers.contains(KeyModifiers::CONTROL) => state.loads.form.clear(),
-        code => state.loads.form.key(code),
-    }
-    Vec::new()
-}
-
-/// Starts a load.
-///
-/// # Errors
-///
-/// One line: another one runs, or the model's context is too short.
-pub fn start(state: &mut State, spec: WorkloadSpec) -> Result<Vec<Command>, String> {
-    let Some(started) = state.started.as_ref().filter(|_| state.loads.ready && state.stopped.is_none()) else {
-        return Err("there is no engine to put a load on".into());
-    };
-    if state.loads.load.is_active() {
-        return Err("a load runs already: stop it first".into());
-    }
-    spec.check(started.context).map_err(|error| error.to_string())?;
-    state.loads.form = Form { selected: state.loads.form.selected, ..Form::of(&spec) };
-    state.loads.load.start(spec);
-    state.greeted = true;
-    Ok(tick(state))
-}
-
-/// The sessions that are due.
-pub fn tick(state: &mut State) -> Vec<Command> {
-    let mut commands = Vec::new();
-    if state.started.is_some()
-        && let Some(spec) = state.loads.wanted.take()
-    {
-        match start(state, spec) {
-            Ok(first) => commands.extend(first),
-            Err(error) => state.toast(error, true),
-        }
-    }
-    let due = state.loads.load.due(state.clock_ms);
-    state.changed |= !due.is_empty();
-    commands.extend(due.into_iter().map(Command::Engine));
-    commands
-}
-
-/// Takes in an event; `None` where it is about no load.
-pub fn note(state: &mut State, event: &EventKind) -> Option<Vec<Command>> {
-    let active = state.loads.load.is_active();
-    let ops = state.loads.load.note(event)?;
-    if active && !state.loads.load.is_active() {
-        state.toast(state.loads.load.summary(), false);
-    }
-    Some(ops.into_iter().map(Command::Engine).collect())
-}
-
-/// How many sessions of `spec` a lane's budget holds at once, with what is there now given up and their common beginning
+/// How many sessions of `spec` a lane's budget holds at once, with what is there now evicted and their common beginning
 /// held once; `None` where that is not known, `Some(None)` without a budget.
-pub fn fit(state: &State, spec: &WorkloadSpec, lane: Lane) -> Option<Option<u64>> {
-    let metrics = &state.metrics.lanes[lane as usize];
-    let started = state.started.as_ref()?;
+pub(crate) fn fit(
+    spec: &WorkloadSpec,
+    started: &Started,
+    metrics: &LaneMetrics,
+    budget: Option<u64>,
+) -> Option<Option<u64>> {
     let policy = metrics.policy.as_ref()?;
-    let Some(budget) = state.budget(lane) else { return Some(None) };
+    let Some(budget) = budget else { return Some(None) };
     let workspace = metrics.ledger_at(f64::INFINITY)?.device.workspace;
     let shared = spec.shared as u64 / PAGE * PAGE;
     let tokens = ((spec.context + spec.tokens) as u64).div_ceil(PAGE) * PAGE - shared;
     let sums = match policy {
-        crate::cache::Policy::KCache(_) => [started.kv_heads, started.head_dim, size_of::<f32>()]
+        Policy::KCache(_) => [started.kv_heads, started.head_dim, size_of::<f32>()]
             .into_iter()
             .fold(started.layers, usize::saturating_mul),
         _ => 0,

@@ -6,7 +6,6 @@ use crate::tui::{
     update::export::markdown,
 };
 
-/// The last notice.
 fn notice(state: &State) -> String {
     state.toasts.last().map_or_else(String::new, |toast| toast.text.clone())
 }
@@ -129,11 +128,11 @@ fn a_message_comes_back_from_the_editor_into_its_session() {
     };
     update(&mut state, back(Ok("two\nlines\u{1b}[2J")));
     assert_eq!(
-        (state.sessions[0].input.text(), state.sessions[1].input.text()),
+        (state.sessions[0].composer.text(), state.sessions[1].composer.text()),
         ("two\nlines[2J".into(), String::new())
     );
     update(&mut state, back(Err("there is no editor `nano`")));
-    assert_eq!(state.sessions[0].input.text(), "two\nlines[2J");
+    assert_eq!(state.sessions[0].composer.text(), "two\nlines[2J");
     assert_eq!(notice(&state), "there is no editor `nano`; the message is as it was");
 }
 
@@ -198,4 +197,20 @@ fn stop_texts_go_with_the_next_message() {
     assert_eq!(state.stop.texts().len(), 2);
     slash(&mut state, "/stop-at");
     assert_eq!(state.stop.texts().len(), 0);
+}
+
+#[test]
+fn a_long_notice_keeps_its_advice_on_a_small_screen() {
+    let mut state = fixture::state(80, 24);
+    fixture::full().into_iter().for_each(|event| drop(update(&mut state, Message::Engine(event))));
+    let screen = text(&state);
+    let rows: Vec<&str> = screen.lines().collect();
+    let notice = format!("{} {}", rows[22].trim(), rows[23].trim());
+    assert!(notice.contains("fits 2303: shorten it, start a new session or raise the budget"), "{notice}");
+    // A short one leaves the panes alone.
+    state.toasts.clear();
+    state.toast("session written to a.md", false);
+    let screen = text(&state);
+    let rows: Vec<&str> = screen.lines().collect();
+    assert!(rows[22].contains('╰') && rows[23].contains("a.md"), "{screen}");
 }

@@ -136,7 +136,7 @@ fn a_wrong_command_leaves_the_box_and_is_in_the_history() {
     typed(&mut state, "/fly away");
     assert!(press(&mut state, &["enter"]).is_empty());
     assert!(text(&state).contains("/fly is not a command here"), "{}", text(&state));
-    assert!(state.input().is_empty());
+    assert!(state.composer().is_empty());
     typed(&mut state, "hello");
     let commands = press(&mut state, &["enter"]);
     assert!(
@@ -146,7 +146,7 @@ fn a_wrong_command_leaves_the_box_and_is_in_the_history() {
     let mut state = fixture::empty(100, 30);
     typed(&mut state, "/n zero");
     press(&mut state, &["enter", "up"]);
-    assert_eq!(state.input().text(), "/n zero");
+    assert_eq!(state.composer().text(), "/n zero");
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_letter_that_is_a_command_never_ends_up_in_the_message() {
         let event = function(from).map_or_else(|| key(from), |code| KeyEvent::new(code, KeyModifiers::NONE));
         update(&mut state, Message::Key(event));
         press(&mut state, &[to, "i"]);
-        assert_eq!((state.focus, state.input().text().as_str()), (Focus::Input, ""), "{from} {to}");
+        assert_eq!((state.focus, state.composer().text().as_str()), (Focus::Composer, ""), "{from} {to}");
     }
     // Who changes the view by a key that works while writing goes on writing.
     let mut state = fixture::state(120, 40);
@@ -165,7 +165,7 @@ fn a_letter_that_is_a_command_never_ends_up_in_the_message() {
         update(&mut state, Message::Key(KeyEvent::new(KeyCode::F(function), KeyModifiers::NONE)));
     }
     typed(&mut state, "on");
-    assert_eq!(state.input().text(), "on");
+    assert_eq!(state.composer().text(), "on");
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn ctrl_u_clears_every_place_to_write_in() {
     press(&mut state, &["ctrl-u"]);
     assert!(matches!(&state.overlay, Overlay::Help { query, .. } if query.is_empty()));
     press(&mut state, &["esc", "alt-w", "ctrl-u"]);
-    assert_eq!(state.loads.form.values[0], "");
+    assert_eq!(state.workload.form.values[0], "");
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn the_demo_opens_its_sessions_and_yields_to_the_user() {
     let count = state.sessions.len();
     assert!(count >= 3);
     assert_eq!(ops(&commands).iter().filter(|op| matches!(op, Request::Open { .. })).count(), count);
-    let background = |op: &&&Request| matches!(op, Request::SubmitMessage { options: turn, .. } if turn.priority == Priority::Background);
+    let background = |op: &&&Request| matches!(op, Request::SubmitMessage { options, .. } if options.priority == Priority::Background);
     assert_eq!(ops(&commands).iter().filter(background).count(), 1);
     assert!(text(&state).contains("demo"));
     typed(&mut state, "Mine");
@@ -240,15 +240,15 @@ fn the_demo_opens_its_sessions_and_yields_to_the_user() {
 fn freezing_gives_the_charts_the_cursor_keys_and_going_on_gives_the_message_back() {
     let mut state = fixture::state(120, 40);
     typed(&mut state, "half a mess");
-    assert_eq!(state.focus, Focus::Input);
+    assert_eq!(state.focus, Focus::Composer);
     press(&mut state, &["alt-f"]);
     let before = state.cursor_ms().unwrap();
     press(&mut state, &["left"]);
     assert!(state.cursor_ms().unwrap() < before, "the arrow moves the cursor of the charts at once");
     press(&mut state, &["alt-f"]);
-    assert_eq!((state.focus, state.frozen), (Focus::Input, None));
+    assert_eq!((state.focus, state.frozen), (Focus::Composer, None));
     typed(&mut state, "age");
-    assert_eq!(state.input().text(), "half a message");
+    assert_eq!(state.composer().text(), "half a message");
     // Without charts on the screen there is nothing to move along.
     press(&mut state, &["esc", "1"]);
     let focus = state.focus;
@@ -277,7 +277,7 @@ fn what_was_turned_is_kept_in_the_words_of_the_configuration() {
     state.started.as_mut().unwrap().lanes[0].policy = on("kcache:n=128,profile=default");
     state.metrics.lanes[Lane::KCache as usize].policy = Some(on("kcache:n=64,tail=none,profile=default"));
     assert_eq!(kept(&mut state, "ctrl-s")[0].1, "kcache:n=64,tail=none,select=head");
-    // What was turned away from it is.
+    // What was changed away from it is.
     state.metrics.lanes[Lane::KCache as usize].policy = Some(on("kcache:n=64,dense=2,profile=default"));
     assert_eq!(kept(&mut state, "ctrl-s")[0].1, "kcache:n=64,tail=mean,dense=2,select=head,profile=default");
     typed(&mut state, "/keep");

@@ -238,7 +238,7 @@ fn no_letter_of_an_earlier_frame_stays_whatever_the_text() {
         let mut state = unruly(columns, rows);
         typed(&mut state, "x");
         for text in UNRULY {
-            state.input_mut().paste(text);
+            state.composer_mut().paste(text);
         }
         let mut states = vec![state.clone(), fixture::state(columns, rows)];
         for _ in 0..4 {

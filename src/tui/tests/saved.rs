@@ -60,7 +60,8 @@ fn a_conversation_is_the_same_on_the_next_screen_and_in_the_next_engine() {
 fn a_documents_text_stands_before_the_message_again() {
     let mut state = fixture::empty(100, 30);
     typed(&mut state, "Who?");
-    state.input_mut().document = Some(crate::engine::Document { name: "a.md".into(), text: "It was Ines.\n".into() });
+    state.composer_mut().document =
+        Some(crate::engine::Document { name: "a.md".into(), text: "It was Ines.\n".into() });
     press(&mut state, &["enter"]);
     let token = |lane| crate::engine::Token {
         lane,

@@ -3,9 +3,9 @@
 use crate::engine::Lane;
 use crate::tui::{
     command::Command,
+    layout::transcript::turn_on_show,
     state::{Focus, State},
-    view::chat::{self, thousands},
-    widgets::plain::plain,
+    widgets::{plain::plain, units::thousands},
 };
 
 /// The most bytes that are copied: in base64 they are 100,000, and some terminals take no more.
@@ -35,7 +35,7 @@ pub fn copy(state: &mut State) -> Vec<Command> {
 /// The text of the answer on show in a lane.
 fn answer(state: &State, lane: Lane) -> Option<String> {
     let turns = &state.session()?.turns;
-    let until = chat::turn_on_show(state, lane).map_or(turns.len(), |at| at + 1);
+    let until = turn_on_show(state, lane).map_or(turns.len(), |at| at + 1);
     let answers = turns[..until].iter().map(|turn| &turn.answer(lane).text);
     answers.rev().find(|text| !text.is_empty()).map(|text| plain(text))
 }

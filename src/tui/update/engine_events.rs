@@ -6,20 +6,21 @@ use crate::{
     quality::GuardState,
 };
 
-use super::say;
+use super::{messages::say, workload};
 use crate::tui::{
     command::Command,
-    state::{State, session::Session, workload},
+    state::{State, session::Session},
 };
 
-/// Takes in an event.
 pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
     let t_ms = event.t_ms;
     if t_ms.is_finite() {
         state.engine_ms = state.engine_ms.max(t_ms);
     }
     // The first session of a load is the first sign of it, also in a recorded run.
-    if matches!(event.kind, EventKind::Session { session, .. } if is_load(session)) && state.loads.load.arrived() == 0 {
+    if matches!(event.kind, EventKind::Session { session, .. } if is_load(session))
+        && state.workload.load.arrived() == 0
+    {
         state.metrics.load_begins();
     }
     state.metrics.answers(t_ms, &event.kind);
@@ -92,9 +93,9 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
                 session.guard = (guarded.state != GuardState::TopN).then_some((guarded.state, guarded.reason));
             }
         }
-        EventKind::Read(read) if read.lane == Lane::KCache => state.hits.read(read),
-        EventKind::Coverage(coverage) if coverage.lane == Lane::KCache => state.hits.coverage(coverage),
-        EventKind::Text { session, lane: Lane::KCache, from, texts } => state.hits.text(session, from, texts),
+        EventKind::Read(read) if read.lane == Lane::KCache => state.attention.read(read),
+        EventKind::Coverage(coverage) if coverage.lane == Lane::KCache => state.attention.coverage(coverage),
+        EventKind::Text { session, lane: Lane::KCache, from, texts } => state.attention.text(session, from, texts),
         // Nothing looks at the other lane, which reads every row.
         EventKind::Read(_) | EventKind::Coverage(_) | EventKind::Text { .. } => {}
         EventKind::CompareMode { session, on } => {
@@ -116,7 +117,7 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
         EventKind::Hits(hits) => state.metrics.lanes[hits.lane as usize].hits(t_ms, hits),
         EventKind::Knob { lane, change, policy, .. } => {
             state.metrics.lanes[lane as usize].policy = Some(policy);
-            state.metrics.turn(t_ms, lane, change);
+            state.metrics.knob_changed(t_ms, lane, change);
             if lane == Lane::KCache && state.wanted == Some(policy) {
                 state.wanted = None;
             }

@@ -1,27 +1,18 @@
 //! A session as Markdown: what was asked, what each lane answered, where they part, and the figures with where they come
 //! from.
 
-use std::{
-    fmt::Write as _,
-    fs::{self, File},
-    io::{self, ErrorKind, Write as _},
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::{fmt::Write as _, path::PathBuf, time::SystemTime};
 
 use crate::engine::{Lane, Ledger};
-use crate::{
-    document::at_home,
-    tui::{
-        command::Command,
-        state::{
-            State,
-            figures::Provenance,
-            session::Session,
-            transcript::{Answer, Turn},
-        },
-        widgets::{Unit, plain::plain, units::duration},
+use crate::tui::{
+    command::Command,
+    state::{
+        State,
+        figures::Provenance,
+        session::Session,
+        transcript::{Answer, Turn},
     },
+    widgets::{Unit, plain::plain, units::duration},
 };
 
 /// Asks for the session on show to be written; says so where there is nothing to write.
@@ -209,7 +200,6 @@ fn quoted(text: &str) -> String {
     text.trim_end_matches('\n').split('\n').fold(String::new(), |quoted, line| quoted + "> " + line + "\n")
 }
 
-/// Text on one line.
 fn line(text: &str) -> String {
     text.split(char::is_control).collect::<Vec<_>>().join(" ")
 }
@@ -223,63 +213,9 @@ fn slug(name: &str) -> String {
     if slug.is_empty() { "session".to_owned() } else { slug }
 }
 
-/// Writes `text` to `path`, or under `name` where that is a folder or not given; never over a file that is there. The error
-/// is one line.
-pub fn write(path: Option<&Path>, folder: &Path, name: &str, text: &str) -> Result<PathBuf, String> {
-    let path = path.map_or_else(|| folder.to_owned(), at_home);
-    let path = if path == folder || path.is_dir() { path.join(name) } else { path };
-    match write_new(&path, text) {
-        Ok(()) => Ok(path),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            Err(format!("{} is there already: name another file", path.display()))
-        }
-        Err(error) => Err(format!("{}: {error}", path.display())),
-    }
-}
-
-/// Writes a new file, which is whole or not there.
-fn write_new(path: &Path, text: &str) -> io::Result<()> {
-    if fs::symlink_metadata(path).is_ok() {
-        return Err(ErrorKind::AlreadyExists.into());
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}.part", std::process::id()));
-    let aside = PathBuf::from(aside);
-    let written = File::create_new(&aside).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    // A link, unlike a name that is changed, never takes the place of a file that came meanwhile. Where the folder knows no
-    // links, the look above has to do.
-    let named = written.and_then(|()| match fs::hard_link(&aside, path) {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => fs::rename(&aside, path),
-        linked => linked,
-    });
-    // Gone where its name was changed.
-    let _ = fs::remove_file(&aside);
-    named
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_new_file_is_written_and_one_that_is_there_is_left() {
-        let folder = tempfile::tempdir().unwrap();
-        let pictures = folder.path().join("pictures");
-        let path = write(None, &pictures, "a.md", "text").unwrap();
-        assert_eq!((path.clone(), fs::read_to_string(&path).unwrap()), (pictures.join("a.md"), "text".into()));
-        let error = write(Some(&path), &pictures, "b.md", "other").unwrap_err();
-        assert!(error.contains("is there already") && !error.contains('\n'), "{error}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "text");
-        assert_eq!(write(Some(folder.path()), &pictures, "c.md", "c"), Ok(folder.path().join("c.md")));
-        assert!(write(Some(&path.join("below")), &pictures, "d.md", "d").is_err());
-        let left = fs::read_dir(&pictures).unwrap().count();
-        assert_eq!(left, 1, "nothing is left beside it");
-    }
 
     #[test]
     fn names_of_files_are_plain() {

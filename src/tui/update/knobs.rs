@@ -1,4 +1,4 @@
-//! Turning the KCache lane's policy while tokens stream.
+//! Changing the KCache lane's policy while tokens stream.
 
 use crate::{
     cache::{Knobs, Policy, Select, Spread, Tail},
@@ -14,18 +14,18 @@ use crate::tui::{
     widgets::Unit,
 };
 
-/// Budgets are turned in whole steps of this.
+/// Budgets change in whole steps of this.
 const MIB: u64 = 1 << 20;
 
-/// Turns the knob that an action is for. Several presses in a row build on each other, confirmed or not.
-pub fn turn(state: &mut State, action: Action) -> Vec<Command> {
+/// Changes the knob that an action is for. Several presses in a row build on each other, confirmed or not.
+pub fn change(state: &mut State, action: Action) -> Vec<Command> {
     let Some(Policy::KCache(knobs)) = state.policy() else {
         state.toast("this lane has no knobs: its policy is kv", true);
         return Vec::new();
     };
     let (most_rows, layers) = state.started.as_ref().map_or((usize::MAX, usize::MAX), |s| (s.context, s.layers));
     let Knobs { n, tail, dense, select, .. } = knobs;
-    let turned = match action {
+    let changed = match action {
         Action::NDouble => Knobs { n: n.saturating_mul(2).min(most_rows.max(n)), ..knobs },
         Action::NHalve => Knobs { n: (n / 2).max(1), ..knobs },
         Action::NUp => Knobs { n: (n + 1).min(most_rows.max(n)), ..knobs },
@@ -49,7 +49,7 @@ pub fn turn(state: &mut State, action: Action) -> Vec<Command> {
         },
         _ => knobs,
     };
-    set(state, turned)
+    set(state, changed)
 }
 
 /// Asks for these knobs. Where they do not say how rows are spread, that stays as it is.
@@ -66,7 +66,7 @@ pub fn set(state: &mut State, mut knobs: Knobs) -> Vec<Command> {
         return Vec::new();
     }
     if state.stopped.is_some() {
-        state.toast("the engine has ended; its knobs turn nothing", true);
+        state.toast("the engine has ended; its knobs change nothing", true);
         return Vec::new();
     }
     state.wanted = Some(policy);
@@ -76,7 +76,7 @@ pub fn set(state: &mut State, mut knobs: Knobs) -> Vec<Command> {
 /// Asks for another mode of the KCache lane's guard.
 pub fn guard(state: &mut State, mode: GuardMode) -> Vec<Command> {
     if state.stopped.is_some() {
-        state.toast("the engine has ended; its knobs turn nothing", true);
+        state.toast("the engine has ended; its knobs change nothing", true);
         return Vec::new();
     }
     vec![Command::Engine(Request::SetGuard { lane: Lane::KCache, mode })]
@@ -104,10 +104,10 @@ pub fn keep(state: &mut State) -> Vec<Command> {
     vec![Command::KeepSettings(settings.map(|(path, value)| (path.to_owned(), value)).into())]
 }
 
-/// Turns device budgets: that of the lane whose transcript is focused, else those of both.
+/// Changes device budgets: that of the lane whose transcript is focused, else those of both.
 pub fn budget(state: &mut State, action: Action) -> Vec<Command> {
     if state.stopped.is_some() {
-        state.toast("the engine has ended; its knobs turn nothing", true);
+        state.toast("the engine has ended; its knobs change nothing", true);
         return Vec::new();
     }
     let lanes = match state.focus {
@@ -120,14 +120,14 @@ pub fn budget(state: &mut State, action: Action) -> Vec<Command> {
         let now = state.budget(lane);
         let ledger = state.metrics.lanes[lane as usize].ledger_at(f64::INFINITY);
         let held = ledger.map_or(0, |ledger| ledger.device.cache());
-        let turned = turned(action, now, held);
-        said.push(match turned {
+        let wanted = budget_after(action, now, held);
+        said.push(match wanted {
             Some(bytes) => format!("{} {}", state.lane_name(lane), Unit::Bytes.text(Some(bytes as f64))),
             None => format!("{} none", state.lane_name(lane)),
         });
-        if turned != now {
-            state.wanted_budgets[lane as usize] = Some(turned);
-            commands.push(Command::Engine(Request::SetBudget { lane, bytes: turned }));
+        if wanted != now {
+            state.wanted_budgets[lane as usize] = Some(wanted);
+            commands.push(Command::Engine(Request::SetBudget { lane, bytes: wanted }));
         }
     }
     let simulated = if state.simulated() { ", simulated" } else { "" };
@@ -135,8 +135,8 @@ pub fn budget(state: &mut State, action: Action) -> Vec<Command> {
     commands
 }
 
-/// The budget after a turn, in whole MiB.
-fn turned(action: Action, now: Option<u64>, held: u64) -> Option<u64> {
+/// The budget after a change, in whole MiB.
+fn budget_after(action: Action, now: Option<u64>, held: u64) -> Option<u64> {
     match (action, now) {
         // The first cap is what is there: the next page is one too many.
         (Action::BudgetDown, None) => Some(held.div_ceil(MIB).max(1) * MIB),
@@ -153,16 +153,16 @@ mod tests {
     #[test]
     fn budgets_move_by_eighths_of_whole_mebibytes() {
         let mib = |count| Some(count * MIB);
-        assert_eq!(turned(Action::BudgetDown, mib(64), 0), mib(56));
-        assert_eq!(turned(Action::BudgetDown, mib(3), 0), mib(2));
-        assert_eq!(turned(Action::BudgetDown, mib(1), 0), mib(1));
-        assert_eq!(turned(Action::BudgetDown, Some(64 * MIB - 5), 0), mib(56));
-        assert_eq!(turned(Action::BudgetUp, mib(64), 0), mib(72));
-        assert_eq!(turned(Action::BudgetUp, mib(1), 0), mib(2));
-        assert_eq!(turned(Action::BudgetUp, Some(5), 0), mib(1));
-        assert_eq!(turned(Action::BudgetUp, None, 9 * MIB), None);
-        assert_eq!(turned(Action::BudgetDown, None, 9 * MIB + 1), mib(10));
-        assert_eq!(turned(Action::BudgetDown, None, 0), mib(1));
-        assert_eq!(turned(Action::BudgetNone, mib(64), 0), None);
+        assert_eq!(budget_after(Action::BudgetDown, mib(64), 0), mib(56));
+        assert_eq!(budget_after(Action::BudgetDown, mib(3), 0), mib(2));
+        assert_eq!(budget_after(Action::BudgetDown, mib(1), 0), mib(1));
+        assert_eq!(budget_after(Action::BudgetDown, Some(64 * MIB - 5), 0), mib(56));
+        assert_eq!(budget_after(Action::BudgetUp, mib(64), 0), mib(72));
+        assert_eq!(budget_after(Action::BudgetUp, mib(1), 0), mib(2));
+        assert_eq!(budget_after(Action::BudgetUp, Some(5), 0), mib(1));
+        assert_eq!(budget_after(Action::BudgetUp, None, 9 * MIB), None);
+        assert_eq!(budget_after(Action::BudgetDown, None, 9 * MIB + 1), mib(10));
+        assert_eq!(budget_after(Action::BudgetDown, None, 0), mib(1));
+        assert_eq!(budget_after(Action::BudgetNone, mib(64), 0), None);
     }
 }

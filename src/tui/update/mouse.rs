@@ -6,9 +6,8 @@ use ratatui::layout::Position;
 use super::navigation::scroll;
 use crate::engine::Lane;
 use crate::tui::{
-    layout,
+    layout::{self, session_list::session_at},
     state::{Focus, Overlay, State},
-    view::sessions,
 };
 
 /// Lines that one notch of the wheel scrolls.
@@ -19,25 +18,25 @@ pub fn mouse(state: &mut State, event: MouseEvent) {
     if state.overlay != Overlay::None {
         return;
     }
-    let at = Position::new(event.column, event.row);
+    let position = Position::new(event.column, event.row);
     let panes = layout::of(state);
-    let lane = Lane::ALL.into_iter().find(|&lane| panes.transcripts[lane as usize].contains(at));
+    let lane = Lane::ALL.into_iter().find(|&lane| panes.transcripts[lane as usize].contains(position));
     match event.kind {
         MouseEventKind::ScrollUp => lane.into_iter().for_each(|lane| scroll(state, lane, -WHEEL)),
         MouseEventKind::ScrollDown => lane.into_iter().for_each(|lane| scroll(state, lane, WHEEL)),
         MouseEventKind::Down(MouseButton::Left) => {
             if let Some(lane) = lane {
                 state.focus = Focus::Transcript(lane);
-            } else if panes.sessions.contains(at) {
+            } else if panes.sessions.contains(position) {
                 state.focus = Focus::Sessions;
                 if !panes.sessions_in_a_row
-                    && let Some(hit) = sessions::hit(state, panes.sessions, event.row)
+                    && let Some(at) = session_at(state, panes.sessions, event.row)
                 {
-                    state.selected = hit;
+                    state.selected = at;
                 }
-            } else if panes.input.contains(at) {
-                state.focus = Focus::Input;
-            } else if let Some(&(chart, _)) = panes.charts.iter().find(|(_, area)| area.contains(at)) {
+            } else if panes.composer.contains(position) {
+                state.focus = Focus::Composer;
+            } else if let Some(&(chart, _)) = panes.charts.iter().find(|(_, area)| area.contains(position)) {
                 state.focus = Focus::Charts;
                 state.chart = chart;
             }

@@ -3,8 +3,7 @@
 use crate::engine::Lane;
 use crate::tui::{
     layout,
-    state::{Focus, Preset, State, WINDOW_MS},
-    view::chat,
+    state::{Focus, Frozen, Overlay, Preset, State, WINDOW_MS},
 };
 
 pub fn step_session(state: &mut State, by: isize) {
@@ -20,15 +19,15 @@ pub fn step_chart(state: &mut State, by: isize) {
     state.chart = charts[(at + by).rem_euclid(charts.len() as isize) as usize];
 }
 
-/// Shows a preset. Who was writing goes on writing when the input comes back; who was not is never put there.
+/// Shows a preset. Who was writing goes on writing when the composer comes back; who was not is never put there.
 pub fn show(state: &mut State, preset: Preset) {
     state.preset = preset;
     state.expanded = false;
     let there = focusable(preset);
-    if there.contains(&Focus::Input) && std::mem::take(&mut state.was_writing) {
-        state.focus = Focus::Input;
+    if there.contains(&Focus::Composer) && std::mem::take(&mut state.was_writing) {
+        state.focus = Focus::Composer;
     } else if !there.contains(&state.focus) {
-        state.was_writing = state.focus == Focus::Input;
+        state.was_writing = state.focus == Focus::Composer;
         state.focus = if let [only] = there {
             *only
         } else if state.was_writing || there.contains(&Focus::Charts) {
@@ -42,12 +41,12 @@ pub fn show(state: &mut State, preset: Preset) {
 /// The panes that a preset has, in the order of the tab key.
 fn focusable(preset: Preset) -> &'static [Focus] {
     const ALL: [Focus; 5] =
-        [Focus::Input, Focus::Sessions, Focus::Transcript(Lane::KCache), Focus::Transcript(Lane::Kv), Focus::Charts];
+        [Focus::Composer, Focus::Sessions, Focus::Transcript(Lane::KCache), Focus::Transcript(Lane::Kv), Focus::Charts];
     match preset {
         Preset::Both => &ALL,
         Preset::Chat => &ALL[..4],
         Preset::Charts | Preset::Figures => &ALL[4..],
-        Preset::Hits => &[Focus::Hits],
+        Preset::Attention => &[Focus::Attention],
     }
 }
 
@@ -62,6 +61,22 @@ pub fn step_focus(state: &mut State, by: isize) {
     let there = focusable(state.preset);
     let at = there.iter().position(|&focus| focus == state.focus).unwrap_or(0) as isize;
     state.focus = there[(at + by).rem_euclid(there.len() as isize) as usize];
+}
+
+/// Stops the charts, or lets them go on.
+pub fn freeze(state: &mut State) {
+    let now = state.engine_ms;
+    let was_writing = state.focus == Focus::Composer;
+    match state.frozen.take() {
+        // Who was writing goes on.
+        Some(frozen) if frozen.was_writing && state.focus == Focus::Charts => state.focus = Focus::Composer,
+        Some(_) => {}
+        None => {
+            state.frozen = Some(Frozen { end_ms: now, cursor_ms: now, was_writing });
+            // The next keys that a frozen screen invites are those of the cursor.
+            focus_charts(state);
+        }
+    }
 }
 
 pub fn zoom(state: &mut State, window_ms: f64) {
@@ -98,11 +113,15 @@ pub fn scroll_focused(state: &mut State, lines: isize) {
 
 /// Scrolls a transcript by `lines`; at its end it is followed again.
 pub fn scroll(state: &mut State, lane: Lane, lines: isize) {
-    let (total, rows) = chat::extent(state, lane);
+    let (total, rows) = layout::transcript::extent(state, lane);
     let last = total.saturating_sub(rows);
     if let Some(session) = state.session_mut() {
         let top = session.top[lane as usize].unwrap_or(last).min(last);
         let moved = top.saturating_add_signed(lines);
         session.top[lane as usize] = (moved < last).then_some(moved);
     }
+}
+
+pub fn show_help(state: &mut State) {
+    state.overlay = Overlay::Help { query: String::new(), selected: 0 };
 }

@@ -1,61 +1,19 @@
-//! The hit screen: the text with what a token read, the heads, where their rows lie, and what other N would keep.
+//! The attention view: the text with what a token read, the heads, where their rows lie, and what other N would keep.
 
-use ratatui::{
-    buffer::Buffer,
-    layout::{Constraint, Layout, Rect},
-    style::{Modifier, Style},
-    text::Line,
-    widgets::Widget,
-};
+use ratatui::{buffer::Buffer, layout::Rect, style::Style, widgets::Widget};
 
-use super::{charts, rows, text};
-use crate::tui::layout;
+use super::charts;
 use crate::tui::{
+    layout::attention::{body, lines, panes, top},
     state::{Chart, State},
-    theme::{Heat, Pattern, SeriesLook, Theme, ink},
+    theme::{Heat, Pattern, SeriesLook, Theme},
     widgets::{
         CoverageCurve, HeadMap, HeatMap, LegendEntry, Panel, Unit,
+        text::{band, text},
         width::put_line,
-        wrap::{Piece, wrap},
     },
 };
 
-/// Where the panes of the hit screen lie; an empty rectangle is not shown.
-struct Panes {
-    text: Rect,
-    heat: Rect,
-    heads: Rect,
-    curve: Rect,
-}
-
-fn panes(state: &State, area: Rect) -> Panes {
-    let none = Rect::default();
-    if area.width < 60 {
-        let [text, curve] = Layout::vertical([Constraint::Fill(3), Constraint::Fill(2)]).areas(area);
-        return if area.height >= 12 {
-            Panes { text, heat: none, heads: none, curve }
-        } else {
-            Panes { text: area, heat: none, heads: none, curve: none }
-        };
-    }
-    let side = (area.width * 2 / 5).clamp(30, 80);
-    let [text, side] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(side)]).areas(area);
-    match side.height {
-        30.. => {
-            let [heat, heads, curve] = Layout::vertical([Constraint::Fill(1); 3]).areas(side);
-            Panes { text, heat, heads, curve }
-        }
-        14.. => {
-            let [upper, curve] = Layout::vertical([Constraint::Fill(1); 2]).areas(side);
-            // Few rows: what was chosen decides.
-            let (heat, heads) = if state.hits.head.is_some() { (none, upper) } else { (upper, none) };
-            Panes { text, heat, heads, curve }
-        }
-        _ => Panes { text, heat: none, heads: none, curve: side },
-    }
-}
-
-/// Draws the screen.
 pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
@@ -69,19 +27,19 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
 
 /// Whether what is known is about the session on show.
 fn known(state: &State) -> bool {
-    state.session().is_some_and(|session| state.hits.is_of(session.id))
+    state.session().is_some_and(|session| state.attention.is_of(session.id))
 }
 
 fn heat(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let Some([layer, _]) = state.hits.head.filter(|_| known(state)) else {
+    let Some([layer, _]) = state.attention.head.filter(|_| known(state)) else {
         return charts::draw(state, theme, Chart::Hits, area, buf);
     };
     if area.is_empty() {
         return;
     }
     let title = format!("Layer {layer}: where its heads' rows lie");
-    let distances = state.hits.distances(layer);
-    let context = state.hits.curves().map_or(0, |coverage| coverage.len);
+    let distances = state.attention.distances(layer);
+    let context = state.attention.curves().map_or(0, |coverage| coverage.len);
     // Distances below 64 are the first seven buckets.
     let sum = |counts: &[u64]| counts.iter().map(|&count| count as f64).sum::<f64>();
     let (recent, all) =
@@ -94,18 +52,18 @@ fn heads(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
     }
-    let coverage = state.hits.curves().filter(|_| known(state));
+    let coverage = state.attention.curves().filter(|_| known(state));
     let layers = coverage.map_or(&[][..], |coverage| &coverage.layers);
     let kept: Vec<Vec<f32>> = layers.iter().map(|heads| heads.iter().map(|head| head.kept).collect()).collect();
-    HeadMap::new(Panel::new(theme, "Mass lost by head"), &kept, state.hits.head).render(area, buf);
+    HeadMap::new(Panel::new(theme, "Mass lost by head"), &kept, state.attention.head).render(area, buf);
 }
 
 fn curve(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
     }
-    let hits = &state.hits;
-    let coverage = hits.curves().filter(|_| known(state));
+    let view = &state.attention;
+    let coverage = view.curves().filter(|_| known(state));
     let n = coverage.map_or(&[][..], |coverage| &coverage.n);
     let why = match coverage {
         Some(_) => "n/a: every row is read",
@@ -114,9 +72,9 @@ fn curve(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     };
     let title = if area.width < 50 { "Kept against N" } else { "Kept mass against N" };
     let mut chart = CoverageCurve::new(Panel::new(theme, title), n).why(why);
-    if let Some((mean, rows, kept)) = hits.mean().filter(|_| coverage.is_some()) {
+    if let Some((mean, rows, kept)) = view.mean().filter(|_| coverage.is_some()) {
         chart = chart.line("all".into(), mean, theme.kcache).today(Some((rows, kept)));
-        if let (Some([layer, head]), Some(found)) = (hits.head, hits.head.and_then(|head| hits.head_of(head))) {
+        if let (Some([layer, head]), Some(found)) = (view.head, view.head.and_then(|head| view.head_of(head))) {
             let look = SeriesLook { symbol: "◆", style: theme.mark, pattern: Pattern::Dashed };
             let curve = found.curve.iter().map(|&mass| f64::from(mass)).collect();
             let today = (found.rows as f64, f64::from(found.kept));
@@ -126,69 +84,9 @@ fn curve(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     chart.render(area, buf);
 }
 
-/// The lines of the text, the first line on show, and the one with the chosen token.
-fn lines(state: &State, theme: &Theme, width: usize) -> (Vec<Line<'static>>, usize) {
-    let hits = &state.hits;
-    let read = hits.chosen();
-    let mut heads = vec![0u16; hits.texts.len()];
-    for &(position, count) in read.iter().flat_map(|read| &read.positions) {
-        if let Some(head) = heads.get_mut(position as usize) {
-            *head = count;
-        }
-    }
-    let of = read.map_or(0, |read| read.heads);
-    let now = read.map_or(usize::MAX, |read| read.len);
-    let style = |position: usize| match position.cmp(&now) {
-        std::cmp::Ordering::Less => heated(theme, f64::from(heads[position]) / of.max(1) as f64),
-        std::cmp::Ordering::Equal => theme.cursor,
-        std::cmp::Ordering::Greater => theme.dim,
-    };
-    let piece = |(position, text): (usize, &'_ String)| (position, text.clone());
-    let texts: Vec<(usize, String)> = hits.texts.iter().enumerate().map(piece).collect();
-    let pieces: Vec<Piece<'_>> = texts.iter().map(|(at, text)| Piece { text, style: style(*at) }).collect();
-    let upto = now.saturating_add(1).min(pieces.len());
-    let before = wrap(&pieces[..upto], width).len();
-    (wrap(&pieces, width), before)
-}
-
-/// How text looks that a share of the heads chose: by background, and where there is none by weight.
-pub(super) fn heated(theme: &Theme, share: f64) -> Style {
-    let step = theme.heat.step(share.sqrt());
-    match &theme.heat {
-        Heat::Colours(_) if step == 0 => theme.text,
-        Heat::Colours(colours) => Style::new().bg(colours[step]).fg(ink(colours[step])),
-        Heat::Shades(_) => match step {
-            0 => theme.dim,
-            1 => theme.text,
-            2 => theme.text.add_modifier(Modifier::UNDERLINED),
-            3 => theme.text.add_modifier(Modifier::BOLD | Modifier::UNDERLINED),
-            _ => theme.text.add_modifier(Modifier::BOLD | Modifier::REVERSED),
-        },
-    }
-}
-
-/// First line on show, rows, and lines in all of the text.
-pub fn extent(state: &State) -> (usize, usize, usize) {
-    let body = body(panes(state, layout::of(state).hits).text);
-    let (lines, now) = lines(state, &Theme::mono(), usize::from(body.width).max(1));
-    let rows = usize::from(body.height);
-    (top(state, now, rows, lines.len()), rows, lines.len())
-}
-
-/// The part of the pane that is for text: the last row is the whole context in one line.
-fn body(area: Rect) -> Rect {
-    let inner = layout::inner(area);
-    Rect { height: inner.height.saturating_sub(1), ..inner }
-}
-
-fn top(state: &State, now: usize, rows: usize, total: usize) -> usize {
-    let last = total.saturating_sub(rows);
-    state.hits.top.unwrap_or(now.saturating_sub(rows)).min(last)
-}
-
 fn source(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let hits = &state.hits;
-    let read = hits.chosen().filter(|_| known(state));
+    let view = &state.attention;
+    let read = view.chosen().filter(|_| known(state));
     let title = match read {
         Some(read) => format!("What token {} read", read.index.saturating_add(1)),
         None => "What a token read".to_owned(),
@@ -204,19 +102,19 @@ fn source(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     });
     let legend: Vec<_> = legend.into_iter().collect();
     let mut panel = Panel::new(theme, &title).focused(true);
-    if read.is_some() && !hits.is_chosen() {
+    if read.is_some() && !view.is_chosen() {
         panel = panel.note("the last");
     }
     let inner = panel.render(area, buf, &legend);
     let body = body(area).intersection(inner);
-    if !known(state) || hits.texts.is_empty() {
+    if !known(state) || view.texts.is_empty() {
         let why = match state.session() {
             None => "n/a: there is no session",
             Some(_) if state.recorded => "n/a: nobody looked at this session while it was recorded",
             Some(session) if session.turns.is_empty() => "Nothing was said here yet.",
             Some(_) => "n/a: the engine has not told yet",
         };
-        text(buf, rows(inner, 0, 1), why, theme.dim);
+        text(buf, band(inner, 0, 1), why, theme.dim);
         return;
     }
     let (lines, now) = lines(state, theme, usize::from(body.width).max(1));
@@ -224,12 +122,12 @@ fn source(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     for (line, row) in lines.iter().skip(top).zip(body.rows()) {
         put_line(buf, row.x, row.y, line, row.width);
     }
-    strip(state, theme, rows(inner, body.height, 1), buf);
+    strip(state, theme, band(inner, body.height, 1), buf);
 }
 
 /// The whole context in one row: each cell as hot as the mean of its positions.
 fn strip(state: &State, theme: &Theme, row: Rect, buf: &mut Buffer) {
-    let Some(read) = state.hits.chosen() else {
+    let Some(read) = state.attention.chosen() else {
         return text(buf, row, "What is read comes with the next token.", theme.dim);
     };
     if read.heads == 0 {

@@ -2,17 +2,18 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, style::Style, text::Span, widgets::Widget};
 
-use super::right_spans;
+use super::queue;
 use crate::{
     attention::DISTANCE_BUCKETS,
     engine::{Hits, Lane, Stages},
     telemetry::Series,
     tui::{
-        state::{Chart, Focus, State, comparison::nats, figures::Judge},
+        state::{Chart, Focus, State, figures::Judge},
         theme::{SeriesLook, Theme},
         widgets::{
             Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit,
-            units::millis,
+            text::right_spans,
+            units::{millis, nats},
             width::{clip_words, width},
         },
     },
@@ -21,7 +22,9 @@ use crate::{
 /// Below this width titles are short.
 const NARROW: u16 = 34;
 
-/// Draws a chart.
+/// From this width on there is room for long names in a legend.
+const WIDE: u16 = 64;
+
 pub fn draw(state: &State, theme: &Theme, chart: Chart, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
@@ -38,7 +41,7 @@ pub fn draw(state: &State, theme: &Theme, chart: Chart, area: Rect, buf: &mut Bu
         Chart::Divergence => drawing.divergence(buf),
         Chart::Hits => drawing.hits(buf),
         Chart::KeptMass => drawing.kept_mass(buf),
-        Chart::Queue => super::queue::table(state, theme, drawing.panel("Queue"), area, buf),
+        Chart::Queue => queue::table(state, theme, drawing.panel("Queue"), area, buf),
         Chart::Host => drawing.host(buf),
     }
 }
@@ -98,7 +101,8 @@ impl<'a> Drawing<'a> {
         let chart = self.both(self.time_in(panel, &self.state.axes.device), self.series(|lane| &lane.device));
         let ours = &lanes[Lane::KCache as usize];
         let [budget, other] = Lane::ALL.map(|lane| self.state.budget(lane).map(|bytes| bytes as f64));
-        let chart = chart.line("as KV", &ours.kv_equivalent, self.theme.kv_equivalent);
+        let name = if self.area.width < WIDE { "KV eq." } else { "KV equivalent" };
+        let chart = chart.line(name, &ours.kv_equivalent, self.theme.kv_equivalent);
         let chart = match budget == other {
             true => chart.budget(budget, "budget"),
             false => chart.budget(budget, "● budget").budget(other, "○ budget"),
@@ -280,7 +284,7 @@ impl<'a> Drawing<'a> {
 
     /// Since when figures of the KCache lane hold: `since n=256`, or `yet`.
     fn since(&self) -> String {
-        self.state.turned(Lane::KCache).map_or("yet".to_owned(), |label| format!("since {label}"))
+        self.state.last_change(Lane::KCache).map_or("yet".to_owned(), |label| format!("since {label}"))
     }
 
     fn host(&self, buf: &mut Buffer) {

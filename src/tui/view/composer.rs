@@ -5,26 +5,26 @@ use ratatui::{
     layout::{Position, Rect},
 };
 
-use super::{paragraph, text};
 use crate::tui::{
     input::action::Action,
     state::{Focus, State},
     theme::Theme,
     widgets::{
         Panel,
+        text::{paragraph, text},
         width::{glyphs, put, width},
     },
 };
 
-/// Draws the input; returns where its cursor stands.
+/// Draws the composer; returns where its cursor stands.
 pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) -> Option<Position> {
     if area.is_empty() {
         return None;
     }
-    let input = state.input();
+    let composer = state.composer();
     let session = state.session();
     let title = session.map_or_else(|| "New session".to_owned(), |session| format!("To {}", session.name));
-    let note = match (&input.document, session.and_then(|session| session.queued.as_ref())) {
+    let note = match (&composer.document, session.and_then(|session| session.queued.as_ref())) {
         (Some(document), _) => Some(format!("▸ {} attached", document.name)),
         (None, Some(_)) => {
             let words = ["your last message waits for the answers before it", "your last message waits", "waits"];
@@ -33,7 +33,7 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) -> Optio
         }
         (None, None) => None,
     };
-    let mut panel = Panel::new(theme, &title).focused(state.focus == Focus::Input);
+    let mut panel = Panel::new(theme, &title).focused(state.focus == Focus::Composer);
     if let Some(note) = &note {
         panel = panel.note(note);
     }
@@ -42,18 +42,18 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) -> Optio
     if inner.is_empty() {
         return None;
     }
-    if input.is_empty() {
+    if composer.is_empty() {
         placeholder(state, theme, inner, buf);
         return Some(Position::new(inner.x, inner.y));
     }
-    let (line, character) = input.cursor();
+    let (line, character) = composer.cursor();
     let (height, room) = (usize::from(inner.height), usize::from(inner.width));
     let top = (line + 1).saturating_sub(height);
-    let before: String = input.lines().get(line)?.chars().take(character).collect();
+    let before: String = composer.lines().get(line)?.chars().take(character).collect();
     // The row of the cursor moves sideways so that the cursor stays on it.
     let column = width(&before);
     let shift = (column + 1).saturating_sub(room);
-    for ((at, content), row) in input.lines().iter().enumerate().skip(top).zip(inner.rows()) {
+    for ((at, content), row) in composer.lines().iter().enumerate().skip(top).zip(inner.rows()) {
         let shown = cut(content, if at == line { shift } else { 0 }, room);
         put(buf, row.x, row.y, &shown, room, theme.text);
     }

@@ -7,24 +7,20 @@ use ratatui::{
     style::Style,
 };
 
-use super::{
-    paragraph,
-    queue::{count, waited},
-    rows,
-    workload::since,
-};
+use super::workload::since;
 use crate::{
     engine::Lane,
     tui::{
         input::action::{Action, Scope},
         state::{
             State,
-            comparison::nats,
             figures::{Figures, Judge, Provenance, Quality, Room},
         },
         theme::Theme,
         widgets::{
             Panel, Unit,
+            text::{band, paragraph, text},
+            units::{count, nats, waited},
             width::{self, put},
             wrap::wrap_text,
         },
@@ -47,17 +43,14 @@ struct Card {
 /// How the cards are drawn: all alike, so that the numbers stand in line.
 #[derive(Clone, Copy)]
 struct Manner {
-    /// Rows of a number.
     tall: u16,
     /// Whether a row is left free below it.
     apart: bool,
-    /// Which of the words.
     words: usize,
     /// Rows that the longest of them take.
     rows: u16,
 }
 
-/// Draws the cards.
 pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
@@ -102,16 +95,16 @@ fn draw_card(card: &Card, theme: &Theme, manner: Manner, area: Rect, buf: &mut B
     let Manner { tall, apart, words, rows: words_rows } = manner;
     let used = tall + u16::from(apart);
     let top = inner.height.saturating_sub(used + words_rows) / 2;
-    let at = rows(inner, top, tall);
+    let at = band(inner, top, tall);
     if tall == TALL {
         large(&card.value, card.style, at, buf);
-        let unit = rows(at, TALL - 1, 1);
+        let unit = band(at, TALL - 1, 1);
         let x = at.x + large_width(&card.value) as u16 + 1;
-        super::text(buf, Rect { x, width: at.right().saturating_sub(x), ..unit }, &card.unit, theme.text);
+        text(buf, Rect { x, width: at.right().saturating_sub(x), ..unit }, &card.unit, theme.text);
     } else {
-        super::text(buf, at, &format!("{} {}", card.value, card.unit), card.style);
+        text(buf, at, &format!("{} {}", card.value, card.unit), card.style);
     }
-    paragraph(buf, rows(inner, top + used, inner.height), &card.words[words], theme.dim);
+    paragraph(buf, band(inner, top + used, inner.height), &card.words[words], theme.dim);
 }
 
 fn cards(state: &State, theme: &Theme) -> Vec<Card> {
@@ -306,7 +299,8 @@ fn quality(state: &State, figures: &Figures, theme: &Theme) -> Card {
         None => {
             let key = state.keymap.hint(Scope::Charts, Action::Compare);
             let key = key.map_or_else(String::new, |key| format!(" ({key})"));
-            let since = state.turned(Lane::KCache).map_or("in the time on show".to_owned(), |at| format!("since {at}"));
+            let since =
+                state.last_change(Lane::KCache).map_or("in the time on show".to_owned(), |at| format!("since {at}"));
             [
                 format!("no prediction was compared{key} or probed (guard.probe_every) {since}; kept mass {kept}"),
                 format!("nothing compared or probed {since}"),

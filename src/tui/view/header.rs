@@ -2,14 +2,17 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 
-use super::{right_spans, spans};
 use crate::{
     cache::{Format, Policy, Spread},
     tui::{
         input::action::Action,
         state::State,
         theme::Theme,
-        widgets::{Unit, width::of_spans},
+        widgets::{
+            Unit,
+            text::{right_spans, spans, text},
+            width::of_spans,
+        },
     },
 };
 
@@ -21,7 +24,7 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
         let quit = quit.map_or_else(String::new, |key| format!(", {key} quits"));
         let banner = format!(" {why} · everything stays readable{quit}");
         buf.set_style(area, theme.bad);
-        super::text(buf, area, &banner, theme.bad);
+        text(buf, area, &banner, theme.bad);
         return;
     }
     let policy = policy(state, theme);

@@ -5,19 +5,18 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 
-use super::{rows, spans};
 use crate::{
     engine::Lane,
     tui::{
         state::{
             State,
-            comparison::nats,
             figures::{Judge, Room},
         },
         theme::Theme,
         widgets::{
             Unit,
-            units::millis,
+            text::{band, spans, text},
+            units::{millis, nats},
             width::{self, of_spans},
         },
     },
@@ -63,9 +62,9 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let gap = 2 + (spare / columns.len().max(1)).min(3) as u16;
     let mut x = area.x + 1;
     for (label, value, cell) in columns {
-        let at = Rect { x, width: cell, ..rows(area, 0, 1) };
+        let at = Rect { x, width: cell, ..band(area, 0, 1) };
         if tall {
-            super::text(buf, at, label, theme.dim);
+            text(buf, at, label, theme.dim);
             spans(buf, Rect { y: at.y + 1, ..at }, value);
         } else {
             let mut pieces = vec![Span::styled(format!("{label} "), theme.dim)];

@@ -7,12 +7,17 @@ use ratatui::{
     widgets::{Clear, Widget},
 };
 
-use super::{rows, spans, text, workload};
+use super::workload;
 use crate::tui::{
     input::help,
     state::{Overlay, State},
     theme::Theme,
-    widgets::{Panel, width, wrap::wrap_text},
+    widgets::{
+        Panel,
+        text::{band, right_spans, spans, text},
+        width,
+        wrap::wrap_text,
+    },
 };
 
 /// Draws what lies over the panes; returns where its cursor stands.
@@ -22,18 +27,18 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) -> Optio
         Overlay::Help { query, selected } => draw_help(state, theme, query, *selected, area, buf),
         Overlay::Rename(name) => {
             let inner = popup(theme, "Rename · enter keeps it, esc does not", 50, 3, area, buf);
-            text(buf, rows(inner, 0, 1), name, theme.text);
+            text(buf, band(inner, 0, 1), name, theme.text);
             let column = (width::width(name) as u16).min(inner.width.saturating_sub(1));
             (!inner.is_empty()).then(|| Position::new(inner.x + column, inner.y))
         }
-        Overlay::Load => {
+        Overlay::Workload => {
             let inner = popup(theme, &workload::title(state), workload::WIDTH, workload::HEIGHT, area, buf);
             workload::draw(state, theme, inner, buf)
         }
         Overlay::ConfirmClose => {
             let name = state.session().map_or("", |session| &session.name);
             let inner = popup(theme, "Close", 56, 3, area, buf);
-            text(buf, rows(inner, 0, 1), &format!("Close \"{name}\" and what was said in it? y / n"), theme.warn);
+            text(buf, band(inner, 0, 1), &format!("Close \"{name}\" and what was said in it? y / n"), theme.warn);
             None
         }
     }
@@ -69,7 +74,7 @@ fn draw_help(
         return None;
     }
     let prompt = " search: ";
-    spans(buf, rows(inner, 0, 1), vec![Span::styled(prompt, theme.dim), Span::styled(query.to_owned(), theme.text)]);
+    spans(buf, band(inner, 0, 1), vec![Span::styled(prompt, theme.dim), Span::styled(query.to_owned(), theme.text)]);
     let entries = help::entries(&state.keymap, query);
     // Left of the sentences, and right of the keys, stand blanks.
     let keys_width = if inner.width < 70 { 14 } else { 22 };
@@ -88,7 +93,7 @@ fn draw_help(
             table.push(Row::Line(at, line, name, texts.get(line).cloned().unwrap_or_default()));
         }
     }
-    let list = rows(inner, 1, inner.height);
+    let list = band(inner, 1, inner.height);
     if table.is_empty() {
         text(buf, list, " nothing of that name", theme.dim);
     }
@@ -107,7 +112,7 @@ fn draw_help(
                 let action = entries[*index].action.filter(|_| *line == 0);
                 let action = action.map_or(String::new(), |action| format!(" {action} "));
                 if used + width::width(&action) < usize::from(at.width) {
-                    super::right_spans(buf, at, vec![Span::styled(action, theme.dim)]);
+                    right_spans(buf, at, vec![Span::styled(action, theme.dim)]);
                 }
                 if *index == selected {
                     buf.set_style(at, theme.selection);

@@ -1,74 +1,78 @@
-//! Who runs, who waits and who was set back in each lane, and what still fits: a few rows below the list of sessions,
+//! Who runs, who waits and who was preempted in each lane, and what still fits: a few rows below the list of sessions,
 //! and a pane with everything.
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 
-use super::{rows, spans, text, workload};
+use super::workload;
 use crate::{
     engine::{Lane, Queue},
     tui::{
+        layout::session_list::{WORKLOAD, above},
         state::{State, metrics::Delivery},
         theme::Theme,
-        widgets::{Panel, Unit, width::width},
+        widgets::{
+            Panel, Unit,
+            text::{band, spans, text},
+            units::{count, waited},
+            width::width,
+        },
     },
 };
 
-/// Rows below the list of sessions: the names of the columns, and one for each lane.
-const FOOT: u16 = 3;
-/// The list keeps at least two sessions of two rows.
-const LIST: u16 = 4;
 /// Columns of a value in the pane.
 const VALUE: usize = 6;
-
-/// The part of the list of sessions that is left to the sessions.
-pub fn above(state: &State, inner: Rect) -> Rect {
-    let known = Lane::ALL.iter().any(|&lane| at(state, lane).is_some());
-    let load = if workload::shown(state) { workload::ROWS } else { 0 };
-    let wanted = load + if known { FOOT } else { 0 };
-    let foot = if inner.height >= LIST + wanted { wanted } else { 0 };
-    Rect { height: inner.height - foot, ..inner }
-}
 
 /// Draws the rows below the list of sessions, where there is room; returns what is left above them.
 pub fn foot(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Rect {
     let above = above(state, inner);
-    let mut foot = rows(inner, above.height, inner.height);
-    if workload::shown(state) {
-        workload::entry(state, theme, rows(foot, 0, workload::ROWS), buf);
-        foot = rows(foot, workload::ROWS, foot.height);
+    let mut foot = band(inner, above.height, inner.height);
+    if state.workload.shown() {
+        workload::entry(state, theme, band(foot, 0, WORKLOAD), buf);
+        foot = band(foot, WORKLOAD, foot.height);
     }
     if foot.is_empty() {
         return above;
     }
-    // As many columns as are there in full.
-    let columns = [("run", 4), ("wait", 5), ("back", 5), ("fits", 5), ("full", 6)];
-    let mut used = 1;
-    let shown = columns.into_iter().take_while(|(_, width)| {
-        used += width;
-        used <= usize::from(foot.width)
-    });
-    let shown: Vec<_> = shown.collect();
-    let names: String = shown.iter().map(|(name, width)| format!("{name:>width$}")).collect();
-    text(buf, rows(foot, 0, 1), &format!(" {names}"), theme.dim);
+    let columns = columns(usize::from(foot.width));
+    let names: String = columns.iter().map(|(name, width)| format!("{name:>width$}")).collect();
+    text(buf, band(foot, 0, 1), &names, theme.dim);
     for (row, lane) in Lane::ALL.into_iter().enumerate() {
         let look = theme.lane(lane);
         let mut pieces = vec![Span::styled(look.symbol, look.style)];
-        let queue = at(state, lane);
-        for (name, width) in &shown {
+        let queue = state.queue(lane);
+        for (at, (name, width)) in columns.iter().enumerate() {
             let value = queue.map_or("n/a".to_owned(), |queue| match *name {
                 "run" => queue.running.to_string(),
                 "wait" => queue.waiting.to_string(),
-                "back" => queue.preempted.to_string(),
+                "preempt" => queue.preempted.to_string(),
                 "full" => limit(queue.tokens_until_full),
                 _ => sessions(queue),
             });
-            // What waits or was set back is what to look at.
-            let style = if matches!(*name, "wait" | "back") && value != "0" { theme.warn } else { look.style };
+            // What waits or was preempted is what to look at.
+            let style = if matches!(*name, "wait" | "preempt") && value != "0" { theme.warn } else { look.style };
+            // The sign of the lane takes a column of the first.
+            let width = width - usize::from(at == 0);
             pieces.push(Span::styled(format!("{value:>width$}"), style));
         }
-        spans(buf, rows(foot, 1 + row as u16, 1), pieces);
+        spans(buf, band(foot, 1 + row as u16, 1), pieces);
     }
     above
+}
+
+/// The columns that have room in full, each with its width; the first stands closer to the edge where that lets one more
+/// in.
+fn columns(room: usize) -> Vec<(&'static str, usize)> {
+    let fitting = |first: usize| {
+        let mut used = 0;
+        let all = [("run", first), ("wait", 5), ("preempt", 8), ("fits", 5), ("full", 5)];
+        let fits = all.into_iter().take_while(|(_, width)| {
+            used += width;
+            used <= room
+        });
+        fits.collect::<Vec<_>>()
+    };
+    let (wide, close) = (fitting(5), fitting(3));
+    if close.len() > wide.len() { close } else { wide }
 }
 
 /// Draws the pane: a row for each figure, the most important first, a column for each lane.
@@ -81,8 +85,8 @@ pub fn table(state: &State, theme: &Theme, panel: Panel<'_>, area: Rect, buf: &m
         let look = theme.lane(lane);
         head.push(Span::styled(format!("{:>VALUE$}", look.symbol), look.style));
     }
-    spans(buf, rows(inner, 0, 1), head);
-    let queues = Lane::ALL.map(|lane| at(state, lane));
+    spans(buf, band(inner, 0, 1), head);
+    let queues = Lane::ALL.map(|lane| state.queue(lane));
     let delivered = state.figures().delivered;
     for (row, figure) in figures(queues, delivered).into_iter().enumerate() {
         let name = if width(&figure.long) <= label { &figure.long } else { figure.short };
@@ -91,7 +95,7 @@ pub fn table(state: &State, theme: &Theme, panel: Panel<'_>, area: Rect, buf: &m
             let style = if figure.warns && value != "0" { theme.warn } else { theme.lane(lane).style };
             pieces.push(Span::styled(format!("{value:>VALUE$}"), style));
         }
-        spans(buf, rows(inner, 1 + row as u16, 1), pieces);
+        spans(buf, band(inner, 1 + row as u16, 1), pieces);
     }
 }
 
@@ -121,7 +125,7 @@ fn figures(queues: [Option<&Queue>; 2], delivered: [Delivery; 2]) -> Vec<Figure>
     vec![
         figure("running", "answers running", false, &|queue| count(queue.running as u64)),
         figure("waiting", &format!("waiting{bound}"), true, &|queue| count(queue.waiting as u64)),
-        figure("set back", "set back, to go on", true, &|queue| count(queue.preempted as u64)),
+        figure("preempted", "preempted, to go on", true, &|queue| count(queue.preempted as u64)),
         came("queue p50", "time in the queue, median", &|lane| waited(lane.queued_ms.map(|(p50, _)| p50))),
         came("queue p99", "99 of 100 waited at most", &|lane| waited(lane.queued_ms.map(|(_, p99)| p99))),
         came("tok/s", "tokens a second by the clock", &|lane| Unit::TokensPerSecond.parts(lane.tok_s()).0),
@@ -135,25 +139,6 @@ fn figures(queues: [Option<&Queue>; 2], delivered: [Delivery; 2]) -> Vec<Figure>
         figure("refused", "messages refused so far", false, &|queue| count(queue.refused)),
         figure("kept idle", "idle sessions that keep pages", false, &|queue| count(queue.idle as u64)),
     ]
-}
-
-fn at(state: &State, lane: Lane) -> Option<&Queue> {
-    state.metrics.lanes[lane as usize].queue_at(state.at_ms())
-}
-
-/// A time in the queue in at most six columns: `250 ms`, `4.2 s`, `35 s`, `12 min`.
-pub(super) fn waited(ms: Option<f64>) -> String {
-    match ms {
-        None => "n/a".to_owned(),
-        Some(ms @ ..999.5) => format!("{ms:.0} ms"),
-        Some(ms @ ..9_950.0) => format!("{:.1} s", ms / 1e3),
-        Some(ms @ ..999_500.0) => format!("{:.0} s", ms / 1e3),
-        Some(ms) => format!("{:.0} min", ms / 60e3),
-    }
-}
-
-pub(super) fn count(number: u64) -> String {
-    Unit::Count.text(Some(number as f64))
 }
 
 /// What is left; without a budget there is no end to it.

@@ -2,8 +2,7 @@
 
 use ratatui::{buffer::Buffer, layout::Rect, text::Span};
 
-use super::{queue, rows, spans, text};
-use crate::tui::layout;
+use super::queue;
 use crate::{
     engine::{FinishReason, Lane},
     tui::{
@@ -14,6 +13,7 @@ use crate::{
         theme::{SeriesLook, Theme},
         widgets::{
             LegendEntry, Panel,
+            text::{band, spans, text},
             units::duration,
             width::{self, clip, of_spans},
         },
@@ -49,13 +49,13 @@ pub fn list(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let fit = usize::from(inner.height / 2).max(1);
     let first = (state.selected + 1).saturating_sub(fit);
     for (at, session) in state.sessions.iter().enumerate().skip(first).take(fit) {
-        let cell = rows(inner, (at - first) as u16 * 2, 2);
+        let cell = band(inner, (at - first) as u16 * 2, 2);
         entry(state, theme, session, at == state.selected, cell, buf);
     }
 }
 
 fn entry(state: &State, theme: &Theme, session: &Session, selected: bool, cell: Rect, buf: &mut Buffer) {
-    let (top, below) = (rows(cell, 0, 1), rows(cell, 1, 1));
+    let (top, below) = (band(cell, 0, 1), band(cell, 1, 1));
     if selected {
         buf.set_style(top, theme.selection);
     }
@@ -125,8 +125,8 @@ fn status(state: &State, theme: &Theme, session: &Session, room: usize) -> Vec<S
             Phase::Started { again } if long => (if again { "goes on" } else { "starts" }.to_owned(), look.style),
             Phase::Started { .. } => ("…".to_owned(), look.style),
             // Where its pages are, or what they will cost.
-            Phase::SetBack { kept } if long => (if kept { "in host" } else { "to redo" }.to_owned(), theme.warn),
-            Phase::SetBack { kept } => (if kept { "host" } else { "redo" }.to_owned(), theme.warn),
+            Phase::Preempted { kept } if long => (if kept { "in host" } else { "to redo" }.to_owned(), theme.warn),
+            Phase::Preempted { kept } => (if kept { "host" } else { "redo" }.to_owned(), theme.warn),
             Phase::Prefill(progress) => (format!("{:.0} %", progress.share() * 100.0), look.style),
             Phase::Answering if long => (format!("{tokens} tok"), look.style),
             Phase::Answering => (tokens.to_string(), look.style),
@@ -166,13 +166,4 @@ pub fn row(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     let used = of_spans(&pieces);
     pieces.extend(status(state, theme, session, usize::from(area.width).saturating_sub(used)));
     spans(buf, area, pieces);
-}
-
-/// Which session a click in the list hits.
-pub fn hit(state: &State, area: Rect, row: u16) -> Option<usize> {
-    let inner = queue::above(state, layout::inner(area));
-    let fit = usize::from(inner.height / 2).max(1);
-    let first = (state.selected + 1).saturating_sub(fit);
-    let at = first + usize::from(row.checked_sub(inner.y)?) / 2;
-    (at < state.sessions.len() && row < inner.bottom()).then_some(at)
 }

@@ -1,15 +1,23 @@
 //! The last row: a notice while there is one, else the keys that work now.
 
-use ratatui::{buffer::Buffer, layout::Rect, widgets::Widget};
+use ratatui::{
+    buffer::Buffer,
+    layout::Rect,
+    style::Style,
+    widgets::{Clear, Widget},
+};
 
 use crate::tui::{
     input::{action::Action, slash},
     state::{Focus, Overlay, Preset, State},
     theme::Theme,
-    widgets::Footer,
+    widgets::{
+        Footer,
+        text::{paragraph, text},
+        width::width,
+    },
 };
 
-/// Draws the last row.
 pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     if area.is_empty() {
         return;
@@ -18,11 +26,11 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
         let style = if toast.error { theme.bad } else { theme.warn };
         let more = state.toasts.len() - 1;
         let more = if more > 0 { format!("  (+{more})") } else { String::new() };
-        super::text(buf, area, &format!(" {}{more}", toast.text), style);
+        notice(buf, area, &format!("{}{more}", toast.text), style);
         return;
     }
     if let Some(usage) = usage(state) {
-        super::text(buf, area, &usage, theme.dim);
+        text(buf, area, &usage, theme.dim);
         return;
     }
     let scope = state.focus.scope();
@@ -39,10 +47,24 @@ pub fn draw(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
     Footer::new(theme, &hints).status(None).render(area, buf);
 }
 
+/// A notice in the last row. What is too long for it takes the row above as well, where there are panes to spare it:
+/// advice stands at the end of a notice and must not be cut off.
+fn notice(buf: &mut Buffer, area: Rect, words: &str, style: Style) {
+    let spare = area.y.saturating_sub(buf.area.y) >= 8;
+    let at = if spare && 1 + width(words) > usize::from(area.width) {
+        Rect { y: area.y - 1, height: area.height + 1, ..area }
+    } else {
+        area
+    };
+    Clear.render(at, buf);
+    buf.set_style(at, style);
+    paragraph(buf, Rect { x: at.x + 1, width: at.width.saturating_sub(1), ..at }, words, style);
+}
+
 /// While a command is typed: the commands that begin like it.
 fn usage(state: &State) -> Option<String> {
-    let text = state.input().text();
-    if state.focus != Focus::Input || !text.starts_with('/') || state.overlay != Overlay::None {
+    let text = state.composer().text();
+    if state.focus != Focus::Composer || !text.starts_with('/') || state.overlay != Overlay::None {
         return None;
     }
     let word = text.split_whitespace().next().unwrap_or("/");
@@ -83,17 +105,23 @@ fn hints(state: &State) -> Vec<Hint> {
     let one = |actions: &[Action]| actions.iter().copied().map(One).collect::<Vec<_>>();
     let mut hints = Vec::new();
     match state.focus {
-        Focus::Input => {
+        Focus::Composer => {
             hints.extend(one(&[Action::Send, Action::Help]));
             hints.push(n());
-            hints.extend(one(&[Action::FocusNext, Action::LeaveInput, stop, Action::NewSession, Action::TailCycle]));
+            hints.extend(one(&[Action::FocusNext, Action::LeaveComposer, stop, Action::NewSession, Action::TailCycle]));
             hints.extend(one(&[Action::LayoutFigures, Action::Compare, Action::Freeze, Action::Newline]));
             hints.push(One(Action::Interrupt));
         }
         Focus::Sessions => {
             hints.push(One(Action::SessionEnter));
             hints.push(Pair(Action::SessionUp, Action::SessionDown, "choose"));
-            hints.extend(one(&[Action::NewSession, Action::RenameSession, Action::CloseSession, stop, Action::Load]));
+            hints.extend(one(&[
+                Action::NewSession,
+                Action::RenameSession,
+                Action::CloseSession,
+                stop,
+                Action::Workload,
+            ]));
             hints.extend(one(&[Action::FocusNext, Action::Help]));
         }
         Focus::Transcript(_) => {
@@ -102,13 +130,13 @@ fn hints(state: &State) -> Vec<Hint> {
                 Action::Follow,
                 Action::Copy,
                 Action::Expand,
-                Action::FocusInput,
+                Action::FocusComposer,
                 stop,
                 Action::FocusNext,
             ]));
             hints.extend(one(&[Action::Help, Action::Compare]));
         }
-        Focus::Hits => {
+        Focus::Attention => {
             hints.push(Pair(Action::TokenPrevious, Action::TokenNext, "token"));
             hints.push(Pair(Action::LayerPrevious, Action::LayerNext, "layer"));
             hints.push(Pair(Action::HeadPrevious, Action::HeadNext, "head"));
@@ -134,7 +162,7 @@ fn hints(state: &State) -> Vec<Hint> {
             }
             hints.push(zoom());
             hints.extend(one(&[Action::ChartNext, Action::Expand]));
-            hints.push(One(if state.preset == Preset::Charts { Action::LayoutBoth } else { Action::FocusInput }));
+            hints.push(One(if state.preset == Preset::Charts { Action::LayoutBoth } else { Action::FocusComposer }));
             hints.extend(one(&[Action::Help, Action::Quit, Action::Dump, Action::ThemeCycle]));
         }
     }

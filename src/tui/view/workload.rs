@@ -7,11 +7,6 @@ use ratatui::{
     text::Span,
 };
 
-use super::{
-    paragraph,
-    queue::{count, waited},
-    rows, spans, text,
-};
 use crate::{
     engine::Lane,
     tui::{
@@ -22,13 +17,14 @@ use crate::{
             workload::{Field, fit},
         },
         theme::Theme,
-        widgets::Unit,
+        widgets::{
+            Unit,
+            text::{band, paragraph, spans, text},
+            units::{count, waited},
+        },
     },
 };
 
-/// Rows that a load takes in the list of sessions.
-pub const ROWS: u16 = 2;
-/// Columns of the form.
 pub const WIDTH: u16 = 64;
 /// Rows of the form and of the table, with their frame.
 pub const HEIGHT: u16 = 16;
@@ -42,20 +38,15 @@ const VALUES: usize = 9;
 /// Columns of a count of both lanes.
 const VALUES_OF_LANES: usize = 18;
 
-/// Whether there is a load to show in the list.
-pub fn shown(state: &State) -> bool {
-    state.loads.load.arrived() > 0 || state.loads.load.is_active()
-}
-
 /// Draws the two rows: how many have come, and how many have their answer.
 pub fn entry(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
-    let load = &state.loads.load;
+    let load = &state.workload.load;
     let of = match load.spec() {
         Some(spec) if load.is_coming() || load.arrived() >= spec.sessions => format!(" of {}", spec.sessions),
         Some(_) => ", stopped".to_owned(),
         None => String::new(),
     };
-    text(buf, rows(area, 0, 1), &format!("≡ load {}{of}", load.arrived()), theme.text);
+    text(buf, band(area, 0, 1), &format!("≡ load {}{of}", load.arrived()), theme.text);
     let mut pieces = vec![Span::raw("  ")];
     for lane in Lane::ALL {
         let (look, counts) = (theme.lane(lane), load.counts(lane));
@@ -64,13 +55,13 @@ pub fn entry(state: &State, theme: &Theme, area: Rect, buf: &mut Buffer) {
         pieces.push(Span::styled(format!("{:<3} ", counts.ended()), style));
     }
     pieces.push(Span::styled("done", theme.dim));
-    spans(buf, rows(area, 1, 1), pieces);
+    spans(buf, band(area, 1, 1), pieces);
 }
 
 /// The title of what is shown over the panes.
 pub fn title(state: &State) -> String {
-    let key = state.keymap.hint(Scope::Charts, Action::Load).map_or(String::new(), |key| format!(" · {key}"));
-    match (state.loads.load.is_active(), state.loads.load.is_coming()) {
+    let key = state.keymap.hint(Scope::Charts, Action::Workload).map_or(String::new(), |key| format!(" · {key}"));
+    match (state.workload.load.is_active(), state.workload.load.is_coming()) {
         (true, true) => format!("Load{key} stops arrivals · esc closes this"),
         (true, false) => format!("Load{key} cancels what is left · esc closes this"),
         _ => "Load · enter starts it · ←/→ halve, double · esc".to_owned(),
@@ -80,14 +71,14 @@ pub fn title(state: &State) -> String {
 /// Draws the form, or the counts of the load that runs; returns where the cursor stands.
 pub fn draw(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Option<Position> {
     let inner = Rect { x: inner.x + 1, width: inner.width.saturating_sub(2), ..inner };
-    if state.loads.load.is_active() {
+    if state.workload.load.is_active() {
         table(state, theme, inner, buf);
         return None;
     }
-    let form = &state.loads.form;
+    let form = &state.workload.form;
     let mut cursor = None;
     for (at, (field, value)) in Field::ALL.into_iter().zip(&form.values).enumerate() {
-        let row = rows(inner, at as u16, 1);
+        let row = band(inner, at as u16, 1);
         let chosen = at == form.selected;
         let style = if chosen { theme.selection } else { theme.text };
         let pieces = vec![
@@ -101,13 +92,17 @@ pub fn draw(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Opti
             cursor = Some(Position::new((row.x + column).min(row.right().saturating_sub(1)), row.y));
         }
     }
-    let below = rows(inner, Field::ALL.len() as u16 + 1, inner.height);
+    let below = band(inner, Field::ALL.len() as u16 + 1, inner.height);
     let spec = form.spec();
     let (words, style) = match (&form.error, &spec) {
         (Some(error), _) | (None, Err(error)) => (error.clone(), theme.bad),
         (None, Ok(spec)) => {
             let fits = spec.lanes.iter().map(|&lane| {
-                let count = match fit(state, spec, lane) {
+                let count = match state
+                    .started
+                    .as_ref()
+                    .and_then(|started| fit(spec, started, &state.metrics.lanes[lane as usize], state.budget(lane)))
+                {
                     None => "n/a".to_owned(),
                     Some(None) => "all".to_owned(),
                     Some(Some(count)) => count.min(spec.sessions as u64).to_string(),
@@ -124,14 +119,14 @@ pub fn draw(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Opti
 }
 
 fn table(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
-    let load = &state.loads.load;
+    let load = &state.workload.load;
     let written = load.spec().map_or(String::new(), ToString::to_string);
-    paragraph(buf, rows(inner, 0, WRITTEN), &written.replace(',', ", "), theme.dim);
+    paragraph(buf, band(inner, 0, WRITTEN), &written.replace(',', ", "), theme.dim);
     let all = load.spec().map_or(String::new(), |spec| format!(" of {}", spec.sessions));
     let stopped = if load.is_coming() { "" } else { "; no more come" };
-    text(buf, rows(inner, WRITTEN, 1), &format!("{} sessions came{all}{stopped}", load.arrived()), theme.text);
+    text(buf, band(inner, WRITTEN, 1), &format!("{} sessions came{all}{stopped}", load.arrived()), theme.text);
     let counts = Lane::ALL.map(|lane| load.counts(lane));
-    let names = ["running", "waiting", "set back", "finished", "cancelled", "refused"];
+    let names = ["running", "waiting", "preempted", "finished", "cancelled", "refused"];
     let values = counts.map(|counts| {
         [counts.running, counts.waiting, counts.preempted, counts.finished, counts.cancelled, counts.refused]
     });
@@ -142,15 +137,15 @@ fn table(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) {
             Span::styled(format!("{} {:<7}", ours.symbol, values[0][at]), ours.style),
             Span::styled(format!("{} {:<7}", theirs.symbol, values[1][at]), theirs.style),
         ];
-        spans(buf, rows(inner, COUNTS + at as u16, 1), pieces);
+        spans(buf, band(inner, COUNTS + at as u16, 1), pieces);
     }
     let below = COUNTS + names.len() as u16;
-    came(state, theme, rows(inner, below, inner.height), buf);
+    came(state, theme, band(inner, below, inner.height), buf);
     // Beside the counts: why one was refused.
     if let Some(why) = load.why() {
         let left = (NAMES + VALUES_OF_LANES).min(usize::from(inner.width)) as u16;
         let beside = Rect { x: inner.x + left, width: inner.width - left, ..inner };
-        paragraph(buf, rows(beside, COUNTS, names.len() as u16), why, theme.bad);
+        paragraph(buf, band(beside, COUNTS, names.len() as u16), why, theme.bad);
     }
 }
 
@@ -187,8 +182,8 @@ pub(super) fn since(state: &State, lanes: [Delivery; 2]) -> String {
         Delivery { since: Since::Load, over: true, .. } => "while the load was on".to_owned(),
         Delivery { since: Since::Start, .. } => "while something was asked".to_owned(),
         Delivery { since: Since::Knob, .. } => {
-            let turned = state.metrics.turned(lane, state.at_ms());
-            format!("since {}", turned.map_or("the knob was turned", |mark| &mark.label))
+            let change = state.metrics.last_change(lane, state.at_ms());
+            format!("since {}", change.map_or("the knob was changed", |mark| &mark.label))
         }
     });
     let [ours, theirs] = &words;

@@ -25,16 +25,13 @@ const FIRST: [&str; 5] = ["gather", "scores", "select", "linear", "head"];
 pub struct Part {
     /// Its name in the legend.
     pub name: &'static str,
-    /// Its look.
     pub fill: Fill,
 }
 
-/// One bar.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bar<'a> {
     /// What it is of: `kcache device`.
     pub name: &'a str,
-    /// The lane's look.
     pub look: SeriesLook,
     /// A value for each part; empty where nothing is known yet.
     pub values: Vec<f64>,
@@ -58,7 +55,7 @@ pub struct StackedBars<'a> {
     parts: Vec<Part>,
     bars: Vec<Bar<'a>>,
     limit_name: &'a str,
-    ghost_name: &'a str,
+    kv_equivalent_name: &'a str,
     /// Whether the legend has the figures of every bar.
     figured: bool,
 }
@@ -69,14 +66,22 @@ impl<'a> StackedBars<'a> {
     pub fn ledger(panel: Panel<'a>, axis: &'a Axis) -> Self {
         let names = ["weights", "K", "V", "tail", "work"];
         let parts = names.into_iter().zip(panel.theme().owners).map(|(name, fill)| Part { name, fill }).collect();
-        Self { panel, axis, parts, bars: Vec::new(), limit_name: "budget", ghost_name: "a KV cache", figured: false }
+        Self {
+            panel,
+            axis,
+            parts,
+            bars: Vec::new(),
+            limit_name: "budget",
+            kv_equivalent_name: "a KV cache",
+            figured: false,
+        }
     }
 
     /// Bars of milliseconds by stage. Add one with [`StackedBars::stage_times`] for each lane.
     pub fn stages(panel: Panel<'a>, axis: &'a Axis) -> Self {
         let names = Stages::default().named().map(|(name, _)| name);
         let parts = names.into_iter().zip(panel.theme().stages).map(|(name, fill)| Part { name, fill }).collect();
-        Self { panel, axis, parts, bars: Vec::new(), limit_name: "limit", ghost_name: "", figured: true }
+        Self { panel, axis, parts, bars: Vec::new(), limit_name: "limit", kv_equivalent_name: "", figured: true }
     }
 
     /// Adds any bar; it has a value for each part, or none.
@@ -195,7 +200,7 @@ impl<'a> StackedBars<'a> {
         let kv_equivalent = self.bars.iter().any(|bar| bar.kv_equivalent.is_some()).then_some((
             "┄",
             self.theme().kv_equivalent.style,
-            self.ghost_name,
+            self.kv_equivalent_name,
         ));
         let limit =
             self.bars.iter().any(|bar| bar.limit.is_some()).then_some(("┃", self.theme().budget, self.limit_name));
@@ -371,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_limit_and_ghost_stand_at_their_values() {
+    fn parts_limit_and_kv_equivalent_stand_at_their_values() {
         // 32 columns are left for the bar, one for each KiB.
         let (theme, axis) = (Theme::mono(), Axis::nice(Unit::Bytes, 32.0 * 1024.0));
         let kib = |values: &[f64]| values.iter().map(|value| value * 1024.0).collect::<Vec<_>>();

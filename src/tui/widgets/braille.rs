@@ -8,7 +8,6 @@ use ratatui::{buffer::Buffer, layout::Rect, style::Style};
 use super::paint;
 use crate::tui::theme::Pattern;
 
-/// Dots for an area.
 pub(super) struct Grid {
     area: Rect,
     cells: Vec<(u8, usize)>,
@@ -20,12 +19,10 @@ impl Grid {
         Self { area, cells: vec![(0, usize::MAX); usize::from(area.width) * usize::from(area.height)] }
     }
 
-    /// Columns of dots.
     pub fn width(&self) -> usize {
         usize::from(self.area.width) * 2
     }
 
-    /// Rows of dots.
     pub fn height(&self) -> usize {
         usize::from(self.area.height) * 4
     }

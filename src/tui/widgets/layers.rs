@@ -12,7 +12,6 @@ use crate::tui::theme::SeriesLook;
 /// Columns left of the chart: `100 %` and the axis.
 const GUTTER: u16 = 7;
 
-/// Kept mass per layer.
 #[derive(Debug, Clone)]
 pub struct KeptMass<'a> {
     panel: Panel<'a>,

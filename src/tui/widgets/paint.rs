@@ -14,7 +14,6 @@ pub(super) const LEFT_EIGHTHS: [&str; 9] = [" ", "▏", "▎", "▍", "▌", "�
 /// Eighths of a row, from below.
 pub(super) const LOWER_EIGHTHS: [&str; 9] = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
 
-/// Columns a text takes.
 pub(super) fn width(text: &str) -> u16 {
     u16::try_from(width::width(text)).unwrap_or(u16::MAX)
 }

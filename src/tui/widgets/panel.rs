@@ -15,7 +15,6 @@ use crate::tui::theme::{SeriesLook, Theme};
 pub struct LegendEntry<'a> {
     /// Its name; left out first where room is short.
     pub name: &'a str,
-    /// Its look.
     pub look: SeriesLook,
     /// Its value as text of constant width.
     pub value: String,
@@ -42,7 +41,6 @@ impl<'a> Panel<'a> {
         Self { note: Some(note), ..self }
     }
 
-    /// Without a frame.
     pub fn bare(self) -> Self {
         Self { framed: false, ..self }
     }

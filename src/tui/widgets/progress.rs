@@ -10,7 +10,7 @@ use crate::tui::theme::Theme;
 
 /// The progress of one prefill.
 #[derive(Debug, Clone)]
-pub struct Progress<'a> {
+pub struct ProgressBar<'a> {
     theme: &'a Theme,
     label: &'a str,
     done: usize,
@@ -19,7 +19,7 @@ pub struct Progress<'a> {
     style: Style,
 }
 
-impl<'a> Progress<'a> {
+impl<'a> ProgressBar<'a> {
     /// `done` of `total` tokens, at a speed that may not be known yet.
     pub fn new(theme: &'a Theme, label: &'a str, done: usize, total: usize, tokens_per_second: Option<f64>) -> Self {
         Self { theme, label, done: done.min(total), total, tokens_per_second, style: theme.good }
@@ -41,7 +41,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-impl Widget for &Progress<'_> {
+impl Widget for &ProgressBar<'_> {
     fn render(self, area: Rect, buf: &mut Buffer) {
         let area = area.intersection(buf.area);
         if area.is_empty() {

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use ratatui::{buffer::Buffer, layout::Rect, style::Style, widgets::Widget};
 
-use super::*;
+use super::{bars::Bar, *};
 use crate::{
     engine::{DISTANCE_BUCKETS, Lane, Ledger, Stages, TierBytes},
-    telemetry::{Latency, Marks, Series},
+    telemetry::{Marks, Series},
     tui::{
         theme::{ColorDepth, Theme},
         widgets::units::Unit,
@@ -21,8 +21,6 @@ pub(super) struct Samples {
     pub kcache_memory: Series,
     pub kv_memory: Series,
     pub kv_equivalent: Series,
-    pub kcache_latency: Latency,
-    pub kv_latency: Latency,
     pub kcache_itl: Series,
     pub kv_itl: Series,
     pub marks: Marks,
@@ -48,8 +46,6 @@ impl Samples {
             kcache_memory: series(),
             kv_memory: series(),
             kv_equivalent: series(),
-            kcache_latency: Latency::new(60_000.0, 4096),
-            kv_latency: Latency::new(60_000.0, 4096),
             kcache_itl: series(),
             kv_itl: series(),
             marks: Marks::new(64),
@@ -73,8 +69,6 @@ impl Samples {
             let slow = if at % 311 == 17 { 38.0 } else { 0.0 };
             let (kcache, kv) = (24.0 + 2.0 * noise(at) + slow, 28.0 + 9.0 * tokens + 2.5 * noise(at + 5000));
             if at % 3 == 0 {
-                samples.kcache_latency.record(t, kcache);
-                samples.kv_latency.record(t, kv);
                 samples.kcache_itl.push(t, kcache);
                 samples.kv_itl.push(t, kv);
             }
@@ -201,30 +195,16 @@ impl Scene {
             .stage_times("kv", theme.kv, Some(&samples.kv_stages))
     }
 
-    pub fn histogram(&self) -> LatencyHistogram<'_> {
-        let (theme, samples) = (&self.theme, &self.samples);
-        LatencyHistogram::new(Panel::new(theme, "Latencies"), &self.axes.latency, samples.now_ms)
-            .lane("kcache", theme.kcache, &samples.kcache_latency)
-            .lane("kv", theme.kv, &samples.kv_latency)
-    }
-
     pub fn kept_mass(&self) -> KeptMass<'_> {
         KeptMass::new(Panel::new(&self.theme, "Kept mass"), &self.samples.mass, self.theme.kcache).mean(Some(0.941))
-    }
-
-    pub fn kpi(&self) -> Kpi<'_> {
-        let comparison = Comparison { ours: Some(13.0), theirs: Some(24.0), other: "kv", less_is_better: true };
-        Kpi::new(Panel::new(&self.theme, "Device cache"), Some(13.0 * MIB), Unit::Bytes)
-            .style(self.theme.kcache.style)
-            .compare(comparison)
     }
 
     pub fn footer(&self) -> Footer<'_> {
         Footer::new(&self.theme, &KEYS)
     }
 
-    pub fn progress(&self) -> Progress<'_> {
-        Progress::new(&self.theme, "minutes.md", 1234, 5120, Some(168.0))
+    pub fn progress(&self) -> ProgressBar<'_> {
+        ProgressBar::new(&self.theme, "minutes.md", 1234, 5120, Some(168.0))
     }
 
     /// Draws one of the widgets.
@@ -235,31 +215,19 @@ impl Scene {
             2 => self.heat_map().render(area, buf),
             3 => self.ledger().render(area, buf),
             4 => self.stages().render(area, buf),
-            5 => self.histogram().render(area, buf),
-            6 => self.kept_mass().render(area, buf),
-            7 => self.kpi().render(area, buf),
-            8 => self.footer().render(area, buf),
+            5 => self.kept_mass().render(area, buf),
+            6 => self.footer().render(area, buf),
             _ => self.progress().render(area, buf),
         }
     }
 }
 
 /// How many widgets [`Scene::draw`] knows.
-pub(super) const WIDGETS: usize = 10;
+pub(super) const WIDGETS: usize = 8;
 
 /// Their names, in that order.
-const NAMES: [&str; WIDGETS] = [
-    "timechart",
-    "timechart_cursor",
-    "heatmap",
-    "ledger",
-    "stages",
-    "histogram",
-    "layers",
-    "kpi",
-    "footer",
-    "progress",
-];
+const NAMES: [&str; WIDGETS] =
+    ["timechart", "timechart_cursor", "heatmap", "ledger", "stages", "layers", "footer", "progress"];
 
 /// A widget drawn into a buffer of its own.
 pub(super) fn drawn(widget: impl Widget, width: u16, height: u16) -> Buffer {
@@ -331,12 +299,11 @@ proptest! {
         width in 0u16..100, height in 0u16..30,
     ) {
         let theme = Theme::dark(ColorDepth::Ansi16);
-        let (mut series, mut marks, mut latency) = (Series::new(100), Marks::new(10), Latency::new(span[0], 10));
+        let (mut series, mut marks) = (Series::new(100), Marks::new(10));
         let mut axis = Axis::new(Unit::Bytes);
         for &(t, value) in &values {
             series.push(t, value);
             marks.push(t, "n=1");
-            latency.record(t, value);
             axis.follow(t, value);
         }
         let span = TimeRange { to_ms: span[0], length_ms: span[1], now_ms: span[2] };
@@ -350,7 +317,6 @@ proptest! {
         drawn(&chart, width, height);
         drawn(&HeatMap::new(panel, &counts, values.len() * 300).shares(budget, cursor), width, height);
         drawn(&KeptMass::new(panel, &mass, theme.kcache), width, height);
-        drawn(&LatencyHistogram::new(panel, &axis, span.to_ms).lane("a", theme.kcache, &latency), width, height);
         let bar = Bar {
             name: "any",
             look: theme.kv,
@@ -359,7 +325,6 @@ proptest! {
             kv_equivalent: cursor,
         };
         drawn(&StackedBars::stages(panel, &axis).bar(bar), width, height);
-        drawn(&Kpi::new(panel, budget, Unit::Ms), width, height);
-        drawn(&Progress::new(&theme, "any", mass.len(), counts.len(), budget), width, height);
+        drawn(&ProgressBar::new(&theme, "any", mass.len(), counts.len(), budget), width, height);
     }
 }

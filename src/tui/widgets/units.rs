@@ -40,8 +40,8 @@ impl Unit {
             Self::Ms if value.abs() < 9_999_500.0 => (three(value / 1000.0), "s"),
             Self::Ms => (three(value / 3_600_000.0), "h"),
             Self::TokensPerSecond if value.abs() < 999.5 => (three(value), "tok/s"),
-            Self::TokensPerSecond => (count(value), "tok/s"),
-            Self::Count => (count(value), ""),
+            Self::TokensPerSecond => (shortened(value), "tok/s"),
+            Self::Count => (shortened(value), ""),
             Self::Percent => (three(value * 100.0), "%"),
             Self::Plain => (three(value), ""),
             // Most are small: `.002`, `.021`, `.570`, `6.13`.
@@ -119,7 +119,7 @@ fn three(value: f64) -> String {
 }
 
 /// A count in at most four characters: `999`, `1.2k`, `12k`, `3.4M`.
-fn count(value: f64) -> String {
+fn shortened(value: f64) -> String {
     let (mut scaled, mut suffixes) = (value, ["k", "M", "G", "T"].iter());
     let mut suffix = "";
     while scaled.abs() >= 999.5 {
@@ -143,6 +143,46 @@ pub fn duration(seconds: Option<f64>) -> String {
         s @ 100..=5999 => format!("{} min {:02} s", s / 60, s % 60),
         s => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
     }
+}
+
+/// `5,012`
+pub fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A KL in nats, in as many digits as tell small ones apart: `0.0013`, `0.021`, `0.57`, `6.1`.
+pub fn nats(kl: f64) -> String {
+    match kl {
+        ..0.000_05 => "0".into(),
+        ..0.009_95 => format!("{kl:.4}"),
+        ..0.0995 => format!("{kl:.3}"),
+        ..0.995 => format!("{kl:.2}"),
+        _ => format!("{kl:.1}"),
+    }
+}
+
+/// A time in the queue in at most six columns: `250 ms`, `4.2 s`, `35 s`, `12 min`.
+pub fn waited(ms: Option<f64>) -> String {
+    match ms {
+        None => "n/a".to_owned(),
+        Some(ms @ ..999.5) => format!("{ms:.0} ms"),
+        Some(ms @ ..9_950.0) => format!("{:.1} s", ms / 1e3),
+        Some(ms @ ..999_500.0) => format!("{:.0} s", ms / 1e3),
+        Some(ms) => format!("{:.0} min", ms / 60e3),
+    }
+}
+
+/// A count in at most four characters.
+pub fn count(number: u64) -> String {
+    Unit::Count.text(Some(number as f64))
 }
 
 #[cfg(test)]
@@ -209,5 +249,16 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!([0, 999, 1000, 5012, 1_234_567].map(thousands), ["0", "999", "1,000", "5,012", "1,234,567"]);
+    }
+
+    #[test]
+    fn small_divergences_are_told_apart() {
+        let texts = [0.0, 0.0013, 0.021, 0.57, 6.13].map(nats);
+        assert_eq!(texts, ["0", "0.0013", "0.021", "0.57", "6.1"]);
     }
 }

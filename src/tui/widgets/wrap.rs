@@ -12,7 +12,6 @@ use super::width::{Glyph, glyphs};
 pub struct Piece<'a> {
     /// The text; may hold line breaks.
     pub text: &'a str,
-    /// How it is drawn.
     pub style: Style,
 }
 

@@ -29,7 +29,6 @@ use decoder::Decoder;
 const READ: usize = 1 << 16;
 /// Nobody types so many bytes at once: what follows in a moment belongs to them.
 const TYPED: usize = 16;
-/// That moment.
 const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
 /// The most that is put together so.
 const TOGETHER: usize = 1 << 20;

@@ -12,11 +12,8 @@ const LONGEST: usize = 64;
 /// What the first bytes mean, and how many of them they are.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Found {
-    /// A key.
     Key(KeyEvent, usize),
-    /// Something of the mouse.
     Mouse(MouseEvent, usize),
-    /// What follows is pasted.
     Paste(usize),
     /// Nothing that means anything here.
     Nothing(usize),
@@ -252,7 +249,6 @@ fn mouse<T>(button: u32, (column, row): (T, T), number: impl Fn(T) -> u32, used:
     Found::Mouse(mouse_event(kind, number(column), number(row), modifiers), used)
 }
 
-/// Terminals count from one.
 fn mouse_event(kind: MouseEventKind, column: u32, row: u32, modifiers: KeyModifiers) -> MouseEvent {
     let from_zero = |at: u32| u16::try_from(at.saturating_sub(1)).unwrap_or(u16::MAX);
     MouseEvent { kind, column: from_zero(column), row: from_zero(row), modifiers }

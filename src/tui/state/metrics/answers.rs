@@ -154,7 +154,7 @@ impl Answers {
         }
         let open = self.open.entry(session).or_insert(Open { asked_ms: t_ms, started: false, running: false });
         open.running = state == Scheduling::Running;
-        // What was set back has started before.
+        // What was preempted has started before.
         if state != Scheduling::Waiting && !std::mem::replace(&mut open.started, true) {
             let asked_ms = open.asked_ms;
             self.waited(asked_ms, t_ms);
@@ -191,16 +191,17 @@ impl Answers {
         }
     }
 
-    /// What came by `to_ms`, counted since the load began or else since the start, and never beyond `turned_ms`, when the
-    /// lane's knobs were turned last.
-    pub fn delivered(&self, turned_ms: Option<f64>, to_ms: f64) -> Delivery {
+    /// What came by `to_ms`, counted since the load began or else since the start, and never beyond `changed_ms`, when the
+    /// lane's knobs were changed last.
+    pub fn delivered(&self, changed_ms: Option<f64>, to_ms: f64) -> Delivery {
         let load = self.load.filter(|load| load.began_ms <= to_ms);
-        // A load that was over when the knob was turned says nothing of what is set now.
-        let load = load.filter(|load| turned_ms.is_none_or(|turned| load.ended_ms.is_none_or(|ended| turned < ended)));
+        // A load that was over when the knob was changed says nothing of what is set now.
+        let load =
+            load.filter(|load| changed_ms.is_none_or(|changed| load.ended_ms.is_none_or(|ended| changed < ended)));
         let began_ms = load.map_or(self.known_from_ms, |load| load.began_ms);
-        let from_ms = turned_ms.map_or(began_ms, |turned| turned.max(began_ms));
-        let since = match (turned_ms, load) {
-            (Some(turned), _) if turned >= began_ms => Since::Knob,
+        let from_ms = changed_ms.map_or(began_ms, |changed| changed.max(began_ms));
+        let since = match (changed_ms, load) {
+            (Some(changed), _) if changed >= began_ms => Since::Knob,
             (_, Some(_)) => Since::Load,
             (_, None) => Since::Start,
         };
@@ -282,7 +283,7 @@ mod tests {
         let later = at(60_000.0);
         assert_eq!((later.tok_s(), later.running, later.peak, later.finished), (Some(15.0), Some(0), Some(1), 1));
         assert_eq!((later.queued_ms, later.since), (Some((500.0, 500.0)), Since::Start));
-        // Nothing came since the knob was turned.
+        // Nothing came since the knob was changed.
         let turned = answers.delivered(Some(5_000.0), 60_000.0);
         assert_eq!((turned.since, turned.tok_s(), turned.tokens), (Since::Knob, None, 0));
     }
@@ -311,7 +312,7 @@ mod tests {
         tokens(&mut answers, 6_000.0, 100);
         let over = answers.delivered(None, 9_000.0);
         assert_eq!((over.tokens, over.ms, over.finished, over.peak), (20, 4_000.0, 1, Some(1)));
-        // A knob turned afterwards begins anew, one turned before it does not.
+        // A knob changed afterwards begins anew, one changed before it does not.
         assert_eq!(answers.delivered(Some(7_000.0), 9_000.0).since, Since::Knob);
         assert_eq!(answers.delivered(Some(950.0), 9_000.0), over);
         answers.load_begins();

@@ -52,8 +52,8 @@ pub struct LaneMetrics {
     pub kept: Sums<2>,
     /// Its answers: what the lane delivers.
     pub answers: Answers,
-    /// Its own knobs, when they were turned.
-    pub turned: Marks,
+    /// Its own knobs, when they were changed.
+    pub changes: Marks,
     /// Milliseconds of the same steps by stage, in the order of [`Stages::named`].
     pub stages: [Series; 8],
     /// Bytes of V read from the host tier per step.
@@ -86,7 +86,7 @@ impl Default for LaneMetrics {
             rows: Sums::new(STEPS),
             kept: Sums::new(STEPS),
             answers: Answers::default(),
-            turned: Marks::new(MARKS),
+            changes: Marks::new(MARKS),
             stages: std::array::from_fn(|_| Series::new(SAMPLES)),
             host_read: Series::new(SAMPLES),
             ledgers: VecDeque::new(),

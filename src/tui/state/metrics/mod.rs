@@ -23,7 +23,7 @@ const MARKS: usize = 256;
 pub struct Metrics {
     /// The lanes, in the order of [`crate::engine::Lane::ALL`].
     pub lanes: [LaneMetrics; 2],
-    /// Knobs that were turned; every chart shows them.
+    /// Knobs that were changed; every chart shows them.
     pub marks: Marks,
     /// Resident memory of this process, in bytes.
     pub rss: Series,
@@ -101,27 +101,27 @@ impl Metrics {
         }
     }
 
-    /// A knob of a lane was turned.
-    pub fn turn(&mut self, t_ms: f64, lane: Lane, change: String) {
+    /// A knob of a lane was changed.
+    pub fn knob_changed(&mut self, t_ms: f64, lane: Lane, change: String) {
         self.marks.push(t_ms, change.clone());
-        self.lanes[lane as usize].turned.push(t_ms, change);
+        self.lanes[lane as usize].changes.push(t_ms, change);
     }
 
     /// The knob with which a lane's figures at `to_ms` begin: the last of either lane, so that the figures of both are of the
     /// same time and can be compared. A lane that has decoded nothing since then keeps its figures; they begin with the
     /// last of its own knobs, so that none mixes two settings.
-    pub fn turned(&self, lane: Lane, to_ms: f64) -> Option<&Mark> {
+    pub fn last_change(&self, lane: Lane, to_ms: f64) -> Option<&Mark> {
         let metrics = &self.lanes[lane as usize];
         let last = |marks: &'_ Marks| marks.window(f64::MIN, to_ms).next_back().map(|mark| mark.t_ms);
         let decoded = |since: f64| metrics.decoded.between(since, to_ms)[0] > 0.0;
-        let marks = if last(&self.marks).is_some_and(decoded) { &self.marks } else { &metrics.turned };
+        let marks = if last(&self.marks).is_some_and(decoded) { &self.marks } else { &metrics.changes };
         marks.window(f64::MIN, to_ms).next_back()
     }
 
     /// The stretch of time of a lane's figures: no longer than `from_ms..=to_ms`.
     pub fn stretch(&self, lane: Lane, from_ms: f64, to_ms: f64) -> (f64, f64) {
-        let turned = self.turned(lane, to_ms).map_or(from_ms, |mark| mark.t_ms);
-        (turned.max(from_ms), to_ms)
+        let changed_ms = self.last_change(lane, to_ms).map_or(from_ms, |mark| mark.t_ms);
+        (changed_ms.max(from_ms), to_ms)
     }
 
     /// What an event says about the answers of the lanes, those of a load included.

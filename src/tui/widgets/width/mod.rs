@@ -26,7 +26,6 @@ const CARRIER: char = '◌';
 /// What is written into one cell, or into a cell and those that it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glyph<'a> {
-    /// The characters.
     pub symbol: Cow<'a, str>,
     /// The cells that they take, at least one.
     pub cells: usize,

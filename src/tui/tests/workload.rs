@@ -43,7 +43,7 @@ fn the_form_starts_a_load_that_is_one_entry_and_is_stopped_and_cancelled() {
     let mut state = fixture::state(80, 24);
     let sessions = state.sessions.len();
     press(&mut state, &["alt-w"]);
-    insta::assert_snapshot!("load_form_80x24", text(&state));
+    insta::assert_snapshot!("workload_form_80x24", text(&state));
     // Three sessions of 80 tokens, one every second.
     for _ in 0..2 {
         press(&mut state, &["backspace"]);
@@ -75,9 +75,9 @@ fn the_form_starts_a_load_that_is_one_entry_and_is_stopped_and_cancelled() {
     assert_eq!(state.sessions.len(), sessions, "its sessions do not flood the list");
     assert!(state.next_id < 100);
 
-    insta::assert_snapshot!("load_list_80x24", text(&state));
+    insta::assert_snapshot!("workload_list_80x24", text(&state));
     press(&mut state, &["alt-w"]);
-    insta::assert_snapshot!("load_table_80x24", text(&state));
+    insta::assert_snapshot!("workload_table_80x24", text(&state));
     // The same key again: no more come.
     press(&mut state, &["w"]);
     assert!(ops(&update(&mut state, Message::Tick(now + 9_000.0))).is_empty());
@@ -93,7 +93,7 @@ fn the_form_starts_a_load_that_is_one_entry_and_is_stopped_and_cancelled() {
     // The form is there for the next one, as it was written.
     press(&mut state, &["alt-w"]);
     let screen = text(&state);
-    assert!(screen.contains("enter starts it") && state.loads.form.values[1] == "80", "{screen}");
+    assert!(screen.contains("enter starts it") && state.workload.form.values[1] == "80", "{screen}");
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn what_cannot_be_is_said_in_the_form() {
     let screen = text(&state);
     assert!(screen.contains("context is a whole number"), "{screen}");
     press(&mut state, &["left", "right", "right", "right", "esc"]);
-    assert_eq!((state.loads.form.values[1].as_str(), &state.overlay), ("8", &Overlay::None));
+    assert_eq!((state.workload.form.values[1].as_str(), &state.overlay), ("8", &Overlay::None));
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_refusal_stands_beside_the_counts_and_is_no_notice() {
 #[test]
 fn a_load_of_the_command_line_begins_when_the_engine_is_up() {
     let mut state = fixture::empty(80, 24);
-    state.loads.wanted = Some("sessions=2,context=64".parse().unwrap());
+    state.workload.wanted = Some("sessions=2,context=64".parse().unwrap());
     assert!(update(&mut state, Message::Tick(100.0)).is_empty());
     for event in fixture::events().into_iter().take(1) {
         update(&mut state, Message::Engine(event));

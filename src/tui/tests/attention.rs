@@ -1,4 +1,4 @@
-//! The hit screen: who is looked at, what is chosen, and that what was read is seen with and without colour.
+//! The attention view: who is looked at, what is chosen, and that what was read is seen with and without colour.
 
 use ratatui::style::{Color, Modifier};
 
@@ -30,13 +30,13 @@ fn the_engine_looks_at_what_is_on_show_and_only_while_it_is() {
 fn screens_at_every_size() {
     for (columns, rows) in [(80, 24), (120, 40), (200, 60)] {
         let mut state = looked_at(columns, rows);
-        insta::assert_snapshot!(format!("hits_{columns}x{rows}"), text(&state));
+        insta::assert_snapshot!(format!("attention_{columns}x{rows}"), text(&state));
         press(&mut state, &["down", "down", "right", "down", ","]);
-        insta::assert_snapshot!(format!("hits_head_{columns}x{rows}"), text(&state));
+        insta::assert_snapshot!(format!("attention_head_{columns}x{rows}"), text(&state));
     }
     let mut state = fixture::state(80, 24);
     press(&mut state, &["esc", "5"]);
-    insta::assert_snapshot!("hits_nothing_80x24", text(&state));
+    insta::assert_snapshot!("attention_nothing_80x24", text(&state));
 }
 
 /// Cells of the text whose word was chosen by most heads, and by none.
@@ -52,7 +52,7 @@ fn what_was_read_stands_out() {
         // The first position of the text, which is a sink, and a word far from everything that was read.
         (at(1, 4), at(40, 5))
     };
-    state.hits.top = Some(0);
+    state.attention.top = Some(0);
     let Heat::Colours(ramp) = dark().heat else { panic!("dark has colours") };
     let (sink, far) = screen(&state, &dark());
     assert_eq!((sink.1, far.1), (*ramp.last().unwrap(), dark().background));
@@ -67,7 +67,7 @@ fn what_was_read_stands_out() {
 #[test]
 fn a_token_is_chosen_and_the_last_one_followed() {
     let mut state = looked_at(120, 40);
-    let chosen = |state: &State| state.hits.chosen().map(|read| read.index);
+    let chosen = |state: &State| state.attention.chosen().map(|read| read.index);
     assert_eq!(chosen(&state), Some(21));
     press(&mut state, &[",", ","]);
     assert_eq!(chosen(&state), Some(19));
@@ -83,7 +83,7 @@ fn a_token_is_chosen_and_the_last_one_followed() {
     press(&mut state, &["."]);
     assert_eq!(chosen(&state), Some(20));
     press(&mut state, &["G"]);
-    assert_eq!((chosen(&state), state.hits.is_chosen()), (Some(33), false));
+    assert_eq!((chosen(&state), state.attention.is_chosen()), (Some(33), false));
     let session = state.sessions[1].id;
     let kind = EventKind::Text { session, lane: Lane::KCache, from: 0, texts: vec!["other".into()] };
     update(&mut state, Message::Engine(Event { t_ms: 62_000.0, kind }));
@@ -93,15 +93,15 @@ fn a_token_is_chosen_and_the_last_one_followed() {
 #[test]
 fn the_curve_has_todays_rows_marked() {
     let mut state = looked_at(120, 40);
-    let (curve, rows, kept) = state.hits.mean().unwrap();
-    let at = state.hits.curves().unwrap().n.iter().position(|&n| n == 128).unwrap();
+    let (curve, rows, kept) = state.attention.mean().unwrap();
+    let at = state.attention.curves().unwrap().n.iter().position(|&n| n == 128).unwrap();
     assert!(rows == 128.0 && (curve[at] - kept).abs() < 1e-6);
     let screen = text(&state);
     let label = format!("N 128 keeps {:.1} %", kept * 100.0);
     assert!(screen.contains(&label), "{label}: {screen}");
     // A dense layer has no heads: nothing of one is shown as known.
     press(&mut state, &["right"]);
-    assert_eq!(state.hits.head, Some([1, 0]), "the first that chooses");
+    assert_eq!(state.attention.head, Some([1, 0]), "the first that chooses");
     press(&mut state, &["up"]);
     assert!(text(&state).contains("L0 H0  n/a"), "{}", text(&state));
 }
