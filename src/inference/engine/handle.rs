@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Requests that may wait to be handled.
-const OPS_BOUND: usize = 64;
+const REQUESTS_BOUND: usize = 64;
 
 /// Why an engine did not start.
 #[derive(Debug, Error)]
@@ -68,7 +68,7 @@ impl Engine {
         for lane in &mut options.lanes {
             lane.policy = lane.policy.on(model.id())?;
         }
-        let (ops, requests) = sync_channel(OPS_BOUND);
+        let (ops, requests) = sync_channel(REQUESTS_BOUND);
         let (publisher, events) = stream();
         let output = publisher.clone();
         let (starting, started) = sync_channel::<()>(0);
@@ -94,7 +94,7 @@ impl Engine {
         Ok((Self { ops, publisher, thread: Some(thread) }, events))
     }
 
-    /// Where ops go. Sending blocks while 64 of them wait; after the engine's end it fails.
+    /// Where requests go. Sending blocks while 64 of them wait; after the engine's end it fails.
     pub fn ops(&self) -> SyncSender<Request> {
         self.ops.clone()
     }

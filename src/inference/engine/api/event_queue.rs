@@ -16,7 +16,7 @@ use crate::engine::{Event, EventKind};
 pub const TELEMETRY_BOUND: usize = 1024;
 
 #[derive(Debug, Default)]
-struct Queue {
+struct EventQueue {
     waiting: VecDeque<Event>,
     telemetry: usize,
     dropped: u64,
@@ -27,13 +27,13 @@ struct Queue {
 
 #[derive(Debug)]
 struct Shared {
-    queue: Mutex<Queue>,
+    queue: Mutex<EventQueue>,
     arrived: Condvar,
     started: Instant,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, EventQueue> {
         // The queue is whole between any two statements, also after a panic elsewhere.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,7 +49,7 @@ pub struct Events(Arc<Shared>);
 
 /// A new stream, whose clock starts now.
 pub fn stream() -> (Publisher, Events) {
-    let queue = Mutex::new(Queue::default());
+    let queue = Mutex::new(EventQueue::default());
     let shared = Arc::new(Shared { queue, arrived: Condvar::new(), started: Instant::now() });
     (Publisher(Arc::clone(&shared)), Events(shared))
 }
@@ -124,7 +124,7 @@ impl Events {
     }
 }
 
-fn take(queue: &mut Queue) -> Option<Event> {
+fn take(queue: &mut EventQueue) -> Option<Event> {
     let event = queue.waiting.pop_front()?;
     queue.telemetry -= usize::from(is_telemetry(&event.kind));
     Some(event)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The most stop sequences of a turn.
+/// The most stop sequences of an answer.
 pub const MOST: usize = 16;
 /// The longest stop sequence, in bytes.
 pub const LONGEST: usize = 256;

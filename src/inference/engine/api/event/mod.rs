@@ -101,16 +101,16 @@ pub enum EventKind {
         session: SessionId,
         /// In which lane; `None` when one computation serves all lanes of the session.
         lane: Option<Lane>,
-        /// The step that computed up to here; 0 while the turn only waits.
+        /// The step that computed up to here; 0 while the answer only waits.
         step: u64,
-        /// Tokens of this turn's prompt computed so far.
+        /// Tokens of this answer's prompt computed so far.
         done: usize,
-        /// Tokens of this turn's prompt to compute. Pages reused from earlier turns are not counted.
+        /// Tokens of this answer's prompt to compute. Pages reused from earlier answers are not counted.
         total: usize,
     },
     /// A token was generated.
     Token(Token),
-    /// Compare mode of a session was switched on or off. It begins with the session's next turn.
+    /// Compare mode of a session was switched on or off. It begins with the session's next answer.
     CompareMode {
         /// In which session.
         session: SessionId,
@@ -313,9 +313,9 @@ impl fmt::Display for FinishReason {
 /// What an answer took.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Tokens in the cache before this turn, reused.
+    /// Tokens in the cache before this answer, reused.
     pub reused_tokens: usize,
-    /// Prompt tokens computed for this turn.
+    /// Prompt tokens computed for this answer.
     pub prompt_tokens: usize,
     /// Tokens generated.
     pub completion_tokens: usize,
