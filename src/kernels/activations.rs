@@ -23,7 +23,7 @@ pub struct Block {
     pub d: [f32; 2],
     /// `Σ d·q`.
     pub s: f32,
-    /// `-128·Σ q` of the halves: where a sum of products with weights begins to which 128 was added.
+    /// `-128·Σ q` of the halves: sums of products begin with it where 128 was added to the weights.
     pub offset: [i32; 2],
 }
 
@@ -39,7 +39,7 @@ impl Block {
     fn scale(&mut self, d: [f32; 2], sums: [i32; 2]) {
         self.d = d;
         self.s = d[0] * sums[0] as f32 + d[1] * sums[1] as f32;
-        // What is no number gives integers that mean nothing, and a scale of 0.
+        // An infinity or NaN gives integers that mean nothing, and a scale of 0.
         self.offset = sums.map(|sum| sum.wrapping_mul(-128));
     }
 }
@@ -56,7 +56,7 @@ pub struct Activations {
     broken: Vec<usize>,
 }
 
-/// Rows below which a second thread does not pay.
+/// With fewer rows a second thread does not pay.
 const ROWS_PER_TASK: usize = 8;
 
 impl Activations {
@@ -90,8 +90,7 @@ impl Activations {
         let values = &self.values;
         self.broken.clear();
         let broken = Mutex::new(&mut self.broken);
-        // The magnitudes' maximum, which the scales need, tells for all rows of a task whether one has to be looked
-        // for.
+        // The scales need the largest magnitude anyway; it says whether the rows of a task have to be searched.
         let look = |largest: u32, values: &[f32], first: usize| {
             if largest >= finite::INFINITE {
                 let rows = values.chunks_exact(width).zip(first..);
@@ -125,7 +124,7 @@ impl Activations {
         (size_of::<f32>() * self.values.capacity() + size_of::<Block>() * self.blocks.capacity()) as u64
     }
 
-    /// What [`Activations::bytes`] comes to where so much was reserved.
+    /// What [`Activations::bytes`] is where so much was reserved.
     pub fn bytes_for(rows: usize, width: usize) -> u64 {
         (size_of::<f32>() * rows * width + size_of::<Block>() * (rows * width / BLOCK)) as u64
     }

@@ -14,10 +14,10 @@ const LINE: usize = 64;
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
-/// Numbers that any bytes are.
+/// Numbers that can be read from any bytes.
 ///
 /// # Safety
-/// That is so, and none is aligned to more than a `Line`.
+/// Every pattern of bytes is a valid value, and the alignment is at most that of a `Line`.
 pub unsafe trait Number: Copy {}
 
 // SAFETY: every pattern of bits is one.
@@ -35,7 +35,7 @@ impl Aligned {
         Self(iter::repeat_n(Line([0; LINE]), bytes.div_ceil(LINE)).collect())
     }
 
-    /// Memory of its own with the same in it.
+    /// A copy in memory of its own.
     pub fn copied(&self) -> Self {
         Self(Arc::from(&self.0[..]))
     }

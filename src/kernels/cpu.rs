@@ -14,7 +14,7 @@ pub enum Level {
     Avx512,
 }
 
-/// Never above what the CPU has.
+/// Decided once, and never above what the CPU has.
 static LEVEL: OnceLock<Level> = OnceLock::new();
 
 /// The level of the kernels that run in this process: the CPU's, or what [`hold`] asked for where that is less.
@@ -25,8 +25,8 @@ pub fn level() -> Level {
     *LEVEL.get_or_init(found)
 }
 
-/// Holds kernels to at most `most`, to see what they do on a lesser CPU. For before the first of them runs: then the
-/// level is decided, and nothing changes it.
+/// Limits kernels to at most `most`, to see what they do on a lesser CPU. It must be called before the first kernel
+/// runs, because then the level is decided for good.
 pub fn hold(most: Level) {
     LEVEL.get_or_init(|| found().min(most));
 }

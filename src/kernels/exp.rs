@@ -10,8 +10,8 @@ pub(crate) const HIGHEST: f32 = 88.0;
 
 /// ln 2 in two parts, the first short enough for exact products with small integers.
 const LN2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-/// Coefficients of r⁵ to 1. The last two are exact, so that `e⁰` is 1; the others are those that leave the least
-/// relative error there can be, 1.05e-7 (by Lawson's iteration on a grid of Chebyshev points).
+/// Coefficients of r⁵ to 1. The last two are exact, so that `e⁰` is 1; the others leave the
+/// least relative error that is possible (by Lawson's iteration on a grid of Chebyshev points).
 const POLYNOMIAL: [f32; 6] = [8.312_501e-3, 4.189_033e-2, 1.666_711_6e-1, 4.999_923e-1, 1.0, 1.0];
 
 /// `eˣ`.

@@ -7,8 +7,8 @@ use super::cpu::by_cpu;
 /// The bits of the smallest magnitude that is no finite number.
 pub(super) const INFINITE: u32 = f32::INFINITY.to_bits();
 
-/// The bits of the largest magnitude among the values; 0 of none. As whole numbers magnitudes are in their order, and
-/// NaN is above all of them: it does not vanish, as it does in a maximum of floats.
+/// The bits of the largest magnitude among the values; 0 of none. Read as whole numbers, magnitudes keep their order
+/// and NaN is above all of them, while a maximum of floats would lose it.
 pub(super) fn largest(x: &[f32]) -> u32 {
     by_cpu!(avx2::largest(x), largest_body(x))
 }
@@ -46,7 +46,7 @@ pub(super) fn is_broken(dtype: GgmlDType, bytes: &[u8]) -> bool {
     };
     let broken = |block: &[u8], at: usize| is_broken_f16([block[at], block[at + 1]]);
     let blocks = bytes.chunks_exact(dtype.type_size());
-    // Without a way out before the end: damage is rare, and a loop without it is fast.
+    // The loop has no early exit: damage is rare, and without an exit it is fast.
     blocks.fold(false, |found, block| found | broken(block, scale) | broken(block, minimum))
 }
 

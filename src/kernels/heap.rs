@@ -3,8 +3,8 @@
 //! glibc gives back only what lies at the end of a heap. The pages of sequences that have ended lie between pages that
 //! are still in use, so without a call to trim the heap they stay with the process.
 
-/// Has the allocator give back what it holds and nobody uses; meant for moments in which nobody waits. Does nothing
-/// where the allocator is not glibc's: others give back by themselves.
+/// Has the allocator give back unused memory; it is for moments in which nobody waits. Does nothing where the allocator
+/// is not glibc's, because others give back by themselves.
 pub fn trim() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

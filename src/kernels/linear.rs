@@ -45,7 +45,7 @@ pub enum LinearError {
         /// Bytes that were given.
         bytes: usize,
     },
-    /// Numbers that are none.
+    /// An infinity or NaN.
     #[error("an infinity or NaN is among its weights: the file is damaged, fetch it again")]
     NotFinite,
     /// What candle said.

@@ -30,7 +30,7 @@ impl FileMap {
     }
 
     /// Says that `range` will not be read again soon: its pages need not stay in memory. Reading them stays possible.
-    /// A system that does not listen changes nothing but the memory in use.
+    /// Where the system ignores it, only more memory is in use.
     pub fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         // SAFETY: the map is of a file and read-only, so the pages that go come back with the same bytes.

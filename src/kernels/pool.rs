@@ -165,7 +165,7 @@ impl Shared {
         }
     }
 
-    /// A worker's life.
+    /// What a worker does until the pool ends.
     fn work(&self, index: usize) {
         let mut seen = 0;
         loop {
@@ -215,7 +215,8 @@ impl Shared {
                     std::hint::spin_loop();
                 }
             }
-            // Said first, looked again afterwards: the caller opens first and looks at `parked` afterwards.
+            // It says that it parks, then looks once more; the caller opens first, then looks at `parked`. So one of
+            // the two sees the other.
             self.parked[index].store(true, Ordering::SeqCst);
             let gate = self.gate.0.load(Ordering::SeqCst);
             if !ready(gate) {

@@ -1,6 +1,6 @@
 //! Asking the memory for values ahead of time.
 
-/// Asks the memory for `values`, which will be read soon. Changes nothing but the time that takes.
+/// Asks the memory for `values`, which will be read soon. It changes only how long that takes.
 #[inline]
 pub fn prefetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]

@@ -55,7 +55,8 @@ pub const fn blocks(width: usize) -> usize {
     width.div_ceil(BLOCK)
 }
 
-/// Rounds one row. What comes back is within half of its block's scale, unless a value is beyond 127·65,504.
+/// Rounds one row. The rounded values are within half of the block's scale, unless a value is beyond
+/// 127·65,504.
 ///
 /// # Panics
 /// When the lengths do not fit.
@@ -120,7 +121,7 @@ fn quantise_portable(x: &[f32], values: &mut [i8], scales: &mut [f16]) {
 #[inline(always)]
 fn query_portable(q: &[f32], out: &mut [i16]) -> f32 {
     let d = largest(q) / QUERY_MOST;
-    // A query that is no number, or too small for one, is like every key.
+    // A query that is not finite, or too small for a scale, has the same score for every key.
     let (d, inverse) = if d.is_normal() { (d, 1.0 / d) } else { (0.0, 0.0) };
     for (out, q) in out.iter_mut().zip(q) {
         *out = (q * inverse).round_ties_even() as i16;

@@ -33,8 +33,8 @@ use crate::{
     kernels::{Pool, q8, split::Countdown},
 };
 
-/// Wall time of the stages; [`decode`] adds to it. Stages of different sequences run side by side: wall time is divided
-/// as the threads' time was.
+/// Wall time of the stages; [`decode`] adds to it. Stages of different sequences run side by side, so the
+/// wall time is divided in proportion to the time that threads spent in each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DecodeTimes {
     /// Queries times keys, and the softmax.
@@ -45,7 +45,7 @@ pub struct DecodeTimes {
     pub gather: Duration,
 }
 
-/// Buffers of [`decode`], and what it found out, until the next call.
+/// Buffers of [`decode`], and the results of the last call.
 #[derive(Debug, Default)]
 pub struct DecodeScratch {
     heads: usize,
@@ -173,7 +173,7 @@ impl DecodeScratch {
 
     /// Rounds the queries of rows with 8-bit keys.
     fn round_queries(&mut self, pool: &Pool, shape: &HeadShape, rows: &[DecodeRow<'_>]) {
-        // Rows that a task rounds: as long as it takes to have another thread do it.
+        // Rows that a task rounds: fewer would cost less than giving the task to another thread.
         const ROUNDED: usize = 8;
         let (heads, head_dim) = (shape.heads, shape.head_dim);
         let whole = (0..rows.len()).step_by(ROUNDED).map(|row| row..rows.len().min(row + ROUNDED));

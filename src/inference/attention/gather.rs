@@ -32,8 +32,7 @@ pub(super) struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    /// Looks up the rows of a KV head at `positions`, and asks memory for them: they lie anywhere, and will be summed
-    /// soon.
+    /// Looks up the rows of a KV head at `positions`, and prefetches them: they lie anywhere, and will be summed soon.
     pub(super) fn ask(&mut self, v: &'a [Page], kv_head: usize, positions: &[u32]) {
         self.f16.clear();
         self.q8.clear();

@@ -21,15 +21,15 @@ use crate::{
 /// What is known of one query head after a step.
 #[derive(Debug, Default)]
 pub(super) struct HeadState {
-    /// Chosen positions, ascending; of heads that choose together they stand at the first.
+    /// Chosen positions, ascending. Where heads choose together, the first of them has these.
     pub selected: Vec<u32>,
-    /// Where they lie; likewise.
+    /// Where they lie; also at the first of them.
     pub hits: Hits,
-    /// Those of them that no reuse buffer held.
+    /// How many of them no reuse buffer held.
     pub fetched: usize,
     /// The share of the softmax that they hold.
     pub kept: f32,
-    /// Whether all heads of the row are through the second pass; it stands at the first.
+    /// Whether all heads of the row are through the second pass; only the row's first head has this.
     pub done: bool,
     /// A score that none exceeds by much, and the sum of exponentials relative to it.
     reference: f32,
@@ -56,7 +56,7 @@ pub(super) struct Workspace {
     order: Vec<(f32, u32)>,
 }
 
-/// Puts the sums of a query head together: full attention.
+/// Full attention of a query head: merges the sums of the splits.
 pub(super) fn merge(splits: &mut RowSplits<'_>, head: usize, work: &mut Workspace, out: &mut [f32]) {
     splits.read(head, true);
     let (_, total) = splits.total(&mut work.weights);
@@ -138,7 +138,7 @@ pub(super) fn attend(
     let states = &*states;
     for (head, (state, out)) in states.iter().zip(out.chunks_exact_mut(shape.head_dim)).enumerate() {
         let factor = match tail {
-            // A head whose group chose only rows without weight for it has nothing to divide.
+            // Where the group chose only rows that have no weight for this head, the sum is 0 and stays 0.
             Tail::Renorm => 1.0 / state.chosen_total.max(f32::MIN_POSITIVE),
             Tail::None | Tail::Mean => 1.0 / state.total,
         };
@@ -173,7 +173,8 @@ impl HeadState {
         self.kept = (self.chosen_total / self.total).min(1.0);
     }
 
-    /// Gives each of the `rows` chosen rows an equal part of what the tail leans on their mean.
+    /// Adds to each of the `rows` chosen rows an equal part of the missing mass, as far as the tail leans to their
+    /// mean.
     fn lean(&mut self, lean: f32, rows: usize) {
         let part = lean * (1.0 - self.kept) * self.total / rows as f32;
         self.chosen.iter_mut().for_each(|weight| *weight += part);
@@ -210,7 +211,7 @@ impl Workspace {
     }
 }
 
-/// Leaves as few of the positions as weigh at least `needed` together, the heaviest; of equal ones the lower.
+/// Keeps the heaviest positions, as few as weigh at least `needed` together; of equal ones the lower position.
 fn trim(selected: &mut Vec<u32>, weights: &[f32], needed: f32, order: &mut Vec<(f32, u32)>) {
     order.clear();
     order.extend(weights.iter().copied().zip(selected.iter().copied()));

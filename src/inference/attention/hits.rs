@@ -25,7 +25,7 @@ pub struct Hits {
 impl Hits {
     /// That of ascending `positions` out of `0..len`.
     pub fn of(len: usize, positions: &[u32]) -> Self {
-        // All of these are looked for at once, none waits for another.
+        // The searches do not depend on each other, so the CPU runs them side by side.
         let below = |end: usize| positions.partition_point(|&position| (position as usize) < end) as u32;
         let rows = positions.len() as u32;
         let mut distance = [0; DISTANCE_BUCKETS];
@@ -40,7 +40,7 @@ impl Hits {
     }
 }
 
-/// Sums over decoded tokens. Made by the forward pass, emptied by whoever reports them.
+/// Sums over decoded tokens. The forward pass adds to them; who reports them starts them again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HitCounts {
     /// Decoded tokens in the sums.

@@ -81,7 +81,7 @@ impl Layout {
         self.heads * (self.width + MAXIMA + 2)
     }
 
-    /// What the split found for a query head. `attended` says which of the two it was made for.
+    /// The part of `split` for a query head. `attended` says whether it was attended to or only scored.
     pub fn head<'a>(&self, split: &'a [f32], head: usize, attended: bool) -> HeadSplit<'a> {
         let Self { heads, head_dim, width } = *self;
         let (values, rest) = split.split_at(heads * width);
@@ -92,8 +92,8 @@ impl Layout {
         HeadSplit { reference, total, values, maxima: &maxima[head * MAXIMA..][..MAXIMA] }
     }
 
-    /// Scores `positions` and sums their exponentials, a page of a KV head at a time: so memory brings the next keys
-    /// while there is arithmetic to do. `sums` is a buffer.
+    /// Scores `positions` and sums their exponentials, a page of a KV head at a time, so that memory brings the next
+    /// keys while there is arithmetic to do. `sums` is a buffer.
     pub fn score(
         &self,
         shape: &HeadShape,
@@ -191,7 +191,8 @@ impl<'a> Scoring<'a> {
         self.row.k[start / PAGE_TOKENS].keys(kv_head)
     }
 
-    /// What is wanted after those, by this split or by the thread's next; the last page's first where nothing is.
+    /// The keys that are read after those, by this split or by the thread's next one; at the end of the row those of
+    /// the last page once more.
     fn keys_after(&self, shape: &HeadShape, start: usize, kv_head: usize) -> CachedKeys<'a> {
         let (pages, page) = (&self.row.k, start / PAGE_TOKENS);
         if kv_head + 1 < shape.kv_heads {

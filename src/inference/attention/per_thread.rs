@@ -29,13 +29,13 @@ impl<T: Default> PerThread<T> {
 
     /// All of them, while no task runs.
     pub(super) fn each(&mut self) -> impl Iterator<Item = &mut T> {
-        // A task that panicked leaves nothing behind that the next one would read.
+        // Every task overwrites what it reads, so buffers of a task that panicked can be used again.
         self.0.iter_mut().map(|local| local.0.get_mut().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The sum of what `of` says of each, while no task runs.
+    /// The sum of `of` over all of them, while no task runs.
     pub(super) fn sum(&self, of: impl Fn(&T) -> u64) -> u64 {
-        // A task that panicked leaves buffers that are as large as they are.
+        // The size is right also after a task that panicked.
         self.0.iter().map(|local| of(&local.0.lock().unwrap_or_else(PoisonError::into_inner))).sum()
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{DISTANCE_BUCKETS, DecodeScratch};
 
-/// What a token read, summed over the layers. Made before a step, filled by it.
+/// What a token read, summed over the layers. It is made before a step, and the step fills it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reads {
     row: usize,
@@ -30,7 +30,7 @@ pub struct HeadReads {
     pub rows: usize,
     /// The mass that they held.
     pub kept: f32,
-    /// They by distance from now, in powers of two.
+    /// Rows by distance from now, in powers of two.
     pub distance: [u32; DISTANCE_BUCKETS],
     /// The mass that the N heaviest positions hold, for every N of [`curve_counts`]; empty where it was not asked for.
     pub curve: Vec<f32>,
@@ -82,7 +82,7 @@ pub fn curve_counts(len: usize) -> Vec<usize> {
 
 /// The sum of the `n` largest weights for every `n` of `counts`, which ascend. Leaves the weights in another order.
 fn coverage(weights: &mut [f32], counts: &[usize]) -> Vec<f32> {
-    // From the largest count down: what is left in front holds the larger ones, so all together is two passes or so.
+    // From the largest count down: each selection leaves the larger weights in front, so the next one is shorter.
     let mut front = weights.len();
     for &n in counts.iter().rev() {
         if n < front {

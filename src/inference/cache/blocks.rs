@@ -71,7 +71,7 @@ impl Blocks {
         block.residents
     }
 
-    /// A sequence lets go of a block. Returns what is left of it; without holders it is no more.
+    /// A sequence releases a block. Returns the block as it is then; without holders it is unused.
     pub fn release(&mut self, id: BlockId, resident: bool) -> Block {
         let block = &mut self.table[id as usize];
         block.holders -= 1;

@@ -76,7 +76,7 @@ impl MemoryPool {
         self.cap
     }
 
-    /// An error with the bytes that are held beyond a cap that was lowered.
+    /// Whether what is held is within the cap, which may have been lowered; else an error with the bytes beyond it.
     pub fn fits(&self) -> Result<(), OutOfBudget> {
         match self.cap {
             Some(cap) if self.used() > cap => {
@@ -145,7 +145,7 @@ impl MemoryPool {
     /// Gives `bytes` of a kind back.
     ///
     /// # Panics
-    /// When more comes back than was taken: a page has been counted twice, and no figure could be believed any more.
+    /// When more comes back than was taken: then a page was counted twice, and no figure is right any more.
     pub fn give(&mut self, kind: MemoryKind, bytes: u64) {
         let account = self.account(kind);
         *account = account.checked_sub(bytes).expect("a pool gets back no more than it gave");

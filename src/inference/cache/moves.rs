@@ -69,7 +69,7 @@ impl LaneCache {
         }
         self.device.give(MemoryKind::Tail, self.sum_bytes());
         self.host.take(MemoryKind::Tail, self.sum_bytes())?;
-        // They hold nothing that is not in the pages too.
+        // Reuse buffers hold only copies of what is in the pages.
         self.drop_buffers(sequence);
         sequence.residence = Some(Tier::Host);
         // Pages that others share are demoted where the host still has room for them.
@@ -77,8 +77,8 @@ impl LaneCache {
         Ok(())
     }
 
-    /// Moves V of a resident sequence to the device in all layers, also of pages that it grows by, or, where that does
-    /// not fit, none of it: for one that reads every row.
+    /// Moves V of a resident sequence to the device in all layers, also of pages that it grows by. It is for a sequence
+    /// that reads every row. Where it does not fit, nothing moves.
     pub(crate) fn promote(&mut self, sequence: &mut SequenceCache) -> Result<(), OutOfBudget> {
         let ids = sequence.blocks.iter().copied();
         let lying: Vec<BlockId> = ids.filter(|&id| !self.blocks.get(id).promoted).collect();
@@ -181,7 +181,7 @@ impl LaneCache {
         self.reserve(to)
     }
 
-    /// A sequence lets go of a block.
+    /// A sequence releases a block; without holders, its bytes are free.
     pub(super) fn release(&mut self, id: BlockId, resident: bool) {
         let left = self.blocks.release(id, resident);
         if left.holders == 0 {
@@ -230,7 +230,7 @@ impl LaneCache {
         let policy = Policy::KCache(knobs);
         assert_eq!(self.formats(), policy.formats(), "pages keep their format");
         let [_, v] = self.formats();
-        // What lies on the host lies there whole, whatever the policy says, and what was promoted on the device.
+        // Swapped-out blocks are on the host and promoted ones on the device, whatever the policy says.
         let layer = (self.blocks.on_device() - self.blocks.promoted()) as u64 * self.shape.page_bytes(v);
         let [old, new] = [self.policy, policy].map(|policy| policy.device_v_layers(self.shape.layers) as u64);
         (new.saturating_sub(old) * layer, old.saturating_sub(new) * layer)

@@ -153,7 +153,7 @@ impl Policy {
         match self {
             Self::Kv => [Format::F16; 2],
             Self::KvQ8 => [Format::Q8; 2],
-            // The host has room, and the few rows that are read are no burden.
+            // V stays 16-bit: host memory is large, and only a few rows of it are read.
             Self::KCache(knobs) => [knobs.k, Format::F16],
         }
     }

@@ -161,7 +161,7 @@ impl Profile {
                     .map_err(|source| ProfileError::Read { name: name(), source })?,
             };
             let table = Table::parse(&text).map_err(|why| ProfileError::Malformed { name: name(), why })?;
-            // Whoever came first has read the same.
+            // Where two read it at once, both have read the same file.
             let _ = self.0.table.set(table);
         }
         let nothing = || ProfileError::Malformed { name: name(), why: "nothing was read".to_owned() };
@@ -275,7 +275,7 @@ impl fmt::Debug for Profile {
     }
 }
 
-/// What a lock guards is whole at every moment, also where its holder panicked.
+/// The guarded value is consistent at every moment, so it can be used also where a holder of the lock panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

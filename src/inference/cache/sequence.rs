@@ -81,7 +81,8 @@ impl SequenceCache {
         self.residence
     }
 
-    /// The K pages of a layer that were written so far; those that it has grown by since come with their first row.
+    /// The K pages of a layer that were written so far. Pages that it has grown by are made when their first row is
+    /// written.
     pub fn k(&self, layer: usize) -> &[Page] {
         &self.layers[layer].k
     }
@@ -101,7 +102,7 @@ impl SequenceCache {
         self.promoted_pages.contains(&true)
     }
 
-    /// Whether that of the page that holds `position` is.
+    /// Whether V of the page that holds `position` is.
     pub(crate) fn promoted_at(&self, position: usize) -> bool {
         self.promoted_pages.get(position / PAGE_TOKENS).copied().unwrap_or(false)
     }
@@ -133,8 +134,8 @@ impl SequenceCache {
     /// Takes memory for the pages of a layer that `tokens` more need, and for some that will be needed next. The
     /// capacity must have been grown before.
     ///
-    /// A step does this on one thread, for all sequences. Allocators keep a heap for each thread, and what one has been
-    /// given back does not serve another: each heap grows to the most that it ever held.
+    /// A step does this on one thread, for all sequences. Allocators keep a heap for each thread, and memory that one
+    /// heap got back does not serve another, so with several threads each heap would grow to the most it ever held.
     pub fn take_pages(&mut self, layer: usize, tokens: usize) {
         assert!(self.len + tokens <= self.capacity(), "pages were grown before the step");
         let ([keys, values], kv_heads, head_dim) = (self.formats, self.kv_heads, self.head_dim);
@@ -158,7 +159,7 @@ impl SequenceCache {
             k_pages[page].write(head, slot, &k[values.clone()]);
             v_pages[page].write(head, slot, &v[values.clone()]);
             if !v_sum.is_empty() {
-                // The rounded values, as they will be read: the sum can then be made again from the pages alone.
+                // The rounded values, so that the sum can be made again from the pages alone.
                 add_row(&v_pages[page], head, slot, &mut v_sum[values]);
             }
         }

@@ -20,12 +20,12 @@ impl CacheShape {
     }
 
     /// What an ordinary KV cache, 16-bit, holds on the device for a sequence of `tokens`, in whole pages. The KCache
-    /// paper's claim is this line with one of the two left out.
+    /// paper claims half of it, K without V.
     pub fn kv_bytes(&self, tokens: usize) -> u64 {
         2 * (self.layers * tokens.div_ceil(PAGE_TOKENS)) as u64 * self.page_bytes(Format::F16)
     }
 
-    /// Bytes of one sequence's reuse buffers of so many rows. All layers have them, so that `dense` can be turned.
+    /// Bytes of one sequence's reuse buffers of so many rows. All layers have them, so that `dense` can change.
     pub fn buffer_bytes(&self, rows: usize) -> u64 {
         (self.layers * self.kv_heads) as u64 * RowBuffer::bytes_for(rows, self.head_dim)
     }

@@ -28,8 +28,8 @@ pub enum Reading {
     Exact,
     /// As the policy says, row by row: decoding.
     Policy(Policy),
-    /// One token, as the first policy says. Beside it the second one is asked what it would have made of the token,
-    /// after the same cached tokens; that leaves no trace in the cache.
+    /// One token, as the first policy says. The second policy is asked what it would have predicted after the same
+    /// cached tokens; that leaves no trace in the cache.
     Probed(Policy, Policy),
 }
 
@@ -42,7 +42,7 @@ impl Reading {
         }
     }
 
-    /// The policy that is asked beside it.
+    /// The policy of the probe, where there is one.
     pub fn probe(self) -> Option<Policy> {
         match self {
             Self::Exact | Self::Policy(_) => None,
@@ -62,7 +62,7 @@ pub enum LogitRows {
     All,
 }
 
-/// Where the time of one pass went. What is missing to the whole is norms, rope, residuals and cache writes.
+/// Where the time of one pass went. Norms, rope, residuals and cache writes are in none of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PassTimes {
     /// Linear layers.

@@ -2,7 +2,8 @@
 
 use thiserror::Error;
 
-/// Something computed for a token is an infinity or NaN, or too large for the cache. What comes of it means nothing.
+/// Something computed for a token is an infinity or NaN, or too large for the cache, so its results mean
+/// nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NotFinite {
     /// Its embedding.

@@ -22,18 +22,20 @@ use super::{ModelError, clock};
 const MAX_SOURCE: usize = 128 << 10;
 /// Fuel of a rendering without any text: more than a hundred times what a usual template needs.
 const FUEL: u64 = 200_000;
-/// Bytes of text for which there is one more. A unit pays for 64, so a template may handle each 16 times.
+/// Bytes of text for which there is one more unit of fuel. A unit pays for 64 bytes, so a template may handle each byte
+/// 16 times.
 const BYTES_PER_FUEL: u64 = 4;
-/// The most fuel. Values can be nested once for every eight units.
+/// The most fuel. A template can nest values one level deeper for every eight units.
 const MAX_FUEL: u64 = 2_000_000;
-/// What may come out: so many bytes, and so many for each byte that went in.
+/// The longest rendering: so many bytes, and so many more for each byte of the conversation.
 const MAX_RENDERED: usize = 1 << 20;
 const RENDERED_PER_BYTE: usize = 4;
-/// The stack that the deepest template and the deepest value need three times over. It is only reserved.
+/// Three times the stack that the deepest template and the deepest value need. Memory is taken only as it is used.
 const STACK: usize = 256 << 20;
-/// How long a template may take. Fuel ends nearly all of them in a second; it does not see into comparisons.
+/// How long a template may take. Fuel ends nearly all of them in a second, but it does not count the
+/// work of comparisons.
 const LONGEST: Duration = Duration::from_secs(5);
-/// Characters of a reason that are told.
+/// The most characters of a reason that are shown.
 const TOLD: usize = 300;
 const NAME: &str = "chat";
 

@@ -13,7 +13,8 @@ impl Forward {
         self.kept.len() - self.policy_rows
     }
 
-    /// Attention of the probes. For the while each one's own row stands in the cache instead of its item's.
+    /// Attention of the probes. Meanwhile the cache holds the probe's own row in place of its
+    /// item's.
     pub(super) fn attend_probes(&mut self, model: &LanguageModel, pool: &Pool, layer: usize, items: &mut [BatchItem]) {
         let probes = self.probes();
         if probes == 0 {
@@ -42,7 +43,7 @@ impl Forward {
                 len: item.cache.len() + 1,
                 rows: Rows::of(policy, layer),
                 v_sum,
-                // A buffer keeps what the answer itself has chosen.
+                // A buffer keeps what the answer itself has chosen, and a probe must leave no trace.
                 buffers: &[],
             })
             .collect();

@@ -11,7 +11,7 @@ impl Forward {
     /// Writes the new K and V rows into the pages, and keeps V's running sum as it stood at each policy row, and before
     /// each probe.
     pub(super) fn write_rows(&mut self, pool: &Pool, layer: usize, items: &mut [BatchItem], kv_width: usize) {
-        // On this thread, not on whichever writes first: see `take_pages`.
+        // On this thread, not on the one that happens to write first: see `take_pages`.
         for item in items.iter_mut() {
             item.cache.take_pages(layer, item.tokens.len());
             item.copies.iter_mut().for_each(|copy| copy.take_pages(layer, item.tokens.len()));
@@ -75,7 +75,7 @@ pub(super) fn policy_reads<'a>(
                 len: item.cache.len() + offset + 1,
                 rows,
                 v_sum: &v_sums[row * kv_width..][..kv_width],
-                // Several rows at once would come to the same buffer in any order.
+                // Several rows of a sequence would use the same buffer at once, in any order.
                 buffers: if item.tokens.len() == 1 { item.cache.buffers(layer) } else { &[] },
             });
         }

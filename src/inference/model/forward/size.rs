@@ -21,7 +21,7 @@ pub struct StepSize {
 }
 
 impl StepSize {
-    /// What [`Forward::bytes`] comes to at most after steps up to this size, of buffers reserved for it.
+    /// The most that [`Forward::bytes`] can be after steps up to this size, where buffers were reserved for it.
     pub fn bytes(self, model: &LanguageModel) -> u64 {
         let Self { decode_rows, longest, threads, .. } = self;
         let rows = self.rows();
@@ -54,7 +54,7 @@ impl StepSize {
 }
 
 impl Forward {
-    /// Makes the buffers for steps up to this size, so that none of them has to.
+    /// Makes the buffers for steps up to this size, so that no step has to.
     pub fn reserve(&mut self, model: &LanguageModel, size: StepSize) {
         self.size(model, size.rows(), size.rows());
         self.logits.resize(size.decode_rows * model.shape.vocab, 0.0);

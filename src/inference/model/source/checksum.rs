@@ -7,7 +7,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-/// What passed by.
+/// What was copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Passed {
     pub bytes: u64,

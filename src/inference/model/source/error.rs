@@ -38,7 +38,8 @@ pub enum FetchError {
         /// Size and SHA-256 in the table.
         expected: String,
     },
-    /// A file that was here before is not the one that it should be. It is left alone: who has it decides.
+    /// A file that was here before is not the one that it should be. It is left where it is, because
+    /// only its owner can decide about it.
     #[error(
         "`{}` is damaged: {found} instead of {expected}; it was left where it is: delete it, then `kcache model fetch` gets it again",
         path.display()
