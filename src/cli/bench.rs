@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, builder::RangedI64ValueParser, value_parser};
-use color_eyre::eyre::Report;
 use serde_json::json;
 
 use self::{capacity::CapacityArgs, memory::MemoryArgs, soak::SoakArgs};
@@ -144,7 +143,7 @@ fn failure(error: BenchError) -> Failure {
     match error {
         BenchError::Empty | BenchError::Context { .. } => Failure::misuse(error),
         BenchError::Cancelled => Failure::failed("stopped; nothing was measured to the end"),
-        BenchError::OutOfBudget(_) | BenchError::Unbalanced(_) => Report::new(error).into(),
+        BenchError::OutOfBudget(_) | BenchError::Unbalanced(_) => anyhow::Error::new(error).into(),
     }
 }
 

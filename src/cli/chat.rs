@@ -8,8 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use clap::Args;
-use color_eyre::eyre::WrapErr;
 use serde_json::{Value, json};
 
 use super::{
@@ -124,7 +124,7 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
         None => config.lanes.kcache.policy,
     };
     let lane = if policy.knobs().is_some() { Lane::KCache } else { Lane::Kv };
-    let signal = interrupt::signal().wrap_err("cannot watch for Ctrl-C")?;
+    let signal = interrupt::signal().context("cannot watch for Ctrl-C")?;
     let model = engine::open_model(config)?;
     let configured = config.lanes.get(lane);
     let (device_budget, host_budget) = (configured.budget.0, configured.host_budget.0);

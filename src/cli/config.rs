@@ -8,8 +8,8 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::Subcommand;
-use color_eyre::eyre::WrapErr;
 use serde_json::json;
 
 use super::{
@@ -129,7 +129,7 @@ fn profile(layers: &Layers, config: &Config) -> Result<Option<String>, ConfigErr
 
 fn init(file: &Path, force: bool) -> Result<(), Failure> {
     if let Some(folder) = file.parent() {
-        fs::create_dir_all(folder).wrap_err_with(|| format!("cannot create {}", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     }
     let opened = if force { File::create(file) } else { File::create_new(file) };
     match opened.and_then(|mut file| file.write_all(DEFAULT_TOML.as_bytes())) {
@@ -137,7 +137,7 @@ fn init(file: &Path, force: bool) -> Result<(), Failure> {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             Err(Failure::failed(format!("{} is there already; --force replaces it", file.display())))
         }
-        Err(error) => Err(error).wrap_err_with(|| format!("cannot write {}", file.display()))?,
+        Err(error) => Err(error).with_context(|| format!("cannot write {}", file.display()))?,
     }
 }
 

@@ -7,8 +7,8 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use clap::Args;
-use color_eyre::eyre::WrapErr;
 
 use super::{
     Failure, engine,
@@ -98,7 +98,7 @@ pub fn run(args: DashboardArgs, config: Config, settings: Option<PathBuf>, json:
         }
         Some(event)
     };
-    let events = tui::bridge(next).wrap_err("the thread for events could not be started")?;
+    let events = tui::bridge(next).context("the thread for events could not be started")?;
     let options = tui::Options {
         demo,
         documents: args.files,

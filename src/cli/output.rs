@@ -6,7 +6,7 @@
 
 use std::io::{self, ErrorKind, Write};
 
-use color_eyre::eyre::WrapErr;
+use anyhow::Context;
 use serde::Serialize;
 
 use super::{Failure, escape};
@@ -21,7 +21,7 @@ fn write(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).wrap_err("cannot write to stdout")?,
+        Err(error) => Err(error).context("cannot write to stdout")?,
         Ok(()) => Ok(true),
     }
 }
@@ -49,13 +49,13 @@ pub fn progress(text: &str) {
 
 /// Prints one JSON document.
 pub fn print_json(document: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(document).wrap_err("cannot write JSON")?;
+    let text = serde_json::to_string_pretty(document).context("cannot write JSON")?;
     write(&escape::json(&(text + "\n"))).map(|_| ())
 }
 
 /// Prints one JSON document in a line, which goes out whole; false where nobody reads any more.
 pub fn print_json_line(document: &impl Serialize) -> Result<bool, Failure> {
-    let mut line = serde_json::to_string(document).wrap_err("cannot write JSON")?;
+    let mut line = serde_json::to_string(document).context("cannot write JSON")?;
     line.push('\n');
     write(&escape::json(&line))
 }

@@ -2,9 +2,9 @@
 
 use std::{io, process::ExitCode};
 
+use anyhow::Context;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use color_eyre::eyre::WrapErr;
 
 use super::{Cli, Failure, output};
 
@@ -38,7 +38,7 @@ pub fn man() -> Result<ExitCode, Failure> {
         }
         Ok(())
     };
-    write(&mut page).wrap_err("the manual page cannot be made")?;
+    write(&mut page).context("the manual page cannot be made")?;
     output::print(&String::from_utf8_lossy(&page))?;
     Ok(ExitCode::SUCCESS)
 }

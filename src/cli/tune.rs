@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Context;
 use clap::Args;
-use color_eyre::eyre::{Report, WrapErr};
 use serde_json::json;
 
 use super::{
@@ -58,7 +58,7 @@ pub fn run(args: &TuneArgs, config: &Config, json: bool) -> Result<ExitCode, Fai
     let profile = format!("{}{}", header(args), tuned.table);
     match &args.out {
         Some(path) => {
-            files::write_whole(path, &profile).wrap_err_with(|| format!("{} cannot be written", path.display()))?;
+            files::write_whole(path, &profile).with_context(|| format!("{} cannot be written", path.display()))?;
             // A configuration file lies elsewhere than this command runs, and paths in it count from there.
             let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             let policy = format!("kcache:profile={}", whole.display());
@@ -89,7 +89,7 @@ fn failure(error: TuneError) -> Failure {
     match error {
         TuneError::Text(EvalError::Cancelled) => Failure::failed("stopped; nothing was learnt to the end"),
         TuneError::Text(EvalError::OutOfBudget(_) | EvalError::NotFinite(_)) | TuneError::Tensor(_) => {
-            Report::new(error).into()
+            anyhow::Error::new(error).into()
         }
         TuneError::Text(_) | TuneError::Nothing => Failure::misuse(error),
     }

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use color_eyre::eyre::Report;
 use serde_json::json;
 
 use super::{at_least_one, enough_memory};
@@ -59,7 +58,7 @@ pub fn run(args: &MemoryArgs, config: &Config, json: bool) -> Result<ExitCode, F
 fn failure(error: MemoryError) -> Failure {
     match error {
         MemoryError::Cancelled => Failure::failed("stopped; nothing was measured to the end"),
-        MemoryError::OutOfBudget(_) | MemoryError::Unbalanced(_) => Report::new(error).into(),
+        MemoryError::OutOfBudget(_) | MemoryError::Unbalanced(_) => anyhow::Error::new(error).into(),
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use color_eyre::eyre::Report;
 use serde_json::json;
 
 use super::{at_least_one, enough_memory, machine};
@@ -128,7 +127,7 @@ fn failure(error: CapacityError) -> Failure {
         CapacityError::Empty | CapacityError::Context { .. } | CapacityError::Refused { .. } => Failure::misuse(error),
         CapacityError::Cancelled => Failure::failed("stopped; nothing was measured to the end"),
         CapacityError::OverBudget { .. } | CapacityError::OutOfBudget(_) | CapacityError::Engine(_) => {
-            Report::new(error).into()
+            anyhow::Error::new(error).into()
         }
     }
 }

