@@ -341,9 +341,9 @@ fn can_write(folder: &Path) -> io::Result<()> {
     let existing = folder.ancestors().find(|folder| folder.is_dir());
     // The empty path is where a relative one begins.
     let existing = existing.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let probe = existing.join(format!(".kcache-doctor-{}", process::id()));
-    File::create_new(&probe)?;
-    fs::remove_file(&probe)
+    let trial = existing.join(format!(".kcache-doctor-{}", process::id()));
+    File::create_new(&trial)?;
+    fs::remove_file(&trial)
 }
 
 #[cfg(test)]

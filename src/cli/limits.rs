@@ -48,7 +48,7 @@ fn fewer_threads(wanted: usize) -> Option<usize> {
     for there in 0..wanted {
         // Each waits until its sender is dropped with `held`.
         let (hold, held_up) = mpsc::channel::<()>();
-        let started: io::Result<_> = thread::Builder::new().name("probe".into()).spawn(move || held_up.recv().is_err());
+        let started: io::Result<_> = thread::Builder::new().name("limit".into()).spawn(move || held_up.recv().is_err());
         match started {
             Ok(_) => held.push(hold),
             Err(_) => return Some(there),

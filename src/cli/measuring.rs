@@ -1,4 +1,4 @@
-//! What the measuring commands share: policies as they are spelled, the model with its threads, the facts about the
+//! What the measuring commands share: sizes and policies as they are spelled, the model with its threads, the facts about the
 //! machine, and a display of how far the work is.
 
 use std::{
@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::Context;
+use clap::{builder::RangedI64ValueParser, value_parser};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -30,7 +31,7 @@ use crate::{
         cpu::{self, Level},
     },
     model::LanguageModel,
-    telemetry::cpu_name,
+    telemetry::{HostSampler, cpu_name},
 };
 
 /// The policies that were asked for, else the baseline and the one under test as configured.
@@ -43,6 +44,25 @@ pub fn policies(asked: &[String], config: &Config) -> Result<Vec<(String, Policy
         .iter()
         .map(|spelling| spelling.parse().map(|policy| (spelling.clone(), policy)).map_err(Failure::misuse))
         .collect()
+}
+
+/// Sizes that memory or the model's context bound from above.
+pub fn at_least_one() -> RangedI64ValueParser<u32> {
+    value_parser!(u32).range(1..=1 << 24)
+}
+
+/// Refuses what needs more memory than is free, where the system tells.
+pub fn enough_memory(needed: u64, advice: &str) -> Result<(), Failure> {
+    let sample = HostSampler::new().map(|mut host| host.sample());
+    let memory = sample.and_then(|sample| sample.memory_total_bytes.zip(sample.memory_used_bytes));
+    match memory.map(|(total, used)| total.saturating_sub(used)) {
+        Some(free) if needed > free => Err(Failure::misuse(format!(
+            "the caches would take {} MiB, {} MiB of memory are free: {advice}",
+            needed >> 20,
+            free >> 20
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A model with the threads that compute.
@@ -298,6 +318,13 @@ mod tests {
             let Err(Failure::Misuse(line)) = held(asked, found) else { panic!("{asked:?} on {found:?} is refused") };
             assert!(line.contains("engine.kernels") && line.contains(found.name()) && !line.contains('\n'), "{line}");
         }
+    }
+
+    #[test]
+    fn what_memory_cannot_hold_is_refused_with_advice() {
+        assert!(enough_memory(1, "take less").is_ok());
+        let Err(Failure::Misuse(line)) = enough_memory(u64::MAX, "take less") else { panic!("it is refused") };
+        assert!(line.ends_with("of memory are free: take less"), "{line}");
     }
 
     #[test]

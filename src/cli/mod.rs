@@ -5,7 +5,7 @@
 
 use std::{env, ffi::OsString, io, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 mod args;
 mod bench;
@@ -13,6 +13,7 @@ mod chat;
 mod config;
 mod dashboard;
 mod doctor;
+mod duration;
 mod engine;
 mod escape;
 mod eval;
@@ -93,8 +94,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
             tune::run(&args, &config, cli.global.json)
         }
         Command::Config(command) => config::run(&command, &overrides, cli.global.json),
-        Command::Completions(args) => shell::completions(&args),
-        Command::Man => shell::man(),
+        Command::Completions(args) => shell::completions(&args, Cli::command()),
+        Command::Man => shell::man(Cli::command()),
         Command::Doctor => doctor::run(&overrides, cli.global.json),
         Command::Plan(args) => {
             let (config, _log) = start(&overrides)?;

@@ -14,9 +14,9 @@ mod report;
 use super::{
     Failure,
     bench::machine,
+    duration::duration,
     engine::threads,
     fetch,
-    headless::duration,
     measuring::{policies, table},
     output::{print, print_json},
 };

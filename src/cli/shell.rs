@@ -3,10 +3,10 @@
 use std::{io, process::ExitCode};
 
 use anyhow::Context;
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::{Cli, Failure, output};
+use super::{Failure, output};
 
 /// Flags of `kcache completions`.
 #[derive(Debug, Args)]
@@ -15,22 +15,21 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// Writes the completions of a shell to stdout.
-pub fn completions(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
+/// Writes the completions of a shell to stdout, for the whole command line of `program`.
+pub fn completions(args: &CompletionsArgs, mut program: Command) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "kcache", &mut script);
+    clap_complete::generate(args.shell, &mut program, "kcache", &mut script);
     output::print(&String::from_utf8_lossy(&script))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the manual page to stdout, commands and all.
-pub fn man() -> Result<ExitCode, Failure> {
+/// Writes the manual page of `program` and its commands to stdout.
+pub fn man(mut program: Command) -> Result<ExitCode, Failure> {
     let mut page = Vec::new();
+    program.build();
     let write = |page: &mut Vec<u8>| -> io::Result<()> {
-        let mut command = Cli::command();
-        command.build();
-        clap_mangen::Man::new(command.clone()).render(page)?;
-        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        clap_mangen::Man::new(program.clone()).render(page)?;
+        for sub in program.get_subcommands().filter(|sub| sub.get_name() != "help") {
             let man = clap_mangen::Man::new(sub.clone()).title(format!("kcache {}", sub.get_name()));
             man.render_description_section(page)?;
             man.render_synopsis_section(page)?;

@@ -6,16 +6,15 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     ffi::{OsStr, OsString},
-    fmt, io,
+    io,
     path::{Path, PathBuf},
 };
 
 use toml::de::{DeTable, DeValue};
 
 use super::{
-    Config, ConfigError, Mistake, folders,
+    Config, ConfigError, Mistake, Origin, Overrides, folders,
     keys::{Form, KEYS, Key, PREFIX, SPECIAL_VARIABLES},
     mistake::{edits, nearest},
 };
@@ -23,66 +22,6 @@ use crate::{cache::Policy, files};
 
 /// The largest configuration file that is read, in MiB.
 pub(super) const LARGEST_MIB: u64 = 1;
-
-/// Where a value came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// Nobody set it.
-    Default,
-    /// A configuration file; the line where one can be told.
-    File(PathBuf, Option<usize>),
-    /// An environment variable.
-    Environment(String),
-    /// A flag of the command line.
-    Flag(&'static str),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path, Some(line)) => write!(f, "{}:{line}", path.display()),
-            Self::File(path, None) => write!(f, "{}", path.display()),
-            Self::Environment(name) => f.write_str(name),
-            Self::Flag(name) => f.write_str(name),
-        }
-    }
-}
-
-/// What the command line says over every other layer.
-#[derive(Debug, Clone, Default)]
-pub struct Overrides {
-    /// The configuration file to read instead of the user's (`--config`); it must exist.
-    pub file: Option<PathBuf>,
-    settings: Vec<(&'static str, &'static str, OsString)>,
-}
-
-impl Overrides {
-    /// No setting yet, and the configuration file to read instead of the user's, if any.
-    pub fn with_file(file: Option<PathBuf>) -> Self {
-        Self { file, settings: Vec::new() }
-    }
-
-    /// Has `flag` set the key at `path`, where the flag was given.
-    pub fn set(&mut self, flag: &'static str, path: &'static str, value: Option<impl ToString>) -> &mut Self {
-        debug_assert!(Key::find(path).is_some(), "{path} is no key");
-        self.settings.extend(value.map(|value| (flag, path, value.to_string().into())));
-        self
-    }
-
-    /// The same for a key that is a path, which need not be text.
-    pub fn set_path(&mut self, flag: &'static str, path: &'static str, value: Option<&Path>) -> &mut Self {
-        self.settings.extend(value.map(|value| (flag, path, value.as_os_str().to_owned())));
-        self
-    }
-
-    /// The file that holds the user's settings, whether it exists or not: the one that these flags name, else that of
-    /// `KCACHE_CONFIG`, else the user's own. `None` where there is no home folder.
-    pub fn user_file(&self) -> Option<PathBuf> {
-        let variable = || env::var_os("KCACHE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-        self.file.clone().or_else(variable).or_else(folders::config_file)
-    }
-}
 
 /// One value that somebody set.
 #[derive(Debug, Clone, PartialEq)]

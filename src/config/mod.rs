@@ -20,11 +20,15 @@ mod keep;
 pub mod keys;
 mod layers;
 mod mistake;
+mod origin;
+mod overrides;
 
 pub use budget::{Budget, BudgetError};
 pub use keep::{KeepError, Kept, keep, keep_changed};
-pub use layers::{Layers, Origin, Overrides};
+pub use layers::Layers;
 pub use mistake::{ConfigError, Mistake};
+pub use origin::Origin;
+pub use overrides::Overrides;
 
 /// The commented default, as it stands at the top of the repository. `kcache config init` writes it out.
 pub const DEFAULT_TOML: &str = include_str!("../../config.toml");

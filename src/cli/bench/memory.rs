@@ -5,10 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{at_least_one, enough_memory};
 use crate::cli::{
     Failure,
-    measuring::{Display, Machine, policies, table},
+    measuring::{Display, Machine, at_least_one, enough_memory, policies, table},
     output::{print, print_json},
 };
 use crate::{

@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::cli::{
     Failure,
+    duration::duration,
     engine::{lanes, options},
-    headless::duration,
     measuring::{Display, Machine, table},
     output::{print, print_json},
 };

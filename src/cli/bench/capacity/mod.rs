@@ -5,10 +5,10 @@ use std::{process::ExitCode, time::Duration};
 use clap::Args;
 use serde_json::json;
 
-use super::{at_least_one, enough_memory, machine};
+use super::machine;
 use crate::cli::{
     Failure, fetch,
-    measuring::{Comparison, Display, Machine, policies, table},
+    measuring::{Comparison, Display, Machine, at_least_one, enough_memory, policies, table},
     output::{print, print_json},
 };
 use crate::{

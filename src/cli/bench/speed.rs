@@ -1,50 +1,24 @@
-//! `kcache bench`: prefill and decode speed, stage times and bytes by tier, policy beside policy.
+//! `kcache bench` by itself: prefill and decode speed, stage times and bytes by tier, policy beside policy.
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, builder::RangedI64ValueParser, value_parser};
+use clap::Args;
 use serde_json::json;
 
-use self::{capacity::CapacityArgs, memory::MemoryArgs, soak::SoakArgs};
-use super::{
+use crate::cli::{
     Failure,
-    measuring::{Comparison, Display, Machine, policies, table},
+    measuring::{Comparison, Display, Machine, at_least_one, enough_memory, policies, table},
     output::{print, print_json},
 };
 use crate::{
     bench::{BenchError, BenchOptions, Run, bench},
     config::Config,
     progress::Progress,
-    telemetry::HostSampler,
 };
-
-/// What to measure.
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct BenchArgs {
-    /// What to measure instead of policies
-    #[command(subcommand)]
-    command: Option<BenchCommand>,
-    #[command(flatten)]
-    speed: SpeedArgs,
-}
-
-/// What else is measured.
-#[derive(Debug, Subcommand)]
-enum BenchCommand {
-    /// Measures what the units of this machine can do: memory, arithmetic, and the start of a parallel region
-    Machine,
-    /// Measures how many sequences a device budget holds, and their speed together, policy beside policy
-    Capacity(CapacityArgs),
-    /// Fills the caches of so many sequences, and compares what the process grows by with what their pages need
-    Memory(MemoryArgs),
-    /// Has sessions of random lengths come and go while knobs turn, and tells what is left: for leaks
-    Soak(SoakArgs),
-}
 
 /// The speed of policies.
 #[derive(Debug, Args)]
-struct SpeedArgs {
+pub struct SpeedArgs {
     /// A policy to measure, like `kv` or `kcache:n=128,tail=mean`; repeat it to compare. Without it, the two lanes'
     #[arg(long = "policy", value_name = "P")]
     policies: Vec<String>,
@@ -67,22 +41,7 @@ struct SpeedArgs {
     rounds: u32,
 }
 
-/// Sizes that memory or the model's context bound from above.
-pub fn at_least_one() -> RangedI64ValueParser<u32> {
-    value_parser!(u32).range(1..=1 << 24)
-}
-
-pub fn run(args: &BenchArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    match &args.command {
-        None => speed(&args.speed, config, json),
-        Some(BenchCommand::Machine) => machine::run(config, json),
-        Some(BenchCommand::Capacity(args)) => capacity::run(args, config, json),
-        Some(BenchCommand::Memory(args)) => memory::run(args, config, json),
-        Some(BenchCommand::Soak(args)) => soak::run(args, config, json),
-    }
-}
-
-fn speed(args: &SpeedArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
+pub fn run(args: &SpeedArgs, config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let sizes = |sizes: &[u32]| sizes.iter().map(|&size| size as usize).collect();
     let policies = policies(&args.policies, config)?;
     let machine = Machine::start(config)?;
@@ -123,20 +82,6 @@ fn room(options: &BenchOptions, machine: &Machine) -> Result<(), Failure> {
         return Ok(());
     }
     enough_memory(options.cache_bytes(machine.model.cache_shape()), "take a smaller --ctx or --batch")
-}
-
-/// Refuses what needs more memory than is free, where the system tells.
-pub fn enough_memory(needed: u64, advice: &str) -> Result<(), Failure> {
-    let sample = HostSampler::new().map(|mut host| host.sample());
-    let memory = sample.and_then(|sample| sample.memory_total_bytes.zip(sample.memory_used_bytes));
-    match memory.map(|(total, used)| total.saturating_sub(used)) {
-        Some(free) if needed > free => Err(Failure::misuse(format!(
-            "the caches would take {} MiB, {} MiB of memory are free: {advice}",
-            mib(needed),
-            mib(free)
-        ))),
-        _ => Ok(()),
-    }
 }
 
 fn failure(error: BenchError) -> Failure {
@@ -183,12 +128,3 @@ fn rows(runs: &[Run]) -> Vec<Vec<String>> {
     table.figure("host V", "MiB", 2, |run| mib(run.host_v_bytes));
     table.rows()
 }
-
-fn mib(bytes: u64) -> u64 {
-    bytes >> 20
-}
-
-pub(crate) mod capacity;
-pub(crate) mod machine;
-pub(crate) mod memory;
-pub(crate) mod soak;
