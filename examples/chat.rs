@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let session = SessionId(1);
     let requests = engine.ops();
     requests.send(Request::Open { session, name: "example".into(), system: None, lanes: Lane::ALL.to_vec() })?;
-    let turn = GenerationOptions { max_tokens: 64, ..GenerationOptions::default() };
-    requests.send(Request::SubmitMessage { session, document: None, text, turn })?;
+    let options = GenerationOptions { max_tokens: 64, ..GenerationOptions::default() };
+    requests.send(Request::SubmitMessage { session, document: None, text, options })?;
 
     let mut answers = [String::new(), String::new()];
     let mut running = Lane::ALL.len();

@@ -16,7 +16,6 @@ const LARGEST: u64 = 4 << 20;
 /// A document that was read, and what is to be said about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// The document.
     pub document: Document,
     /// The encoding it was read as, where that is not UTF-8.
     pub notice: Option<String>,

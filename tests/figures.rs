@@ -10,7 +10,7 @@ use std::{
 
 use candle_core::quantized::GgmlDType;
 use kcache::{
-    bench::Load,
+    bench::Workload,
     config::Config,
     engine::{
         Delivered, Engine, EngineOptions, Event, EventKind, FinishReason, Lane, LaneOptions, Request, Scheduling,
@@ -60,7 +60,7 @@ fn recorded() -> Vec<Event> {
         ..EngineOptions::default()
     };
     let (engine, events) = Engine::start(model, options).unwrap();
-    let mut load = Load::new((3..250).collect());
+    let mut load = Workload::new((3..250).collect());
     load.start(format!("sessions={SESSIONS},context=120,tokens=48,rate=all").parse().unwrap());
     let mut lines = Vec::new();
     let mut keep = |event: &Event| lines.push(serde_json::to_string(event).unwrap());

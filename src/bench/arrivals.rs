@@ -1,8 +1,8 @@
-//! When the sessions of a load come: at random, as independent people would, or evenly spaced.
+//! When the sessions of a workload arrive: at random, as independent people would, or evenly spaced.
 
 use std::{fmt, str::FromStr};
 
-use super::prompt::SplitMix64;
+use super::split_mix::SplitMix64;
 
 /// How arrivals follow each other. The mean rate is the same in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

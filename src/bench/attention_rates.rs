@@ -1,15 +1,14 @@
-//! How fast decoding attends on this machine: [`decode`] itself on made-up sequences that lie in memory, for heads of
-//! one shape.
+//! How fast decoding attends on this machine: [`decode`] itself on made-up sequences in memory, for heads of one shape.
 //!
-//! A step's attention costs something for every position that a query head scores, whether rows are then chosen or all
-//! summed, and for every row that is chosen. Kernels, softmax, choice and memory overlap in ways that no sum of their
-//! single rates tells, so they are measured together, one figure for each way to read.
+//! A step's attention costs something for each position that a query head scores, and for each row that is chosen.
+//! Kernels, softmax, choice and memory overlap, so their single rates cannot be added. They are measured together, with
+//! one figure for each way to read.
 
 use std::{ops::ControlFlow, time::Instant};
 
 use serde::Serialize;
 
-use super::{MachineError, MachineOptions, Spread, prompt::SplitMix64};
+use super::{MachineError, MachineOptions, Spread, split_mix::SplitMix64};
 use crate::{
     attention::{Count, DecodeRow, DecodeScratch, DecodeTimes, HeadShape, Rows, decode},
     cache::{Format, PAGE_TOKENS, Page, Select, Tail},

@@ -1,10 +1,9 @@
-//! How many sequences fit into a device budget under each policy, and what that is worth: a trace of requests through
-//! the engine itself, with queue, admission and preemption as ever.
+//! How many sequences fit into a device budget under each policy, and how fast they are together. A trace of requests runs
+//! through the engine itself, with its queue, admission and preemption.
 //!
-//! All requests are there from the start, so the queue is never empty while it counts: speed is measured over the steps
-//! between the moment the lane is full and the moment nobody waits any more. Contexts are computed once, and copied into
-//! every sequence that starts as pages of its own: the run is about decoding. Policies take turns, round by round, each
-//! round with a new engine.
+//! All requests are there from the start, so the queue is never empty while it counts: speed is measured from the moment
+//! the lane is full to the moment nobody waits any more. Contexts are computed once and copied into the pages of each
+//! sequence that starts, because the run is about decoding. Policies alternate by round, each round with a new engine.
 
 mod options;
 
@@ -29,7 +28,7 @@ use crate::{
     progress::Progress,
 };
 
-/// Different contexts that the requests have, in turns.
+/// Different contexts that the requests have, one after the other.
 const CONTEXTS: usize = 4;
 /// Requests of the round that does not count, at most.
 const WARM_UP_REQUESTS: usize = 12;
@@ -58,7 +57,6 @@ pub struct CapacityRun {
     pub step_ms_p50: Option<f64>,
     /// Of it the linear layers, the median, in ms.
     pub linear_ms: Option<f64>,
-    /// Attention.
     pub attention_ms: Option<f64>,
     /// The output head.
     pub head_ms: Option<f64>,
@@ -74,7 +72,7 @@ pub struct CapacityRun {
     pub itl_ms_p50: Option<f64>,
     /// 99 of 100 came at most so much later.
     pub itl_ms_p99: Option<f64>,
-    /// How often an answer was set back, in all rounds.
+    /// How often an answer was preempted, in all rounds.
     pub preemptions: u64,
     /// The most bytes held on the device, workspace included.
     pub device_peak_bytes: u64,

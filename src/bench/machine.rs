@@ -1,7 +1,7 @@
 //! What this machine's units can do: the bounds that the stages of a step are compared with.
 //!
-//! Every unit is kept busy by a loop of its own ([`probe`](crate::kernels::microbench)), or by the kernel that uses it, on one thread and on all
-//! threads of a pool. Units take turns, round by round, so that whatever else the machine does hits all alike.
+//! Each unit is kept busy by a loop of its own ([`microbench`](crate::kernels::microbench)) or by the kernel that uses it,
+//! on one thread and on all threads of a pool. Units alternate by round, so other work on the machine affects all alike.
 
 use std::{
     ops::ControlFlow,

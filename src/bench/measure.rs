@@ -1,4 +1,4 @@
-//! The measurement: prompts chunk by chunk in turn, then decoding round by round in turn.
+//! The measurement itself: policies alternate by chunk while prompts are computed, and by round while they decode.
 
 use std::{ops::ControlFlow, time::Instant};
 
@@ -66,7 +66,7 @@ impl BenchOptions {
         self.steps.min(WARM_UP_STEPS)
     }
 
-    /// What is measured in turns: policies with their spelling, and how often each is probed.
+    /// What is measured alternately: policies with their spelling, and how often each is probed.
     fn subjects(&self) -> impl Iterator<Item = (&str, Policy, usize)> {
         let probed = |policy: &Policy| (self.probe_every > 0 && policy.knobs().is_some()).then_some(self.probe_every);
         let policies = self.policies.iter();

@@ -1,18 +1,18 @@
-//! What sequences really take: caches filled row by row, their pages as a formula has them, as the ledger counts them,
-//! and as the system sees the process grow.
+//! What sequences really take. Caches are filled row by row, and three figures are compared: the pages by formula, the
+//! ledger, and the growth of the process as the system sees it.
 //!
-//! Nothing is computed: rows are made up. But they are written as a forward pass writes them, so every byte of every page
-//! is touched, and a page that is only reserved cannot pass for none.
+//! Nothing is computed; the rows are made up. But they are written as a forward pass writes them, so each byte of each page
+//! is touched, and a page that is only reserved counts as well.
 //!
-//! One policy in a process: of what it has given back the allocator may keep some, by which a second one would seem
-//! smaller.
+//! A process measures one policy only. The allocator may keep memory that was given back, and a second policy would seem
+//! smaller by it.
 
 use std::ops::ControlFlow;
 
 use serde::Serialize;
 use thiserror::Error;
 
-use super::prompt::SplitMix64;
+use super::split_mix::SplitMix64;
 use crate::{
     cache::{CacheShape, LaneCache, OutOfBudget, PAGE_TOKENS, Policy, SequenceCache, Unbalanced},
     kernels::Pool,

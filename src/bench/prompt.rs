@@ -1,5 +1,6 @@
 //! Prompts made of ordinary tokens: the same on every machine, different for every sequence.
 
+use super::SplitMix64;
 use crate::model::LanguageModel;
 
 /// Makes prompts for one model.
@@ -26,21 +27,6 @@ impl Prompts {
             self.ordinary[place.clamp(1, self.ordinary.len()) - 1]
         };
         std::iter::repeat_with(draw).take(count).collect()
-    }
-}
-
-/// The generator of Steele, Lea and Flood ("Fast splittable pseudorandom number generators", 2014).
-#[derive(Debug, Clone, Default)]
-pub struct SplitMix64(pub u64);
-
-impl SplitMix64 {
-    /// A number in 0..1.
-    pub fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -103,7 +103,6 @@ impl PrefillPass {
     }
 }
 
-/// One decoding step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DecodeStep {
     pub total: Duration,

@@ -1,6 +1,6 @@
-//! A soak: sessions of random lengths come and go while knobs turn, budgets change and answers are stopped, for as long
-//! as one likes. It shows that everything ends, that both tiers are empty afterwards, and that memory does not grow
-//! beyond what was booked: it stays at the most that pages ever took, which a longer soak may find later.
+//! A soak: sessions of random lengths come and go while knobs and budgets change and answers are stopped, for as long as
+//! one likes. It shows that everything ends, that both tiers are empty afterwards, and that memory stays within the most
+//! that pages ever took. A longer soak may find a larger most.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use super::{
-    prompt::{Prompts, SplitMix64},
+    prompt::Prompts,
+    split_mix::SplitMix64,
     workload::{Ending, ask_once},
 };
 use crate::{
@@ -42,11 +43,12 @@ pub struct Soak {
     pub sessions: usize,
     /// Answers by how they ended.
     pub ended: BTreeMap<String, usize>,
-    /// Knobs and budgets that were turned.
-    pub turned: usize,
-    /// How often an answer was set back.
+    /// Knobs and budgets that were changed.
+    #[serde(rename = "turned")]
+    pub changed: usize,
+    /// How often an answer was preempted.
     pub preemptions: u64,
-    /// How often pages were given up.
+    /// How often pages were evicted.
     pub freed: u64,
     /// Tokens computed again because of it.
     pub recomputed_tokens: u64,
@@ -58,10 +60,12 @@ pub struct Soak {
     pub rss_late_bytes: Option<u64>,
     /// What was seen when the engine had rested after the last answer: the weights, and what the process needs besides.
     pub rss_left_bytes: Option<u64>,
-    /// The most bytes of cache that both tiers of all lanes had booked in the first fifth of the time.
-    pub booked_early_bytes: u64,
+    /// The most bytes of cache that both tiers of all lanes had reserved in the first fifth of the time.
+    #[serde(rename = "booked_early_bytes")]
+    pub reserved_early_bytes: u64,
     /// And in the rest of it.
-    pub booked_late_bytes: u64,
+    #[serde(rename = "booked_late_bytes")]
+    pub reserved_late_bytes: u64,
     /// Bytes of cache that both tiers of all lanes held after the last session was closed; 0 unless something leaked.
     pub left_bytes: u64,
 }
@@ -88,9 +92,9 @@ pub fn soak(
 ) -> Result<Soak, SoakError> {
     let lanes = options.lanes.clone();
     let (engine, events) = Engine::start(Arc::clone(model), options)?;
-    let ops = engine.ops();
+    let requests = engine.ops();
     // An engine that has ended says why in its last event.
-    let send = |op: Request| drop(ops.send(op));
+    let send = |request: Request| drop(requests.send(request));
     let prompts = Prompts::new(model);
     let mut random = SplitMix64(seed);
     let mut below = |bound: usize| (random.unit() * bound as f64) as usize;
@@ -137,7 +141,7 @@ pub fn soak(
                     any.into_iter().for_each(|session| send(Request::Stop { session, lane: None }));
                 }
                 2 => {
-                    soak.turned += 1;
+                    soak.changed += 1;
                     let lane = &lanes[below(lanes.len())];
                     // From an eighth of what is configured to the whole.
                     let bytes = lane.device_budget.map(|budget| budget / 8 * (1 + below(8)) as u64);
@@ -146,7 +150,7 @@ pub fn soak(
                 3 => {
                     let lane = &lanes[below(lanes.len())];
                     if let Policy::KCache(Knobs { k, .. }) = lane.policy {
-                        soak.turned += 1;
+                        soak.changed += 1;
                         let tail = [Tail::None, Tail::Renorm, Tail::Mean][below(3)];
                         let select = [Select::Head, Select::Group][below(2)];
                         let (n, dense) = (1 + below(512), below(4));
@@ -160,13 +164,13 @@ pub fn soak(
         if looked.elapsed() >= LOOK_EVERY {
             looked = Instant::now();
             let early = passed.as_secs_f64() < WARM_UP * time.as_secs_f64();
-            let (resident, booked) = if early {
-                (&mut soak.rss_early_bytes, &mut soak.booked_early_bytes)
+            let (resident, reserved) = if early {
+                (&mut soak.rss_early_bytes, &mut soak.reserved_early_bytes)
             } else {
-                (&mut soak.rss_late_bytes, &mut soak.booked_late_bytes)
+                (&mut soak.rss_late_bytes, &mut soak.reserved_late_bytes)
             };
             *resident = (*resident).max(host.as_mut().and_then(|host| host.sample().process_rss_bytes));
-            *booked = (*booked).max(pages_booked(&ledgers));
+            *reserved = (*reserved).max(pages_reserved(&ledgers));
         }
         let Some(event) = events.recv_timeout(LOOK_EVERY) else {
             if events.is_finished() {
@@ -200,12 +204,12 @@ pub fn soak(
         soak.recomputed_tokens += queue.recomputed_tokens;
         soak.prefix_hit_tokens += queue.prefix_hit_tokens;
     }
-    soak.left_bytes = pages_booked(&ledgers);
+    soak.left_bytes = pages_reserved(&ledgers);
     Ok(soak)
 }
 
-/// Bytes that the lanes have booked in both tiers, the buffers of the step left out.
-fn pages_booked(ledgers: &BTreeMap<Lane, Ledger>) -> u64 {
+/// Bytes that the lanes have reserved in both tiers, the buffers of the step left out.
+fn pages_reserved(ledgers: &BTreeMap<Lane, Ledger>) -> u64 {
     let tiers = ledgers.values().flat_map(|ledger| [ledger.device, ledger.host]);
     tiers.map(|tier| tier.cache() - tier.workspace).sum()
 }

@@ -1,15 +1,12 @@
-//! Medians and ranges of what was measured several times.
+//! Median and range of repeated measurements.
 
 use serde::Serialize;
 
 /// The median of several measurements, and how far they lay apart.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
-    /// The median.
     pub median: f64,
-    /// The smallest.
     pub min: f64,
-    /// The largest.
     pub max: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What a load is to be:
+//! The description of a workload:
 //! `sessions=16,context=1024,tokens=64,rate=30,arrivals=poisson,seed=0,shared=0,lanes=both`.
 
 use std::{fmt, str::FromStr};
@@ -38,7 +38,7 @@ pub struct WorkloadSpec {
 
 /// Why a load cannot be.
 #[derive(Debug, Clone, PartialEq, Error)]
-pub enum LoadError {
+pub enum WorkloadError {
     /// A piece that is no `key=value`, or a key that is not known.
     #[error(
         "`{0}` is nothing of a load: write sessions=16,context=1024,tokens=64,rate=30,arrivals=poisson,seed=0,shared=0,lanes=both"
@@ -50,11 +50,9 @@ pub enum LoadError {
     /// A value that is not allowed.
     #[error("{key} is {allowed}, not `{value}`")]
     Value {
-        /// Of which key.
         key: &'static str,
         /// What was written.
         value: String,
-        /// What is allowed.
         allowed: &'static str,
     },
     /// A prompt that is all shared.
@@ -98,28 +96,30 @@ impl WorkloadSpec {
     /// # Errors
     ///
     /// Prompt and answer that are longer.
-    pub fn check(&self, context: usize) -> Result<(), LoadError> {
+    pub fn check(&self, context: usize) -> Result<(), WorkloadError> {
         if self.context + self.tokens > context {
-            return Err(LoadError::Context { context: self.context, tokens: self.tokens, most: context });
+            return Err(WorkloadError::Context { context: self.context, tokens: self.tokens, most: context });
         }
         Ok(())
     }
 }
 
 impl FromStr for WorkloadSpec {
-    type Err = LoadError;
+    type Err = WorkloadError;
 
-    fn from_str(text: &str) -> Result<Self, LoadError> {
+    fn from_str(text: &str) -> Result<Self, WorkloadError> {
         let mut spec = Self::default();
         let mut said = Vec::new();
         for piece in text.split(',').map(str::trim).filter(|piece| !piece.is_empty()) {
-            let Some((key, value)) = piece.split_once('=') else { return Err(LoadError::Unknown(piece.to_owned())) };
+            let Some((key, value)) = piece.split_once('=') else {
+                return Err(WorkloadError::Unknown(piece.to_owned()));
+            };
             let (key, value) = (key.trim(), value.trim());
             if said.contains(&key) {
-                return Err(LoadError::Twice(key.to_owned()));
+                return Err(WorkloadError::Twice(key.to_owned()));
             }
             said.push(key);
-            let wrong = |key, allowed| LoadError::Value { key, value: value.to_owned(), allowed };
+            let wrong = |key, allowed| WorkloadError::Value { key, value: value.to_owned(), allowed };
             let whole = |key, allowed, least: usize, most: usize| {
                 let number = value.parse().ok().filter(|number| (least..=most).contains(number));
                 number.ok_or_else(|| wrong(key, allowed))
@@ -152,11 +152,11 @@ impl FromStr for WorkloadSpec {
                         _ => return Err(wrong("lanes", "`both`, `kcache` or `kv`")),
                     }
                 }
-                _ => return Err(LoadError::Unknown(piece.to_owned())),
+                _ => return Err(WorkloadError::Unknown(piece.to_owned())),
             }
         }
         if spec.shared >= spec.context {
-            return Err(LoadError::Shared { shared: spec.shared, context: spec.context });
+            return Err(WorkloadError::Shared { shared: spec.shared, context: spec.context });
         }
         Ok(spec)
     }

@@ -130,12 +130,12 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
     let (device_budget, host_budget) = (configured.budget.0, configured.host_budget.0);
     let options = LaneOptions { lane, policy, device_budget, host_budget };
     let running = engine::start(model, config, vec![options])?;
-    let ops = running.engine.ops();
+    let requests = running.engine.ops();
     let turn = config.sampling.turn();
     let open = Request::Open { session: SESSION, name: "chat".into(), system: args.system, lanes: vec![lane] };
-    for op in [open, Request::SubmitMessage { session: SESSION, document, text, options: turn }] {
+    for request in [open, Request::SubmitMessage { session: SESSION, document, text, options: turn }] {
         // An engine that has gone says why in its last event.
-        let _ = ops.send(op);
+        let _ = requests.send(request);
     }
 
     let mut reply = Reply::new(!json);
@@ -147,7 +147,7 @@ pub fn run(args: ChatArgs, config: &Config, json: bool) -> Result<ExitCode, Fail
         let number = signal.load(Ordering::Relaxed);
         if stopping.is_none() && (reply.reader_gone || number != 0) {
             stopping = Some(Instant::now());
-            let _ = ops.send(Request::Stop { session: SESSION, lane: None });
+            let _ = requests.send(Request::Stop { session: SESSION, lane: None });
         }
         if stopping.is_some_and(|since| since.elapsed() >= STOP_WITHIN) {
             reply.end()?;

@@ -87,7 +87,7 @@ pub fn run(args: DashboardArgs, config: Config, settings: Option<PathBuf>, json:
     let text = engine::load_text(&model, args.load.as_ref())?;
     let lanes = engine::lanes(&config);
     let running = engine::start(model, &config, lanes)?;
-    let (ops, events) = (running.engine.ops(), running.events);
+    let (requests, events) = (running.engine.ops(), running.events);
     // Said when the screen is gone.
     let cut_off = Arc::new(Mutex::new(None::<String>));
     let told = Arc::clone(&cut_off);
@@ -109,7 +109,7 @@ pub fn run(args: DashboardArgs, config: Config, settings: Option<PathBuf>, json:
         pictures: folders::pictures().unwrap_or_else(|| PathBuf::from(".")),
         config,
     };
-    let exit = tui::run(options, ops, events).map_err(|error| match error {
+    let exit = tui::run(options, requests, events).map_err(|error| match error {
         tui::RunError::Keymap(error) => Failure::misuse(error),
         error => Failure::failed(error),
     })?;

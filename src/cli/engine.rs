@@ -19,7 +19,7 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
 /// A running engine with its samplers. Dropping it stops both.
 pub struct Running {
-    /// Where ops go.
+    /// Where requests go.
     pub engine: Engine,
     /// Where events come from.
     pub events: Events,

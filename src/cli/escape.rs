@@ -1,7 +1,7 @@
-//! Text from elsewhere as it may stand on a terminal: what a terminal would carry out is shown, not done.
+//! Text from elsewhere, made safe for a terminal: control characters are shown instead of carried out.
 //!
 //! A model's file, a text and an error can hold anything: escape sequences that move the cursor or change the window's
-//! title, line breaks that make one message look like two, overrides that turn the order of letters round.
+//! title, line breaks that make one message look like two, and overrides that reverse the order of letters.
 
 use std::borrow::Cow;
 

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Tokens that a task's questions and answers take at most.
-const PROBE_ROOM: usize = 640;
+const TASK_ROOM: usize = 640;
 /// Parts of one text or task in the display of progress.
 const PARTS: usize = 1000;
 
@@ -34,7 +34,7 @@ const PARTS: usize = 1000;
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// A text file, best in UTF-8; repeat it to pool several texts
-    #[arg(long = "text", value_name = "FILE", required_unless_present = "probes")]
+    #[arg(long = "text", value_name = "FILE", required_unless_present = "tasks")]
     texts: Vec<PathBuf>,
     /// Tokens of context before the first one that is compared
     #[arg(long, value_name = "TOKENS", default_value_t = 3072)]
@@ -48,9 +48,9 @@ pub struct EvalArgs {
     /// Compute linear layers on f32 activations: many times slower, and without the noise of rounding them to 8 bits
     #[arg(long)]
     exact: bool,
-    /// Also ask for a copied list, for values at several depths of the context, and for counted words
-    #[arg(long)]
-    probes: bool,
+    /// Also set tasks: copy a list, find values at several depths of the context, count words
+    #[arg(long = "probes", visible_alias = "tasks")]
+    tasks: bool,
     /// Fail, exit code 1, where this holds for any policy, such as `kl_mean>0.02`; repeatable
     #[arg(long, value_name = "FIGURE>NUMBER")]
     fail_if: Vec<Gate>,
@@ -102,8 +102,8 @@ fn evaluate_all(
 ) -> Result<Found, Failure> {
     let Machine { model, pool } = machine;
     // Some questions and answers follow the context.
-    let room = model.context().saturating_sub(PROBE_ROOM);
-    let tasks = if args.probes { tasks(&model.tokenizer, options.context.min(room)) } else { Vec::new() };
+    let room = model.context().saturating_sub(TASK_ROOM);
+    let tasks = if args.tasks { tasks(&model.tokenizer, options.context.min(room)) } else { Vec::new() };
     let total = texts.len() + tasks.len();
     let mut show = |index: usize, what: &str, progress: Progress| {
         let part = PARTS * progress.done / progress.total.max(1);
@@ -178,7 +178,7 @@ impl Report<'_> {
             part(&format!("all {} texts", found.texts.len()), &rows(pooled));
         }
         if !found.tasks.is_empty() {
-            part("probes: answers that were the likeliest, and KL (nats) at them", &task_rows(&found.tasks));
+            part("tasks: answers that were the likeliest, and KL (nats) at them", &task_rows(&found.tasks));
         }
         text
     }
@@ -263,7 +263,7 @@ fn rows(evaluation: &Evaluation) -> Vec<Vec<String>> {
 }
 
 fn task_rows(results: &[TaskResult]) -> Vec<Vec<String>> {
-    let mut header = vec!["probe".to_owned(), "asked".to_owned(), "full attention".to_owned()];
+    let mut header = vec!["task".to_owned(), "asked".to_owned(), "full attention".to_owned()];
     let policies = results.iter().take(1).flat_map(|result| &result.scores);
     header.extend(policies.flat_map(|score| [score.policy.clone(), format!("KL of {}", score.policy)]));
     let percent = |share: f64| format!("{:.0} %", share * 100.0);

@@ -1,4 +1,4 @@
-//! How a command ends badly, and what is said then.
+//! How a command fails: the message and the exit code.
 
 use std::{io::Write, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! Getting hold of a model file before anything runs on it, with progress on stderr and Ctrl-C to stop.
+//! The model file of a command: found, or downloaded with progress on stderr. Ctrl-C stops the download.
 
 use std::{
     io::{IsTerminal, stderr},

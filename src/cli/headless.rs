@@ -1,11 +1,11 @@
 //! `kcache --headless`, and `kcache` where stdout is no terminal: the dashboard's events as JSON lines.
 //!
-//! One object per line, written out as soon as it happens. What is asked: every `--say` in a session of its own, every
-//! `--file` in a session about it, and the first question of each demo session where there is neither. The last line
-//! is `stopped` on every way out but a reader that has gone. `--load` has sessions come by and by in place of the demo.
+//! Each event is one object on one line, written as soon as it happens. Each `--say` has a session of its own, and each
+//! `--file` a session about it. Without either, each demo session asks its first question. `--load` starts a workload in
+//! place of the demo. The last line is `stopped`, unless the reader has gone.
 //!
-//! The exit code is 1 where a question was not answered, for each was asked on purpose; of a load, which is there to find
-//! limits, where not one session was answered.
+//! The exit code is 1 if a question was not answered, for each was asked on purpose. A workload is there to find limits,
+//! so it fails only if not one session was answered.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -22,17 +22,21 @@ use std::{
 use anyhow::Context;
 use clap::Args;
 
-use super::{Failure, duration::duration, engine, interrupt, output, recording::Recording};
+use super::{
+    Failure,
+    duration::duration,
+    engine, interrupt, output,
+    questions::{Question, questions},
+    recording::Recording,
+};
 use crate::{
-    bench::{Load, WorkloadSpec},
+    bench::{Workload, WorkloadSpec},
     config::Config,
-    demo,
-    document::{self, Opened},
-    engine::{Document, Event, EventKind, FinishReason, GenerationOptions, Lane, Priority, Request, SessionId},
+    engine::{Event, EventKind, FinishReason, GenerationOptions, Lane, Request, SessionId},
     tui::state::metrics::Answers,
 };
 
-/// The longest time until a signal, a deadline or a full queue of ops is looked at again.
+/// The longest time until a signal, a deadline or a full queue of requests is looked at again.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How long an engine may take to end after a signal, or when nobody reads any more.
@@ -86,14 +90,6 @@ impl HeadlessArgs {
     }
 }
 
-/// A session and its first message.
-struct Ask {
-    name: String,
-    document: Option<Document>,
-    text: String,
-    priority: Priority,
-}
-
 /// What the flags for both ways of running ask of one without a screen.
 pub struct Asked<'a> {
     pub files: &'a [PathBuf],
@@ -105,17 +101,17 @@ pub struct Asked<'a> {
 /// Runs the engine without a screen.
 pub fn run(args: HeadlessArgs, asked: Asked<'_>, config: &Config) -> Result<ExitCode, Failure> {
     let Asked { files, demo, load, record } = asked;
-    let asks = asks(args.says, files, demo && load.is_none())?;
+    let questions = questions(args.says, files, demo && load.is_none())?;
     let mut recording = record.map(Recording::create).transpose()?;
     let signal = interrupt::signal().context("cannot watch for Ctrl-C")?;
     let model = engine::open_model(config)?;
     let text = engine::load_text(&model, load.as_ref())?;
     let running = engine::start(model, config, engine::lanes(config))?;
-    let (ops, events) = (running.engine.ops(), &running.events);
-    let mut run = Run::new(asks, args.compare, config);
+    let (requests, events) = (running.engine.ops(), &running.events);
+    let mut run = Run::new(questions, args.compare, config);
     let began = Instant::now();
     if let Some(spec) = load {
-        run.load = Load::new(text);
+        run.load = Workload::new(text);
         run.load.start(spec);
     }
     if run.is_idle() {
@@ -132,7 +128,7 @@ pub fn run(args: HeadlessArgs, asked: Asked<'_>, config: &Config) -> Result<Exit
         } else {
             run.load.due(began.elapsed().as_secs_f64() * 1e3)
         });
-        run.send(&ops);
+        run.send(&requests);
         let asked = reader_gone || signal.load(Ordering::Relaxed) != 0;
         let over =
             asked || (until_idle && run.is_idle()) || deadline.is_some_and(|deadline| Instant::now() >= deadline);
@@ -180,39 +176,10 @@ pub fn run(args: HeadlessArgs, asked: Asked<'_>, config: &Config) -> Result<Exit
     })
 }
 
-/// What is to be asked, in order.
-fn asks(says: Vec<String>, files: &[PathBuf], demo: bool) -> Result<Vec<Ask>, Failure> {
-    if says.is_empty() && files.is_empty() {
-        let scripts = if demo { demo::scripts().map_err(Failure::failed)? } else { Vec::new() };
-        let ask = |mut script: demo::Script| {
-            let text = script.questions.pop_front()?;
-            let document = Some(script.document);
-            Some(Ask { name: script.name, document, text, priority: Priority::Background })
-        };
-        return Ok(scripts.into_iter().filter_map(ask).collect());
-    }
-    if says.iter().any(|text| text.trim().is_empty()) {
-        return Err(Failure::misuse("--say needs something to say"));
-    }
-    let mut asks = Vec::new();
-    let mut says = says.into_iter();
-    for file in files {
-        let Opened { document, notice } = document::read(file).map_err(Failure::misuse)?;
-        notice.iter().for_each(|notice| output::note(notice));
-        let text = says.next().unwrap_or_else(|| document::SUMMARISE.to_owned());
-        asks.push(Ask { name: document.name.clone(), document: Some(document), text, priority: Priority::Typed });
-    }
-    asks.extend(says.map(|text| {
-        let name = text.split_whitespace().take(3).collect::<Vec<_>>().join(" ");
-        Ask { name, document: None, text, priority: Priority::Typed }
-    }));
-    Ok(asks)
-}
-
 /// What has been asked, and what has become of it.
 #[derive(Default)]
 struct Run {
-    /// Ops that the engine has no room for yet.
+    /// Requests that the engine has no room for yet.
     waiting: VecDeque<Request>,
     /// Answers that have not ended.
     awaited: BTreeSet<(SessionId, Lane)>,
@@ -227,7 +194,7 @@ struct Run {
     /// Sessions of which a lane ended with nothing said.
     silent: BTreeSet<SessionId>,
     /// Sessions that come by and by; what becomes of them is in the events, and is no error of this run.
-    load: Load,
+    load: Workload,
     /// The answers of each lane, and when something was heard of the engine last.
     answers: [Answers; 2],
     heard_ms: f64,
@@ -236,9 +203,9 @@ struct Run {
 }
 
 impl Run {
-    fn new(asks: Vec<Ask>, compare: bool, config: &Config) -> Self {
-        let mut run = Self { asked: asks.len(), ..Self::default() };
-        for (session, Ask { name, document, text, priority }) in (1..).map(SessionId).zip(asks) {
+    fn new(questions: Vec<Question>, compare: bool, config: &Config) -> Self {
+        let mut run = Self { asked: questions.len(), ..Self::default() };
+        for (session, Question { name, document, text, priority }) in (1..).map(SessionId).zip(questions) {
             let turn = GenerationOptions { priority, ..config.sampling.turn() };
             run.awaited.extend(Lane::ALL.map(|lane| (session, lane)));
             run.waiting.push_back(Request::Open { session, name, system: None, lanes: Lane::ALL.to_vec() });
@@ -256,11 +223,11 @@ impl Run {
     }
 
     /// Sends what the engine has room for. It never waits: while an engine is in a step, its events are read.
-    fn send(&mut self, ops: &SyncSender<Request>) {
-        while let Some(op) = self.waiting.pop_front() {
-            match ops.try_send(op) {
+    fn send(&mut self, requests: &SyncSender<Request>) {
+        while let Some(request) = self.waiting.pop_front() {
+            match requests.try_send(request) {
                 Ok(()) => {}
-                Err(TrySendError::Full(op)) => return self.waiting.push_front(op),
+                Err(TrySendError::Full(request)) => return self.waiting.push_front(request),
                 // Its last event says why.
                 Err(TrySendError::Disconnected(_)) => self.waiting.clear(),
             }
@@ -309,8 +276,8 @@ impl Run {
     }
 
     fn note(&mut self, event: &EventKind) {
-        if let Some(ops) = self.load.note(event) {
-            return self.waiting.extend(ops);
+        if let Some(requests) = self.load.note(event) {
+            return self.waiting.extend(requests);
         }
         match event {
             EventKind::Said { session, .. } => {
@@ -361,33 +328,12 @@ impl Run {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{FinishReason, Finished, Usage};
-    use std::fs;
-
-    #[test]
-    fn questions_go_to_the_files_in_order_and_the_demo_gives_way() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = ["a.md", "b.md"].map(|name| folder.path().join(name));
-        files.iter().for_each(|file| fs::write(file, "text").unwrap());
-        let list = |says: &[&str], files: &[PathBuf], demo| -> Vec<(String, String, bool)> {
-            let asks = asks(says.iter().map(|say| (*say).to_owned()).collect(), files, demo).unwrap();
-            asks.into_iter().map(|ask| (ask.name, ask.text, ask.document.is_some())).collect()
-        };
-        let told = |name: &str, text: &str, document| (name.to_owned(), text.to_owned(), document);
-        assert_eq!(
-            list(&["who?", "what is a top N?"], &files[..1], true),
-            [told("a.md", "who?", true), told("what is a", "what is a top N?", false)]
-        );
-        assert_eq!(list(&[], &files, true)[1], told("b.md", document::SUMMARISE, true));
-        assert!(list(&[], &[], true).iter().all(|(_, _, document)| *document));
-        assert_eq!(list(&[], &[], false), []);
-        assert!(asks(vec![" ".into()], &[], true).is_err());
-        assert!(asks(Vec::new(), &[folder.path().join("missing")], true).is_err());
-    }
+    use crate::engine::{Finished, Priority, Usage};
 
     #[test]
     fn a_refused_message_is_not_waited_for_and_a_lane_without_room_still_ends_by_itself() {
-        let ask = |text: &str| Ask { name: "a".into(), document: None, text: text.into(), priority: Priority::Typed };
+        let ask =
+            |text: &str| Question { name: "a".into(), document: None, text: text.into(), priority: Priority::Typed };
         let mut run = Run::new(vec![ask("one"), ask("two")], false, &Config::default());
         let error = |session| EventKind::Error { lane: None, session: Some(SessionId(session)), message: "no".into() };
         let ended = |session, lane| {

@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM for commands that have something to finish: the first asks, the second ends the program. So does the
-//! first, where what was asked does not end soon: a load, a template or a step may take as long as it likes.
+//! Ctrl-C and SIGTERM for commands that have something to finish. The first signal asks the command to end, and the second
+//! ends the program. If the command does not end soon, the first one does so too: a step or a template may take very long.
 
 use std::{
     io, process,

@@ -1,5 +1,5 @@
-//! Whether the system gives this process the files and threads that a run needs. Asked before anything starts: libraries
-//! below the program panic where they get none, and one line says more.
+//! Whether the system allows this process the files and threads that a run needs. This is checked before anything starts,
+//! because libraries panic when they get none, and one line of ours says more.
 
 use std::{fs::File, io, sync::mpsc, thread};
 

@@ -1,4 +1,4 @@
-//! The log: always to a file of bounded size, never to the terminal.
+//! The log. It goes to a file of bounded size, and never to the terminal.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -1,5 +1,5 @@
-//! What the measuring commands share: sizes and policies as they are spelled, the model with its threads, the facts about the
-//! machine, and a display of how far the work is.
+//! What the measuring commands share: reading sizes and policies, the model with its threads, the facts about the machine,
+//! and the display of progress.
 
 use std::{
     borrow::Cow,

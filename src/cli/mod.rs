@@ -29,6 +29,7 @@ mod output;
 mod panics;
 mod picture;
 mod plan;
+mod questions;
 mod recording;
 mod settings;
 mod shell;

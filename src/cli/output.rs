@@ -1,8 +1,8 @@
-//! What a command prints. Everything on its way to stdout or stderr passes here or [`Failure::report`], and nothing
-//! that came from a model's file, a text or an error reaches a terminal as something to carry out: see [`escape`].
+//! What a command prints. Everything on its way to stdout or stderr passes here or [`Failure::report`], and control
+//! characters from a model's file, a text or an error never reach a terminal: see [`escape`].
 //!
-//! Nobody reading any more is no failure: `kcache … | head -1` ends well, and a progress line that nobody can see is
-//! left out.
+//! A reader that has gone is no failure: `kcache … | head -1` ends well, and a progress line that nobody can see is left
+//! out.
 
 use std::io::{self, ErrorKind, Write};
 

@@ -1,5 +1,5 @@
-//! `kcache plan`: how many sessions of which context fit under each policy, how fast they would be, and from where on
-//! one policy wins over another.
+//! `kcache plan`: how many sessions of which context fit under each policy, how fast they would be, and from which context
+//! on one policy wins over another.
 
 use std::{
     path::{Path, PathBuf},

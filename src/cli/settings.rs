@@ -1,4 +1,4 @@
-//! The configuration as commands use it: checked also in what only the dashboard knows, its actions and their keys.
+//! The configuration as commands use it. Key bindings are checked here too, because only the dashboard knows its actions.
 
 use std::{collections::BTreeMap, env};
 

@@ -1,4 +1,4 @@
-//! `kcache completions` and `kcache man`: what shells and `man` want to know, made from the command line itself.
+//! `kcache completions` and `kcache man`, both made from the definition of the command line.
 
 use std::{io, process::ExitCode};
 

@@ -1,4 +1,4 @@
-//! Text files as commands take them.
+//! Text files that commands read.
 
 use std::{io, path::Path};
 

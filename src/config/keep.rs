@@ -1,6 +1,6 @@
-//! Settings kept in the user's file: written into it where they stand, with its comments and everything else as it was.
+//! Writing settings into the user's file. Comments and everything else in it stay as they were.
 //!
-//! What would come of it is checked as any file is before the old one is replaced, whole or not at all.
+//! The new file is checked like any other before it replaces the old one, and it replaces it whole or not at all.
 
 use std::{
     env, fs, io,
@@ -38,7 +38,6 @@ pub enum KeepError {
     /// The file cannot be read or written.
     #[error("{}: {source}", file.display())]
     File {
-        /// Which file.
         file: PathBuf,
         /// What the system says.
         source: io::Error,

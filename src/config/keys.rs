@@ -5,7 +5,6 @@ use tracing_subscriber::EnvFilter;
 use super::Config;
 use crate::cache::Policy;
 
-/// One key.
 pub struct Key {
     /// Its path in the file, `screen.fps`.
     pub path: &'static str,

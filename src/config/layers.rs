@@ -1,8 +1,8 @@
-//! Flags, environment and file as layers of single settings, each checked alone and remembered with its place.
+//! Flags, environment and file as layers of single settings. Each setting is checked alone and remembers its place.
 //!
-//! A setting is a path and a TOML value in text. A later layer replaces an earlier one's setting, and what is left is
-//! one small document over the default. So every layer passes the same checks, and `config print` can say where each
-//! value came from.
+//! A setting is a path and a TOML value as text. A later layer replaces the setting of an earlier one, and what is left is
+//! one small document over the default. So every layer passes the same checks, and `config print` can say where each value
+//! came from.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, where, and what would be right.
+//! What is wrong with a configuration, where it is, and what would be right.
 
 use std::fmt;
 

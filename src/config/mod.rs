@@ -1,7 +1,7 @@
 //! `config.toml`, environment and flags as one checked structure: flags > `KCACHE_…` > user's file > default.
 //!
-//! [`Config`] is what the program reads. [`Layers`] gathers every value that somebody set, with where it came from,
-//! and names each mistake with its place; [`keys::KEYS`] says what is allowed for each key.
+//! [`Config`] is what the program reads. [`Layers`] gathers each value that somebody set, with where it came from, and
+//! names each mistake with its place. [`keys::KEYS`] says what is allowed for each key.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -37,7 +37,6 @@ pub const DEFAULT_TOML: &str = include_str!("../../config.toml");
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Which model.
     pub model: ModelConfig,
     /// How it is run.
     pub engine: EngineConfig,
@@ -107,11 +106,9 @@ pub struct LanesConfig {
     pub kv: LaneConfig,
 }
 
-/// One lane.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaneConfig {
-    /// Its policy.
     pub policy: Policy,
     /// Its device budget (`"512MiB"`, bytes as a number, `"none"`).
     pub budget: Budget,
@@ -221,7 +218,6 @@ pub struct ScreenConfig {
     pub window_s: u32,
 }
 
-/// Names of the themes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum ThemeName {

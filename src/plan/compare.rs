@@ -25,7 +25,6 @@ pub struct Measured {
 /// How far a prediction is from a measured run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
-    /// What was measured.
     pub measured: Measured,
     /// Tokens per second predicted for the sessions that ran.
     pub predicted_tok_s: f64,

@@ -12,7 +12,6 @@ use crate::{
 pub struct Device {
     /// Its name for people.
     pub name: String,
-    /// Bytes of its memory.
     pub memory_bytes: u64,
     /// Bytes of host memory beside it; `None` for as many as are asked for.
     pub host_bytes: Option<u64>,
@@ -39,7 +38,6 @@ pub struct Device {
 pub struct Preset {
     /// What it is called on the command line.
     pub name: &'static str,
-    /// GiB of memory.
     pub memory_gib: u64,
     /// GB/s of memory.
     pub bandwidth_gb_s: f64,

@@ -145,12 +145,10 @@ impl Planner {
         Self { longest: step_ms.map(|ms| ms / 1e3), ..self }
     }
 
-    /// The model.
     pub fn model(&self) -> &PlanModel {
         &self.model
     }
 
-    /// The device.
     pub fn device(&self) -> &Device {
         &self.device
     }

@@ -1,4 +1,4 @@
-//! What a measurement of capacity is asked to do, what that needs, and why it may not run.
+//! The options of a measurement of capacity, the memory it needs, and the reasons to refuse it.
 
 use thiserror::Error;
 

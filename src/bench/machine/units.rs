@@ -1,4 +1,4 @@
-//! What keeps each unit of a machine busy.
+//! The loops that keep each unit of a machine busy.
 
 use std::{
     hint::black_box,

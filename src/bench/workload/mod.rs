@@ -1,8 +1,8 @@
-//! A load: sessions of one length that come by and by, for demos and for monitoring.
+//! A workload: sessions of one length that arrive over time, for demos and for monitoring.
 //!
-//! No clock and no engine in here: time and events come in, ops go out, so that the dashboard, the JSON lines and the
-//! tests run the same. A load's sessions have numbers of their own ([`is_load`]), so that whoever reads the events of
-//! a run, also of a recorded one, can tell them from those of people. Each is closed when it has answered.
+//! It has no clock and no engine. Times and events come in, and requests go out, so the dashboard, the JSON lines and the
+//! tests run the same code. Its sessions have numbers of their own ([`is_workload`]), so a reader of events can tell them
+//! from those of people, also in a recording. Each session is closed after its answer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ const ON_THEIR_WAY: usize = 8;
 const APART: usize = 997;
 
 /// Whether a session belongs to a load.
-pub fn is_load(session: SessionId) -> bool {
+pub fn is_workload(session: SessionId) -> bool {
     session.0 >= FIRST
 }
 
@@ -79,12 +79,11 @@ pub(super) fn ask_once(
 
 /// Answers of a load in one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LoadCounts {
+pub struct WorkloadCounts {
     /// That have not started.
     pub waiting: usize,
-    /// That run.
     pub running: usize,
-    /// That were set back and will go on.
+    /// That were preempted and will go on.
     pub preempted: usize,
     /// With all their tokens.
     pub finished: usize,
@@ -96,7 +95,7 @@ pub struct LoadCounts {
     pub otherwise: usize,
 }
 
-impl LoadCounts {
+impl WorkloadCounts {
     /// Answers that have ended, however.
     pub fn ended(&self) -> usize {
         self.finished + self.cancelled + self.refused + self.otherwise
@@ -105,7 +104,7 @@ impl LoadCounts {
 
 /// A load that runs, has run, or was recorded.
 #[derive(Debug, Clone, Default)]
-pub struct Load {
+pub struct Workload {
     text: Arc<[u32]>,
     spec: Option<WorkloadSpec>,
     began_ms: Option<f64>,
@@ -120,17 +119,17 @@ pub struct Load {
     open: BTreeMap<SessionId, Vec<Lane>>,
     accepted: BTreeSet<SessionId>,
     states: BTreeMap<(SessionId, Lane), Scheduling>,
-    ended: [LoadCounts; 2],
+    ended: [WorkloadCounts; 2],
     why: Option<String>,
 }
 
-impl Load {
+impl Workload {
     /// None yet; prompts will be made of `text`, which must not be empty.
     pub fn new(text: Arc<[u32]>) -> Self {
         Self { text, ..Self::default() }
     }
 
-    /// Begins with the next [`Load::due`]. What an earlier load came to is forgotten.
+    /// Begins with the next [`Workload::due`]. What an earlier load came to is forgotten.
     pub fn start(&mut self, spec: WorkloadSpec) {
         let before = self.before + self.sent as u32;
         let times = Times::new(spec.arrivals, spec.rate, spec.seed);
@@ -158,7 +157,7 @@ impl Load {
     }
 
     /// What its answers do in a lane.
-    pub fn counts(&self, lane: Lane) -> LoadCounts {
+    pub fn counts(&self, lane: Lane) -> WorkloadCounts {
         let mut counts = self.ended[lane as usize];
         for (_, state) in self.states.iter().filter(|((_, each), _)| *each == lane) {
             match state {
@@ -177,14 +176,14 @@ impl Load {
 
     /// Whether sessions were refused, or broke, and not one was answered. One that somebody stopped is neither.
     pub fn is_refused(&self) -> bool {
-        let sum = |of: fn(&LoadCounts) -> usize| self.ended.iter().map(of).sum::<usize>();
+        let sum = |of: fn(&WorkloadCounts) -> usize| self.ended.iter().map(of).sum::<usize>();
         sum(|counts| counts.refused + counts.otherwise) > 0 && sum(|counts| counts.finished + counts.cancelled) == 0
     }
 
     /// The sessions that are due at `now_ms`, on any clock that does not go back. A late one comes as soon as the engine
     /// has taken those before it.
     pub fn due(&mut self, now_ms: f64) -> Vec<Request> {
-        let mut ops = Vec::new();
+        let mut requests = Vec::new();
         let began_ms = *self.began_ms.get_or_insert(now_ms);
         while self.is_coming() && self.sent - self.arrived < ON_THEIR_WAY {
             let Some(spec) = self.spec.as_ref().filter(|_| self.times.next_ms() <= now_ms - began_ms) else { break };
@@ -194,11 +193,11 @@ impl Load {
             let name = format!("load {}", number + 1);
             let lanes = spec.lanes.clone();
             self.open.insert(session, lanes.clone());
-            ops.extend(ask_once(session, name, lanes, tokens, spec.tokens, Priority::Background));
+            requests.extend(ask_once(session, name, lanes, tokens, spec.tokens, Priority::Background));
             self.sent += 1;
             self.times.advance();
         }
-        ops
+        requests
     }
 
     /// No more sessions come; those that are here go on.
@@ -215,33 +214,33 @@ impl Load {
     /// Takes in an event; what it asks for in return, and `None` where it is about no load. Tokens and progress are
     /// left to those who count them for all sessions.
     pub fn note(&mut self, event: &EventKind) -> Option<Vec<Request>> {
-        let mut ops = Vec::new();
+        let mut requests = Vec::new();
         match event {
-            EventKind::Session { session, lanes, .. } if is_load(*session) => {
+            EventKind::Session { session, lanes, .. } if is_workload(*session) => {
                 self.arrived += 1;
                 self.open.entry(*session).or_insert_with(|| lanes.clone());
             }
-            EventKind::Said { session, .. } if is_load(*session) => {
+            EventKind::Said { session, .. } if is_workload(*session) => {
                 self.accepted.insert(*session);
             }
-            EventKind::Scheduled { session, lane, state, .. } if is_load(*session) => {
+            EventKind::Scheduled { session, lane, state, .. } if is_workload(*session) => {
                 self.states.insert((*session, *lane), *state);
             }
-            EventKind::Finished(finished) if is_load(finished.session) => {
+            EventKind::Finished(finished) if is_workload(finished.session) => {
                 self.states.remove(&(finished.session, finished.lane));
                 self.end(finished.lane, Ending::of(finished.reason));
             }
-            EventKind::Closed { session } if is_load(*session) => {
+            EventKind::Closed { session } if is_workload(*session) => {
                 self.open.remove(session);
                 self.accepted.remove(session);
             }
-            EventKind::Error { session: Some(session), message, .. } if is_load(*session) => {
+            EventKind::Error { session: Some(session), message, .. } if is_workload(*session) => {
                 // One that has gone meanwhile was closed for its end and by hand.
                 if let Some(lanes) = self.open.get(session).cloned() {
                     self.why = Some(message.clone());
                     if !self.accepted.contains(session) {
                         lanes.into_iter().for_each(|lane| self.end(lane, Ending::Refused));
-                        ops.push(Request::Close { session: *session });
+                        requests.push(Request::Close { session: *session });
                     }
                 }
             }
@@ -253,7 +252,7 @@ impl Load {
             }
             _ => return None,
         }
-        Some(ops)
+        Some(requests)
     }
 
     /// What it came to so far, in a line.
@@ -264,7 +263,7 @@ impl Load {
                 (counts.finished, "finished"),
                 (counts.running, "running"),
                 (counts.waiting, "waiting"),
-                (counts.preempted, "set back"),
+                (counts.preempted, "preempted"),
                 (counts.cancelled, "cancelled"),
                 (counts.refused, "refused"),
                 (counts.otherwise, "ended otherwise"),

@@ -1,22 +1,22 @@
-//! A load without a clock and without an engine: times and events as they would come.
+//! A workload without a clock and without an engine: the tests give it times and events.
 
 use super::*;
 use crate::engine::{Finished, Usage};
 
-fn load(spec: &str) -> Load {
-    let mut load = Load::new((0..5_000).collect());
+fn load(spec: &str) -> Workload {
+    let mut load = Workload::new((0..5_000).collect());
     load.start(spec.parse().unwrap());
     load
 }
 
-fn opened(ops: &[Request]) -> Vec<SessionId> {
-    let open = |op: &Request| if let Request::Open { session, .. } = op { Some(*session) } else { None };
-    ops.iter().filter_map(open).collect()
+fn opened(requests: &[Request]) -> Vec<SessionId> {
+    let open = |request: &Request| if let Request::Open { session, .. } = request { Some(*session) } else { None };
+    requests.iter().filter_map(open).collect()
 }
 
-/// Has the engine take these ops: every session is opened, accepted and waits.
-fn take(load: &mut Load, ops: &[Request]) {
-    for session in opened(ops) {
+/// Has the engine take these requests: every session is opened, accepted and waits.
+fn take(load: &mut Workload, requests: &[Request]) {
+    for session in opened(requests) {
         let lanes = load.open[&session].clone();
         load.note(&EventKind::Session { session, name: "load".into(), lanes: lanes.clone(), system: None });
         load.note(&EventKind::Said { session, document: None, text: String::new() });
@@ -24,11 +24,11 @@ fn take(load: &mut Load, ops: &[Request]) {
     }
 }
 
-fn scheduled(load: &mut Load, session: SessionId, lane: Lane, state: Scheduling) {
+fn scheduled(load: &mut Workload, session: SessionId, lane: Lane, state: Scheduling) {
     load.note(&EventKind::Scheduled { lane, session, step: 1, state });
 }
 
-fn finish(load: &mut Load, session: SessionId, lane: Lane, reason: FinishReason) {
+fn finish(load: &mut Workload, session: SessionId, lane: Lane, reason: FinishReason) {
     let finished = Finished { lane, session, step: 1, reason, usage: Usage::default() };
     load.note(&EventKind::Finished(finished));
 }
@@ -36,10 +36,10 @@ fn finish(load: &mut Load, session: SessionId, lane: Lane, reason: FinishReason)
 #[test]
 fn sessions_come_at_their_rate_and_late_ones_at_once() {
     let mut load = load("sessions=5,rate=30,arrivals=even,context=100");
-    let came = |load: &mut Load, now_ms| {
-        let ops = load.due(now_ms);
-        take(load, &ops);
-        opened(&ops).len()
+    let came = |load: &mut Workload, now_ms| {
+        let requests = load.due(now_ms);
+        take(load, &requests);
+        opened(&requests).len()
     };
     // One every two seconds, the first at once, whenever the clock began.
     assert_eq!([500.0, 500.0, 2_499.0, 2_500.0].map(|now_ms| came(&mut load, now_ms)), [1, 0, 0, 1]);
@@ -57,10 +57,10 @@ fn sessions_come_at_random_at_the_mean_rate_and_a_seed_repeats() {
         let mut each_second = |second: usize| {
             let mut count = 0;
             loop {
-                let ops = load.due(1e3 * second as f64);
-                take(&mut load, &ops);
-                count += opened(&ops).len();
-                if ops.is_empty() {
+                let requests = load.due(1e3 * second as f64);
+                take(&mut load, &requests);
+                count += opened(&requests).len();
+                if requests.is_empty() {
                     return count;
                 }
             }
@@ -92,10 +92,10 @@ fn no_more_are_on_their_way_than_the_engine_takes() {
 #[test]
 fn prompts_have_their_length_begin_alike_as_far_as_they_shall_and_differ_after() {
     let mut load = load("sessions=3,context=130,tokens=9,shared=64,lanes=kv");
-    let ops = load.due(0.0);
-    let prompts: Vec<&Vec<u32>> = ops
+    let requests = load.due(0.0);
+    let prompts: Vec<&Vec<u32>> = requests
         .iter()
-        .filter_map(|op| match op {
+        .filter_map(|request| match request {
             Request::SubmitTokens { tokens, options: turn, once: true, prefilled: None, .. } => {
                 assert_eq!((turn.max_tokens, turn.ignore_eos, turn.priority), (9, true, Priority::Background));
                 Some(tokens)
@@ -106,15 +106,15 @@ fn prompts_have_their_length_begin_alike_as_far_as_they_shall_and_differ_after()
     assert_eq!(prompts.len(), 3);
     assert!(prompts.iter().all(|prompt| prompt.len() == 130 && prompt[..64] == prompts[0][..64]));
     assert!(prompts[0][64] != prompts[1][64] && prompts[1][64] != prompts[2][64]);
-    assert!(ops.iter().any(|op| matches!(op, Request::Open { lanes, .. } if *lanes == [Lane::Kv])));
+    assert!(requests.iter().any(|request| matches!(request, Request::Open { lanes, .. } if *lanes == [Lane::Kv])));
 }
 
 #[test]
 fn what_becomes_of_each_answer_is_counted_by_lane() {
     let mut load = load("sessions=3,context=10");
-    let ops = load.due(0.0);
-    take(&mut load, &ops);
-    let ids = opened(&ops);
+    let requests = load.due(0.0);
+    take(&mut load, &requests);
+    let ids = opened(&requests);
     for lane in Lane::ALL {
         scheduled(&mut load, ids[0], lane, Scheduling::Running);
         scheduled(&mut load, ids[1], lane, Scheduling::Running);
@@ -122,27 +122,27 @@ fn what_becomes_of_each_answer_is_counted_by_lane() {
     finish(&mut load, ids[0], Lane::KCache, FinishReason::Length);
     scheduled(&mut load, ids[1], Lane::Kv, Scheduling::Preempted);
     scheduled(&mut load, ids[1], Lane::Kv, Scheduling::Freed);
-    let counts = |waiting, running, preempted, finished| LoadCounts {
+    let counts = |waiting, running, preempted, finished| WorkloadCounts {
         waiting,
         running,
         preempted,
         finished,
-        ..LoadCounts::default()
+        ..WorkloadCounts::default()
     };
     assert_eq!(Lane::ALL.map(|lane| load.counts(lane)), [counts(1, 1, 0, 1), counts(1, 1, 1, 0)]);
     finish(&mut load, ids[2], Lane::Kv, FinishReason::Budget);
     assert_eq!((load.counts(Lane::Kv).refused, load.counts(Lane::Kv).ended()), (1, 1));
     assert_eq!(
         load.summary(),
-        "load: 3 sessions came; kcache: 1 finished, 1 running, 1 waiting; kv: 1 running, 1 set back, 1 refused"
+        "load: 3 sessions came; kcache: 1 finished, 1 running, 1 waiting; kv: 1 running, 1 preempted, 1 refused"
     );
 }
 
 #[test]
 fn a_session_that_is_refused_before_it_begins_is_closed_and_told() {
     let mut load = load("sessions=1,context=10");
-    let ops = load.due(0.0);
-    let session = opened(&ops)[0];
+    let requests = load.due(0.0);
+    let session = opened(&requests)[0];
     load.note(&EventKind::Session { session, name: "load".into(), lanes: Lane::ALL.to_vec(), system: None });
     let error = |message: &str| EventKind::Error { lane: None, session: Some(session), message: message.into() };
     assert_eq!(load.note(&error("the queue is full")), Some(vec![Request::Close { session }]));
@@ -158,27 +158,27 @@ fn a_session_that_is_refused_before_it_begins_is_closed_and_told() {
 #[test]
 fn it_is_stopped_and_cancelled_and_the_next_one_has_other_numbers() {
     let mut load = load("sessions=9,rate=60,context=10");
-    let ops = load.due(0.0);
-    take(&mut load, &ops);
+    let requests = load.due(0.0);
+    take(&mut load, &requests);
     load.stop();
     assert_eq!(load.due(60_000.0), Vec::new());
-    let session = opened(&ops)[0];
+    let session = opened(&requests)[0];
     assert!(load.is_active() && !load.is_coming());
     assert_eq!(load.cancel(), [Request::Close { session }]);
     Lane::ALL.iter().for_each(|&lane| finish(&mut load, session, lane, FinishReason::Cancelled));
     load.note(&EventKind::Closed { session });
     assert!(!load.is_active());
     load.start(WorkloadSpec::default());
-    assert_eq!((load.arrived(), load.counts(Lane::Kv)), (0, LoadCounts::default()));
+    assert_eq!((load.arrived(), load.counts(Lane::Kv)), (0, WorkloadCounts::default()));
     let next = opened(&load.due(0.0))[0];
-    assert!(is_load(next) && next != session);
+    assert!(is_workload(next) && next != session);
 }
 
 #[test]
 fn events_of_other_sessions_are_not_its_own() {
     let mut load = load("sessions=1,context=10");
     let session = SessionId(1);
-    assert!(!is_load(session));
+    assert!(!is_workload(session));
     assert_eq!(load.note(&EventKind::Closed { session }), None);
     assert_eq!(load.note(&EventKind::Error { lane: None, session: None, message: "x".into() }), None);
     // An engine that has ended is waited for no longer.

@@ -1,4 +1,4 @@
-//! `kcache bench machine`: what this machine's units can do, the bounds that the stages of a step are compared with.
+//! `kcache bench machine`: what the units of this machine can do. The stages of a step are compared with these bounds.
 
 use std::process::ExitCode;
 
@@ -30,7 +30,7 @@ pub fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             "rates": rates,
         }))?;
     } else {
-        let how = format!("{} rounds in turns; medians, least and most\n\n", options.rounds);
+        let how = format!("{} rounds, alternating; medians, least and most\n\n", options.rounds);
         print(&format!("{}{how}{}", machine_headline(&pool), table(&rows(&rates))))?;
     }
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `kcache bench memory`: what so many sequences really take of this machine's memory.
+//! `kcache bench memory`: how much of this machine's memory a number of sequences really takes.
 
 use std::process::ExitCode;
 

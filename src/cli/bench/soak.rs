@@ -1,4 +1,4 @@
-//! `kcache bench soak`: sessions come and go for a while, and nothing may be left of them.
+//! `kcache bench soak`: sessions come and go for a while, and nothing of them may be left.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -24,7 +24,7 @@ pub struct SoakArgs {
     /// How long sessions come, such as 10m
     #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "1m")]
     time: Duration,
-    /// The seed of lengths, stops and turns
+    /// The seed of lengths, stops and changes
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 }
@@ -52,16 +52,16 @@ fn rows(soak: &Soak) -> Vec<Vec<String>> {
     let mib = |bytes: Option<u64>| bytes.map_or("n/a".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1048576.0));
     let mut rows = vec![vec!["sessions".to_owned(), soak.sessions.to_string()]];
     rows.extend(soak.ended.iter().map(|(how, count)| vec![format!("  answers {how}"), count.to_string()]));
-    rows.push(vec!["knobs and budgets turned".into(), soak.turned.to_string()]);
-    rows.push(vec!["set back".into(), soak.preemptions.to_string()]);
-    rows.push(vec!["pages given up".into(), soak.freed.to_string()]);
+    rows.push(vec!["knobs and budgets changed".into(), soak.changed.to_string()]);
+    rows.push(vec!["preempted".into(), soak.preemptions.to_string()]);
+    rows.push(vec!["pages evicted".into(), soak.freed.to_string()]);
     rows.push(vec!["tokens computed again".into(), soak.recomputed_tokens.to_string()]);
     rows.push(vec!["tokens shared".into(), soak.prefix_hit_tokens.to_string()]);
     rows.push(vec!["resident memory, first fifth".into(), mib(soak.rss_early_bytes), "MiB".into()]);
     rows.push(vec!["resident memory, later".into(), mib(soak.rss_late_bytes), "MiB".into()]);
     rows.push(vec!["resident memory, at rest".into(), mib(soak.rss_left_bytes), "MiB".into()]);
-    rows.push(vec!["booked in the tiers, first fifth".into(), mib(Some(soak.booked_early_bytes)), "MiB".into()]);
-    rows.push(vec!["booked in the tiers, later".into(), mib(Some(soak.booked_late_bytes)), "MiB".into()]);
+    rows.push(vec!["reserved in the tiers, first fifth".into(), mib(Some(soak.reserved_early_bytes)), "MiB".into()]);
+    rows.push(vec!["reserved in the tiers, later".into(), mib(Some(soak.reserved_late_bytes)), "MiB".into()]);
     rows.push(vec!["left in the tiers".into(), soak.left_bytes.to_string(), "bytes".into()]);
     rows
 }

@@ -36,7 +36,7 @@ pub struct SpeedArgs {
     /// Measures every kcache policy once more with a probe of exact attention at every position that this divides
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one())]
     probe_every: Option<u32>,
-    /// Rounds that are measured; the policies take turns
+    /// Rounds that are measured; the policies alternate
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
     rounds: u32,
 }
@@ -67,7 +67,7 @@ pub fn run(args: &SpeedArgs, config: &Config, json: bool) -> Result<ExitCode, Fa
         }))?;
     } else {
         let rounds = options.rounds;
-        let how = format!("{} tokens a round, {rounds} rounds in turns; medians\n", options.steps);
+        let how = format!("{} tokens a round, {rounds} rounds, alternating; medians\n", options.steps);
         let parts = runs.chunk_by(|a, b| (a.ctx, a.batch) == (b.ctx, b.batch));
         let blocks: Vec<String> = parts.map(|runs| table(&rows(runs))).collect();
         print(&format!("{}{how}\n{}", machine.headline(), blocks.join("\n")))?;

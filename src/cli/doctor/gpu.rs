@@ -1,4 +1,4 @@
-//! What NVML says of the GPUs, and what to do where it says nothing, or nonsense.
+//! What NVML says about the GPUs, and what to do if it says nothing or nonsense.
 
 use std::env;
 

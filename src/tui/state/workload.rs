@@ -6,7 +6,7 @@ use crossterm::event::KeyCode;
 
 use super::{figures::device_bytes_per_token, metrics::LaneMetrics};
 use crate::{
-    bench::{Load, WorkloadSpec},
+    bench::{self, WorkloadSpec},
     cache::Policy,
     engine::Started,
 };
@@ -18,7 +18,7 @@ const PAGE: u64 = crate::cache::PAGE_TOKENS as u64;
 #[derive(Debug, Clone, Default)]
 pub struct Workload {
     /// The one that runs, or ran last.
-    pub load: Load,
+    pub load: bench::Workload,
     /// What is asked for; kept from one to the next.
     pub form: Form,
     /// Whether there is text to make prompts of.
@@ -130,7 +130,7 @@ impl Form {
             (field, value) => format!("{}={value}", field.key()),
         };
         let text = pieces.map(piece).collect::<Vec<_>>().join(",");
-        text.parse().map_err(|error: crate::bench::LoadError| error.to_string())
+        text.parse().map_err(|error: bench::WorkloadError| error.to_string())
     }
 
     /// Doubles or halves the number, or takes the next word.
@@ -181,7 +181,7 @@ impl Workload {
     /// With text to make prompts of, and a load to begin with.
     pub fn new(text: Arc<[u32]>, wanted: Option<WorkloadSpec>) -> Self {
         let form = wanted.as_ref().map_or_else(Form::default, Form::of);
-        Self { ready: !text.is_empty(), load: Load::new(text), form, wanted }
+        Self { ready: !text.is_empty(), load: bench::Workload::new(text), form, wanted }
     }
 
     /// Whether there is one to show in the list of sessions.

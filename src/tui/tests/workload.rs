@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    bench::is_load,
+    bench::is_workload,
     engine::{FinishReason, Finished, Scheduling, Usage},
 };
 
@@ -60,7 +60,7 @@ fn the_form_starts_a_load_that_is_one_entry_and_is_stopped_and_cancelled() {
         matches!(&ops(&commands)[..], [Request::Open { .. }, Request::SubmitTokens { tokens, once: true, .. }] if tokens.len() == 80)
     );
     let first = take(&mut state, &commands);
-    assert!(is_load(first[0]));
+    assert!(is_workload(first[0]));
     let now = state.clock_ms;
     assert!(ops(&update(&mut state, Message::Tick(now + 500.0))).is_empty());
     let commands = update(&mut state, Message::Tick(now + 1_000.0));

@@ -1,7 +1,7 @@
 //! What the events of the engine change.
 
 use crate::{
-    bench::is_load,
+    bench::is_workload,
     engine::{Event, EventKind, Lane, Priority, Started},
     quality::GuardState,
 };
@@ -18,7 +18,7 @@ pub fn apply(state: &mut State, event: Event) -> Vec<Command> {
         state.engine_ms = state.engine_ms.max(t_ms);
     }
     // The first session of a load is the first sign of it, also in a recorded run.
-    if matches!(event.kind, EventKind::Session { session, .. } if is_load(session))
+    if matches!(event.kind, EventKind::Session { session, .. } if is_workload(session))
         && state.workload.load.arrived() == 0
     {
         state.metrics.load_begins();

@@ -47,7 +47,7 @@ pub struct CapacityArgs {
     /// Tokens that each request generates
     #[arg(long = "gen", value_name = "TOKENS", default_value_t = 32, value_parser = at_least_one())]
     generate: u32,
-    /// Rounds that are measured; the policies take turns
+    /// Rounds that are measured; the policies alternate
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = at_least_one())]
     rounds: u32,
     /// Every request computes its context, instead of copying one that was computed before
@@ -100,8 +100,8 @@ pub fn run(args: &CapacityArgs, config: &Config, json: bool) -> Result<ExitCode,
         let (requests, rounds) = (options.requests, options.rounds);
         let contexts = if options.real_prefill { "computed by each request" } else { "copied" };
         let how = format!(
-            "{requests} requests, {generate} tokens each after a context of {ctx} ({contexts}); {rounds} rounds in \
-             turns; budget {:.1} MiB (simulated)\n",
+            "{requests} requests, {generate} tokens each after a context of {ctx} ({contexts}); {rounds} rounds, \
+             alternating; budget {:.1} MiB (simulated)\n",
             mib(options.budget)
         );
         let plan =

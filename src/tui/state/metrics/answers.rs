@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{STEPS, nearest_ranks};
 use crate::{
-    bench::is_load,
+    bench::is_workload,
     engine::{EventKind, FinishReason, Lane, Scheduling, SessionId},
     telemetry::{Series, Sums},
 };
@@ -149,7 +149,7 @@ impl Answers {
             }
             self.busy.push_back((t_ms, None));
         }
-        if is_load(session) {
+        if is_workload(session) {
             self.load.get_or_insert(LoadSpan { began_ms: t_ms, ended_ms: None }).ended_ms = None;
         }
         let open = self.open.entry(session).or_insert(Open { asked_ms: t_ms, started: false, running: false });
@@ -172,7 +172,7 @@ impl Answers {
         {
             *end = Some(t_ms);
         }
-        if let Some(load) = self.load.as_mut().filter(|_| !self.open.keys().any(|&session| is_load(session))) {
+        if let Some(load) = self.load.as_mut().filter(|_| !self.open.keys().any(|&session| is_workload(session))) {
             load.ended_ms.get_or_insert(t_ms);
         }
     }
