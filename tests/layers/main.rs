@@ -33,20 +33,6 @@ const ORDER: [&[&str]; 12] = [
 /// Pairs of one line of which the first may use the second.
 const BESIDE: [(&str, &str); 0] = [];
 
-<<<<<<< HEAD
-=======
-/// Files that still stand in a circle. The list may only shrink.
-const KNOWN: &[&str] = &[
-    "cli/args.rs",
-    "cli/bench.rs",
-    "cli/bench/capacity/mod.rs",
-    "cli/bench/memory.rs",
-    "cli/shell.rs",
-    "config/layers.rs",
-    "config/mistake.rs",
-];
-
->>>>>>> bfd1e50 (Name the device and the decisions about it)
 fn source() -> Sources {
     Sources::read(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src"))
 }
