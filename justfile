@@ -32,13 +32,11 @@ docs:
     UPDATE_DOCS=1 cargo test --test docs
 
 # Run the tests under the address sanitizer: reads and writes outside of memory, above all by `unsafe` in src/kernels (arguments
-# go to cargo test). Needs a nightly toolchain, and several times as long as the tests themselves
+# go to cargo test). Needs a nightly toolchain, and several times as long as the tests themselves. Left out are leaks, which
+# tests make on purpose, and two tests about what the sanitizer changes: the system's allocator, and the size of stack frames
 asan *ARGS:
-    RUSTFLAGS=-Zsanitizer=address cargo +nightly test --target x86_64-unknown-linux-gnu --target-dir target/asan {{ ARGS }}
-
-# A million damaged model files instead of two thousand (`just mutants 50000`)
-mutants COUNT="1000000":
-    KCACHE_TEST_MUTANTS={{ COUNT }} cargo test --release --test inputs mutants_of_a_header -- --nocapture
+    RUSTFLAGS=-Zsanitizer=address ASAN_OPTIONS=detect_leaks=0 cargo +nightly test --target x86_64-unknown-linux-gnu \
+        --target-dir target/asan {{ ARGS }} -- --skip what_lies_between_the_living --skip depth_is_no_way_to_end
 
 # Formatting and clippy, warnings as errors
 lint:
