@@ -14,7 +14,7 @@ use crate::{
             Axis, HeatMap, KeptMass, Panel, StackedBars, TimeChart, Unit,
             text::right_spans,
             units::{millis, nats},
-            width::{clip_words, width},
+            width::{clip_words, of_spans, width},
         },
     },
 };
@@ -226,7 +226,7 @@ impl<'a> Drawing<'a> {
             let rate = number(figures.delivered[lane as usize].tok_s());
             pieces.push(Span::styled(format!(" {} {rate:>4} ", look.symbol), look.style));
         }
-        let used: usize = pieces.iter().map(Span::width).sum();
+        let used = of_spans(&pieces);
         let prefill = format!(" prefill {prefill} ");
         if used + prefill.len() + 4 <= usize::from(self.area.width) {
             pieces.push(self.dim(prefill));
