@@ -16,7 +16,6 @@ use crate::{
     progress::Progress,
 };
 
-/// Positions of each sequence.
 const POSITIONS: usize = 4096;
 /// Rows that each head chooses where the choice is measured, and where the rows are.
 const FEW: usize = 16;

@@ -49,16 +49,13 @@ pub struct CapacityRun {
     /// Tokens per second over all sequences while the lane was full and others waited: the median over the rounds.
     /// `None` where nobody ever waited.
     pub tok_s: Option<f64>,
-    /// The slowest round.
     pub tok_s_min: Option<f64>,
-    /// The fastest round.
     pub tok_s_max: Option<f64>,
     /// The median step of them, in ms.
     pub step_ms_p50: Option<f64>,
     /// Of it the linear layers, the median, in ms.
     pub linear_ms: Option<f64>,
     pub attention_ms: Option<f64>,
-    /// The output head.
     pub head_ms: Option<f64>,
     /// Choosing the next tokens.
     pub sampling_ms: Option<f64>,

@@ -25,12 +25,10 @@ use units::{
     scored, weights,
 };
 
-/// How to measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MachineOptions {
     /// Bytes of memory that are read: far more than the caches hold.
     pub buffer_bytes: usize,
-    /// Rounds that count.
     pub rounds: usize,
     /// How long a unit is kept busy in a round.
     pub slice: Duration,
@@ -50,7 +48,6 @@ impl Default for MachineOptions {
 /// A unit's rate on one thread and on all.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Rate {
-    /// On one thread.
     pub one: Spread,
     /// On all threads of the pool.
     pub all: Spread,
@@ -59,7 +56,6 @@ pub struct Rate {
 /// What the units of a machine can do.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct MachineRates {
-    /// Threads of the pool.
     pub threads: usize,
     /// Memory read from front to back, in billions of bytes per second.
     pub read_gb_s: Rate,
@@ -90,13 +86,11 @@ pub struct MachineRates {
 /// Why a machine was not measured.
 #[derive(Debug, Error)]
 pub enum MachineError {
-    /// There was no round.
     #[error("at least one round has to be measured")]
     NoRounds,
     /// The linear layer cannot be made.
     #[error(transparent)]
     Linear(#[from] LinearError),
-    /// It was broken off.
     #[error("stopped")]
     Stopped,
 }

@@ -23,7 +23,6 @@ const PREFILL_TOKENS: usize = 2048;
 /// Steps of each policy before the first round that counts.
 const WARM_UP_STEPS: usize = 8;
 
-/// What to measure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BenchOptions {
     /// The policies, in the spelling to report. The first is what the others are compared with.
@@ -34,7 +33,6 @@ pub struct BenchOptions {
     pub batch: Vec<usize>,
     /// Steps that a policy decodes in one round.
     pub steps: usize,
-    /// Rounds that count.
     pub rounds: usize,
     /// Prompt tokens computed in one pass.
     pub prefill_chunk: usize,
@@ -75,7 +73,6 @@ impl BenchOptions {
         })
     }
 
-    /// Forward passes in all.
     fn passes(&self) -> usize {
         let policies = self.subjects().count();
         let largest = self.batch.iter().copied().max().unwrap_or(0);
@@ -119,7 +116,6 @@ pub enum BenchError {
         ctx: usize,
         /// Tokens to decode.
         steps: usize,
-        /// The model's longest context.
         context: usize,
     },
     /// No memory for the caches.
@@ -128,7 +124,6 @@ pub enum BenchError {
     /// The bytes to be reported are wrong.
     #[error(transparent)]
     Unbalanced(#[from] Unbalanced),
-    /// It was stopped.
     #[error("stopped")]
     Cancelled,
 }

@@ -20,12 +20,10 @@ use crate::{
     telemetry::HostSampler,
 };
 
-/// What to fill.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryOptions {
     /// The policy, and its spelling to report.
     pub policy: (String, Policy),
-    /// Sequences.
     pub sessions: usize,
     /// Tokens of each sequence.
     pub ctx: usize,
@@ -40,17 +38,14 @@ pub enum MemoryError {
     /// The books do not agree with the pages: a bug.
     #[error(transparent)]
     Unbalanced(#[from] Unbalanced),
-    /// It was stopped.
     #[error("stopped")]
     Cancelled,
 }
 
-/// What the sequences take.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MemoryRun {
     /// The policy, as it was spelled.
     pub policy: String,
-    /// Sequences.
     pub sessions: usize,
     /// Tokens of each.
     pub ctx: usize,
@@ -58,7 +53,6 @@ pub struct MemoryRun {
     pub needed_bytes: u64,
     /// Bytes that the ledger has for them on the device.
     pub device_bytes: u64,
-    /// In host memory.
     pub host_bytes: u64,
     /// `(device + host) / needed`.
     pub ledger_ratio: f64,

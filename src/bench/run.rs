@@ -17,17 +17,13 @@ pub struct Run {
     pub probe_every: usize,
     /// Tokens of each prompt.
     pub ctx: usize,
-    /// Sequences that decode together.
     pub batch: usize,
-    /// Threads that computed.
     pub threads: usize,
     /// How often the prompt was computed: once where it is long, so that it has no range.
     pub prefill_passes: usize,
     /// Prompt tokens per second of one prompt, its output head included: the median over the passes.
     pub prefill_tok_s: f64,
-    /// The slowest pass.
     pub prefill_tok_s_min: f64,
-    /// The fastest pass.
     pub prefill_tok_s_max: f64,
     /// Milliseconds that the linear layers took for a whole prompt.
     pub prefill_linear_ms: f64,
@@ -37,9 +33,7 @@ pub struct Run {
     pub prefill_linear_gflop_s: Option<f64>,
     /// Tokens per second over all sequences: the median over the rounds.
     pub decode_tok_s: f64,
-    /// The slowest round.
     pub decode_tok_s_min: f64,
-    /// The fastest round.
     pub decode_tok_s_max: f64,
     /// A step: the median over the rounds of each round's median.
     pub step_ms_p50: f64,
@@ -49,17 +43,14 @@ pub struct Run {
     pub step_ms_p50_max: f64,
     /// 99 of 100 steps of all rounds took at most this.
     pub step_ms_p99: f64,
-    /// The linear layers.
     pub linear_ms: f64,
     /// Attention: scores, selection and gathering.
     pub attention_ms: f64,
-    /// Scores over K.
     pub scores_ms: f64,
     /// Softmax and the choice of rows.
     pub select_ms: f64,
     /// Reading V rows and summing them, tail included.
     pub gather_ms: f64,
-    /// The output head.
     pub head_ms: f64,
     /// Norms, rope, residuals, cache writes, the choice of the next tokens and everything else.
     pub other_ms: f64,
@@ -91,7 +82,6 @@ pub(super) struct PrefillPass {
 }
 
 impl PrefillPass {
-    /// One chunk.
     pub fn new(total: Duration, times: PassTimes) -> Self {
         Self { total, linear: times.linear, attention: times.prefill }
     }

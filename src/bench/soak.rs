@@ -70,7 +70,6 @@ pub struct Soak {
     pub left_bytes: u64,
 }
 
-/// Why a soak failed.
 #[derive(Debug, Error)]
 pub enum SoakError {
     /// The engine did not start.

@@ -32,7 +32,6 @@ pub struct WorkloadSpec {
     pub seed: u64,
     /// The first so many tokens are the same in all prompts; no other beginnings are.
     pub shared: usize,
-    /// The lanes that answer.
     pub lanes: Vec<Lane>,
 }
 
@@ -49,12 +48,7 @@ pub enum WorkloadError {
     Twice(String),
     /// A value that is not allowed.
     #[error("{key} is {allowed}, not `{value}`")]
-    Value {
-        key: &'static str,
-        /// What was written.
-        value: String,
-        allowed: &'static str,
-    },
+    Value { key: &'static str, value: String, allowed: &'static str },
     /// A prompt that is all shared.
     #[error("shared={shared} leaves nothing of context={context} to a session: make it smaller")]
     Shared {

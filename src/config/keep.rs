@@ -20,7 +20,6 @@ use crate::files;
 /// A setting as it stands in a file now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// The key's path.
     pub path: String,
     /// The value as TOML writes it.
     pub toml: String,
@@ -37,11 +36,7 @@ pub enum KeepError {
     Config(#[from] ConfigError),
     /// The file cannot be read or written.
     #[error("{}: {source}", file.display())]
-    File {
-        file: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
+    File { file: PathBuf, source: io::Error },
 }
 
 /// Keeps settings in `file`, which is made where it is missing: key by path, and value as a flag has it, without quotes. A

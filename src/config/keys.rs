@@ -19,7 +19,6 @@ pub struct Key {
 /// How a value is written in TOML. In the environment and in flags there are no quotes, so a key has to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// A string.
     Text,
     /// A string that is a path: `~/` is the home folder, and in a file relative means beside that file.
     Path,

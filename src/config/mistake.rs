@@ -9,7 +9,6 @@ use super::Origin;
 /// One unknown key or impossible value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// Where it stands.
     pub origin: Origin,
     /// What is wrong and what is allowed, in one line.
     pub message: String,

@@ -38,9 +38,7 @@ pub const DEFAULT_TOML: &str = include_str!("../../config.toml");
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub model: ModelConfig,
-    /// How it is run.
     pub engine: EngineConfig,
-    /// The two lanes.
     pub lanes: LanesConfig,
     /// How answers of the lane under test are probed and guarded.
     pub guard: GuardConfig,
@@ -48,7 +46,6 @@ pub struct Config {
     pub sampling: SamplingConfig,
     /// How the dashboard looks and behaves.
     pub screen: ScreenConfig,
-    /// The log file.
     pub log: LogConfig,
     /// Key bindings that differ from the default: action name → keys (`"ctrl-n"`, `"f2"`, `"?"`).
     pub keys: BTreeMap<String, Vec<String>>,
@@ -85,7 +82,6 @@ pub struct EngineConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kernels {
-    /// The fastest.
     #[default]
     Auto,
     /// Those for AVX-512. A CPU without is refused.
@@ -100,9 +96,7 @@ pub enum Kernels {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(from = "LanesFile")]
 pub struct LanesConfig {
-    /// The lane under test.
     pub kcache: LaneConfig,
-    /// The baseline.
     pub kv: LaneConfig,
 }
 
@@ -163,7 +157,6 @@ pub struct GuardConfig {
 }
 
 impl Default for GuardConfig {
-    /// Probed, and told of.
     fn default() -> Self {
         let GuardOptions { kl, kept_mass, window, back, .. } = GuardOptions::OFF;
         Self { mode: GuardMode::Warn, probe_every: 16, kl, kept_mass, window, back }
@@ -224,9 +217,7 @@ pub enum ThemeName {
     /// From the terminal: `mono` under `NO_COLOR`, else `dark`.
     #[default]
     Auto,
-    /// For dark backgrounds.
     Dark,
-    /// For light backgrounds.
     Light,
     /// No colour, only bold, dim and reverse.
     Mono,
@@ -243,7 +234,6 @@ pub enum Borders {
     Auto,
     /// Box lines, blocks and braille.
     Unicode,
-    /// ASCII alone.
     Ascii,
 }
 

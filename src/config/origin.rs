@@ -5,11 +5,9 @@ use std::{fmt, path::PathBuf};
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
     Default,
     /// A configuration file; the line where one can be told.
     File(PathBuf, Option<usize>),
-    /// An environment variable.
     Environment(String),
     /// A flag of the command line.
     Flag(&'static str),

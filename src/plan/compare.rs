@@ -7,14 +7,12 @@ use thiserror::Error;
 use super::Planner;
 use crate::cache::{Policy, PolicyError};
 
-/// A measured run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Measured {
     /// The policy, as it was spelled.
     pub policy: String,
     /// Tokens of each session.
     pub ctx: usize,
-    /// Sessions that decoded together.
     pub sessions: usize,
     /// Tokens per second of all of them.
     pub tok_s: f64,
@@ -45,7 +43,6 @@ pub enum MeasuredError {
     Missing {
         /// The number of the run, from 1.
         run: usize,
-        /// What it lacks.
         field: &'static str,
     },
     /// A run's policy is not one.

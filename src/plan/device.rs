@@ -10,7 +10,6 @@ use crate::{
 /// A device in the rates that bound a step.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Device {
-    /// Its name for people.
     pub name: String,
     pub memory_bytes: u64,
     /// Bytes of host memory beside it; `None` for as many as are asked for.
@@ -23,7 +22,6 @@ pub struct Device {
     pub link: f64,
     /// Multiplications and additions per second in linear layers; `None` where that is not known, and then no bound.
     pub linear_flops: Option<f64>,
-    /// The same in attention.
     pub attention_flops: Option<f64>,
     /// Whether device and host are the same memory, as on a CPU: then a byte takes the same room in either.
     pub one_memory: bool,
@@ -39,7 +37,6 @@ pub struct Preset {
     /// What it is called on the command line.
     pub name: &'static str,
     pub memory_gib: u64,
-    /// GB/s of memory.
     pub bandwidth_gb_s: f64,
     /// GB/s from the host, one direction.
     pub link_gb_s: f64,

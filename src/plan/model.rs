@@ -10,9 +10,7 @@ use crate::{
 /// A model in the figures that decide about memory and time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlanModel {
-    /// Its name for people.
     pub name: String,
-    /// Transformer layers.
     pub layers: usize,
     /// Query heads per layer.
     pub heads: usize,
@@ -34,7 +32,6 @@ pub struct PlanModel {
 /// A model without its file.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Described {
-    /// Transformer layers.
     pub layers: usize,
     /// Query heads per layer.
     pub heads: usize,
@@ -42,7 +39,6 @@ pub struct Described {
     pub kv_heads: usize,
     /// Values in one head's vector.
     pub head_dim: usize,
-    /// Weights in all.
     pub params: u64,
     /// Bits of one weight, scales included.
     pub weight_bits: f64,

@@ -32,7 +32,6 @@ pub enum PlanError {
     /// The weights do not fit.
     #[error("the weights take {} MiB, {} MiB of {name} can be used", weights >> 20, usable >> 20)]
     Weights {
-        /// The device.
         name: String,
         /// Bytes of the weights.
         weights: u64,
@@ -59,7 +58,6 @@ pub struct Planner {
 pub struct StepTime {
     /// Linear layers and output head.
     pub linear: f64,
-    /// Attention in device memory.
     pub attention: f64,
     /// Rows from the host.
     pub link: f64,
@@ -71,11 +69,9 @@ pub struct StepTime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bound {
-    /// Reading the weights.
     Weights,
     /// Reading the cache on the device.
     Cache,
-    /// Multiplications and additions.
     Arithmetic,
     /// Rows from the host.
     Link,

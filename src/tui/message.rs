@@ -9,12 +9,9 @@ use crate::engine::{Event, SessionId};
 use super::{command::FilePurpose, io::saved::SavedSession};
 use crate::document::Opened;
 
-/// One thing that happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
-    /// A key was pressed.
     Key(KeyEvent),
-    /// Text was pasted.
     Paste(String),
     /// The mouse did something; comes only where the configuration captures it.
     Mouse(MouseEvent),
@@ -28,7 +25,6 @@ pub enum Message {
     Tick(f64),
     /// A file was read, or not; the error is one line.
     FileRead {
-        /// What it is for.
         purpose: FilePurpose,
         /// The document, and what is to be said about it.
         result: Result<Opened, String>,
@@ -45,14 +41,12 @@ pub enum Message {
     Edited {
         /// The session that it is written in; `None` where there was none.
         session: Option<SessionId>,
-        /// The text.
         result: Result<String, String>,
     },
     /// A picture was written, or not; the error is one line.
     PictureWritten(Result<PathBuf, String>),
     /// Settings were kept, or not; both say in one line what was written where, or why not.
     SettingsKept(Result<String, String>),
-    /// A frame was drawn.
     Drawn {
         /// Milliseconds it took, the writing included.
         ms: f64,

@@ -28,7 +28,6 @@ const TOASTS: usize = 8;
 /// The state of the dashboard.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// Which key does what.
     pub keymap: Keymap,
     /// How typed messages are answered.
     pub sampling: Sampling,
@@ -42,13 +41,11 @@ pub struct State {
     pub started: Option<Started>,
     /// The sessions, oldest first.
     pub sessions: Vec<Session>,
-    /// The session on show.
     pub selected: usize,
     /// Sessions that were closed here; what still comes of them is ignored.
     pub closed: BTreeSet<SessionId>,
     /// The message being written while there is no session.
     pub spare_composer: Composer,
-    /// What was measured.
     pub metrics: Metrics,
     /// What the attention view knows.
     pub attention: AttentionView,
@@ -62,27 +59,22 @@ pub struct State {
     pub focus: Focus,
     /// Whether the composer had the focus before a preset without one was shown.
     pub was_writing: bool,
-    /// What the screen shows.
     pub preset: Preset,
     /// Whether the focused pane has the whole screen.
     pub expanded: bool,
-    /// The chosen chart.
     pub chart: Chart,
     /// What lies over the panes.
     pub overlay: Overlay,
-    /// The theme.
     pub theme: ThemeName,
     /// Milliseconds since the dashboard started.
     pub clock_ms: f64,
     /// The newest moment heard of from the engine, in its milliseconds.
     pub engine_ms: f64,
-    /// Where charts stand still.
     pub frozen: Option<Frozen>,
     /// The most time that charts show, in milliseconds; see [`State::shown_ms`].
     pub window_ms: f64,
     /// Whether the user has chosen that time.
     pub zoomed: bool,
-    /// The same as configured.
     pub configured_window_ms: f64,
     /// Notices, oldest first.
     pub toasts: Vec<Toast>,
@@ -113,9 +105,7 @@ pub struct State {
 /// A notice of one line.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Toast {
-    /// What it says.
     pub text: String,
-    /// Whether something went wrong.
     pub error: bool,
     /// When it goes, by [`State::clock_ms`].
     pub until_ms: f64,
@@ -170,7 +160,6 @@ impl State {
         }
     }
 
-    /// The session on show.
     pub fn session(&self) -> Option<&Session> {
         self.sessions.get(self.selected)
     }
@@ -185,7 +174,6 @@ impl State {
         self.sessions.iter_mut().find(|session| session.id == id)
     }
 
-    /// The message being written.
     pub fn composer(&self) -> &Composer {
         self.session().map_or(&self.spare_composer, |session| &session.composer)
     }

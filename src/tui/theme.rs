@@ -29,11 +29,8 @@ pub use terminal::{ColorDepth, TerminalEnv};
 /// How the line of a series runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pattern {
-    /// Without a break.
     Solid,
-    /// In dashes.
     Dashed,
-    /// In dots.
     Dotted,
 }
 
@@ -70,7 +67,6 @@ pub struct Theme {
     pub background: Color,
     /// Whether lines, blocks and signs are drawn in ASCII.
     pub ascii: bool,
-    /// Ordinary text.
     pub text: Style,
     /// What is there but not to be read first: axes, units, hints.
     pub dim: Style,
@@ -80,19 +76,13 @@ pub struct Theme {
     pub focus: Style,
     /// The border of the pane that has the focus, so that it stands out without colour as well.
     pub focus_border: BorderType,
-    /// Titles of panes.
     pub title: Style,
-    /// The lane under test.
     pub kcache: SeriesLook,
-    /// The baseline.
     pub kv: SeriesLook,
     /// What an ordinary KV cache would hold.
     pub kv_equivalent: SeriesLook,
-    /// Better, or well.
     pub good: Style,
-    /// To be looked at.
     pub warn: Style,
-    /// Wrong.
     pub bad: Style,
     /// A moment at which a knob was changed.
     pub mark: Style,
@@ -147,7 +137,6 @@ impl Theme {
         }
     }
 
-    /// Light on dark.
     pub fn dark(depth: ColorDepth) -> Self {
         use Color::{
             Black, Blue, Cyan, DarkGray, Gray, Green, LightBlue, LightGreen, LightMagenta, LightRed, LightYellow,
@@ -171,7 +160,6 @@ impl Theme {
         }
     }
 
-    /// Dark on light.
     pub fn light(depth: ColorDepth) -> Self {
         use Color::{
             Black, Blue, Cyan, DarkGray, Gray, Green, LightBlue, LightCyan, LightRed, Magenta, Red, White, Yellow,

@@ -6,7 +6,6 @@ use crate::engine::Priority;
 
 use super::{command::Command, message::Message, state::State};
 
-/// Takes in a message.
 pub fn update(state: &mut State, message: Message) -> Vec<Command> {
     let mut commands = take_in(state, message);
     commands.extend(attention::sync(state));

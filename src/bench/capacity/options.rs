@@ -9,7 +9,6 @@ use crate::{
     model::LanguageModel,
 };
 
-/// What to measure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CapacityOptions {
     /// The policies, in the spelling to report. The first is what the others are compared with.
@@ -18,15 +17,12 @@ pub struct CapacityOptions {
     pub budget: u64,
     /// Tokens of each context.
     pub ctx: usize,
-    /// Requests in a round.
     pub requests: usize,
     /// Tokens that each request generates.
     pub generate: usize,
-    /// Rounds that count.
     pub rounds: usize,
     /// Prompt tokens computed in one step.
     pub prefill_chunk: usize,
-    /// Threads that compute.
     pub threads: usize,
     /// Whether every request computes its context.
     pub real_prefill: bool,
@@ -45,25 +41,17 @@ pub enum CapacityError {
         ctx: usize,
         /// Tokens to generate.
         generate: usize,
-        /// The model's longest context.
         context: usize,
     },
     /// A lane cannot hold even one sequence, or something else was refused.
     #[error("{policy}: {message}")]
-    Refused {
-        /// Under which policy.
-        policy: String,
-        /// What the engine said.
-        message: String,
-    },
+    Refused { policy: String, message: String },
     /// The books say that more was held than allowed: a bug.
     #[error("{policy}: {peak} bytes were held on the device, {budget} are allowed")]
     OverBudget {
-        /// Under which policy.
         policy: String,
         /// The most that was held.
         peak: u64,
-        /// What may be held.
         budget: u64,
     },
     /// No memory for the contexts.
@@ -72,7 +60,6 @@ pub enum CapacityError {
     /// The engine did not start.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// It was stopped.
     #[error("stopped")]
     Cancelled,
 }

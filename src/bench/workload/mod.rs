@@ -30,7 +30,6 @@ pub fn is_workload(session: SessionId) -> bool {
 pub enum Ending {
     /// It has all its tokens.
     Finished,
-    /// Somebody stopped it.
     Cancelled,
     /// It did not fit, or has outgrown its budget.
     Refused,
@@ -80,16 +79,13 @@ pub(super) fn ask_once(
 /// Answers of a load in one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct WorkloadCounts {
-    /// That have not started.
     pub waiting: usize,
     pub running: usize,
     /// That were preempted and will go on.
     pub preempted: usize,
     /// With all their tokens.
     pub finished: usize,
-    /// That were stopped.
     pub cancelled: usize,
-    /// That did not fit.
     pub refused: usize,
     /// That ended in another way.
     pub otherwise: usize,
@@ -151,7 +147,6 @@ impl Workload {
         self.spec.as_ref().is_some_and(|spec| !self.stopped && self.sent < spec.sessions)
     }
 
-    /// Sessions that have come.
     pub fn arrived(&self) -> usize {
         self.arrived
     }

@@ -13,7 +13,6 @@ use crate::{
 /// How the dashboard is to run.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The configuration.
     pub config: Config,
     /// Whether to open the demo sessions.
     pub demo: bool,
@@ -31,7 +30,6 @@ pub struct Options {
     pub pictures: PathBuf,
 }
 
-/// How the dashboard ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
     /// The exit status for the process: 0, 1 when the engine had failed, 128 + n after signal n.

@@ -26,22 +26,10 @@ pub enum KeymapError {
     Action(#[from] UnknownAction),
     /// A key that cannot be read.
     #[error("[keys] {action}: `{key}` is not a key; write `ctrl-n`, `alt-up`, `f2` or a single character")]
-    Key {
-        /// For which action.
-        action: &'static str,
-        /// What was written.
-        key: String,
-    },
+    Key { action: &'static str, key: String },
     /// One key for two actions that both listen.
     #[error("[keys] `{key}` is bound to both {first} and {second}; give one of them another key")]
-    Conflict {
-        /// The key.
-        key: String,
-        /// One action.
-        first: &'static str,
-        /// The other.
-        second: &'static str,
-    },
+    Conflict { key: String, first: &'static str, second: &'static str },
 }
 
 impl Key {
@@ -145,7 +133,6 @@ impl fmt::Display for Key {
     }
 }
 
-/// Which key does what.
 #[derive(Debug, Clone)]
 pub struct Keymap {
     table: HashMap<(Scope, Key), Action>,

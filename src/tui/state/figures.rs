@@ -15,7 +15,6 @@ use super::metrics::{Delivery, LaneMetrics, Metrics, percentiles};
 pub enum Provenance {
     /// A clock or a counter read on this machine.
     Measured,
-    /// Arithmetic on measured values.
     Derived,
     /// An account of what a device would hold; there is none here.
     Simulated,
@@ -90,7 +89,6 @@ pub struct Quality {
     pub judge: Judge,
     /// Predictions in which both found the same token the likeliest.
     pub agreed: u64,
-    /// Predictions compared.
     pub of: u64,
     /// Mean KL in nats.
     pub kl: Option<f64>,
@@ -119,10 +117,8 @@ impl Quality {
 /// How much still fits a lane's device budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Room {
-    /// Not known yet.
     #[default]
     Unknown,
-    /// There is no budget.
     Unlimited,
     /// So many tokens.
     Tokens(u64),

@@ -5,15 +5,10 @@ use crate::{engine::Lane, tui::input::action::Scope};
 /// The pane that hears the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Focus {
-    /// The message being written.
     Composer,
-    /// The list of sessions.
     Sessions,
-    /// A transcript.
     Transcript(Lane),
-    /// The charts.
     Charts,
-    /// The attention view.
     Attention,
 }
 
@@ -30,22 +25,16 @@ impl Focus {
     }
 }
 
-/// What the screen shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Preset {
-    /// Transcripts and charts.
     Both,
-    /// Transcripts alone.
     Chat,
-    /// Charts alone.
     Charts,
-    /// The figures in large.
     Figures,
     /// Where the rows lie.
     Attention,
 }
 
-/// One chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chart {
     /// Bytes of the cache on the device, per lane.
@@ -77,13 +66,10 @@ pub enum Chart {
 /// What lies over the panes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Overlay {
-    /// Nothing.
     None,
     /// The keys, filtered by what was typed.
     Help {
-        /// What was typed.
         query: String,
-        /// The chosen entry.
         selected: usize,
     },
     /// A new name for the session on show.
@@ -94,7 +80,6 @@ pub enum Overlay {
     Workload,
 }
 
-/// Where charts stand still.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Frozen {
     /// The right edge of the charts, in engine milliseconds.

@@ -11,7 +11,6 @@ pub enum ColorDepth {
     Ansi16,
     /// The fixed palette of 256.
     Indexed256,
-    /// Any.
     Rgb,
 }
 

@@ -23,7 +23,6 @@ use super::{
 };
 use crate::engine::Lane;
 
-/// Draws one frame.
 pub fn view(state: &State, theme: &Theme, frame: &mut Frame<'_>) {
     let area = frame.area();
     if area.is_empty() {

@@ -1,6 +1,5 @@
 //! Figures as text: three significant digits, a width that does not change with the value, and `n/a` for unknown.
 
-/// What a figure counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes, shown as B, KiB, MiB, GiB or TiB.
@@ -13,7 +12,6 @@ pub enum Unit {
     Count,
     /// A fraction of 1, shown in percent.
     Percent,
-    /// A bare number.
     Plain,
     /// A KL divergence, in nats.
     Nats,

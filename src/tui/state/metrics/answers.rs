@@ -33,7 +33,6 @@ pub enum Since {
 /// What a lane has delivered in a stretch of time. Unknown is `None`.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Delivery {
-    /// From when on.
     pub since: Since,
     /// Whether it ended with the last answer of a load, before the end of the stretch.
     pub over: bool,
@@ -80,7 +79,6 @@ struct LoadSpan {
 pub struct Answers {
     /// Tokens, and answers with all their tokens.
     made: Sums<2>,
-    /// How many run.
     running: Series,
     /// When they were asked and when they started.
     waits: VecDeque<(f64, f64)>,

@@ -22,12 +22,9 @@ const RATE_EVERY_MS: f64 = 250.0;
 /// Without a decode step for this long the lines of speed are broken.
 const QUIET_MS: f64 = 5_000.0;
 
-/// One lane over time.
 #[derive(Debug, Clone)]
 pub struct LaneMetrics {
-    /// Its policy now.
     pub policy: Option<Policy>,
-    /// Its device budget now.
     pub budget_bytes: Option<u64>,
     /// Bytes of the cache on the device: K, V, tail and workspace.
     pub device: Series,
@@ -146,7 +143,6 @@ impl LaneMetrics {
         }
     }
 
-    /// The lane's account.
     pub fn ledger(&mut self, t_ms: f64, ledger: &Ledger) {
         self.device.push(t_ms, ledger.device.cache() as f64);
         self.kv_equivalent.push(t_ms, as_kv(ledger) as f64);

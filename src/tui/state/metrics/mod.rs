@@ -15,7 +15,6 @@ use crate::{
 const STEPS: usize = 16_384;
 /// Points of a series that is sampled more slowly.
 const SAMPLES: usize = 4_096;
-/// Knob marks kept.
 const MARKS: usize = 256;
 
 /// The machine over time, and the marks of the knobs.
@@ -47,7 +46,6 @@ pub struct Metrics {
     pub gpus: Vec<Gpu>,
 }
 
-/// One GPU over time.
 #[derive(Debug, Clone)]
 pub struct Gpu {
     /// Its last sample.
