@@ -15,7 +15,8 @@ use crate::{
 
 /// What came of a step.
 pub(crate) struct Stepped {
-    /// Sequences that decoded.
+    /// Sequences that decoded: what a fault that a test asked for goes by.
+    #[cfg(debug_assertions)]
     pub decode_rows: usize,
     pub choices: Choices,
 }
@@ -151,7 +152,11 @@ impl LaneState {
         }
         findings.probes.into_iter().for_each(|probe| self.publisher.publish(EventKind::Probe(probe)));
         findings.verdicts.into_iter().for_each(|verdict| self.publisher.publish(EventKind::Guard(verdict)));
-        Some(Stepped { decode_rows, choices })
+        Some(Stepped {
+            #[cfg(debug_assertions)]
+            decode_rows,
+            choices,
+        })
     }
 }
 
