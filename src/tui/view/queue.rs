@@ -44,12 +44,13 @@ pub fn foot(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Rect
             let value = queue.map_or("n/a".to_owned(), |queue| match *name {
                 "run" => queue.running.to_string(),
                 "wait" => queue.waiting.to_string(),
-                "preempt" => queue.preempted.to_string(),
+                "preempt" | "pre" => queue.preempted.to_string(),
                 "full" => limit(queue.tokens_until_full),
                 _ => sessions(queue),
             });
             // What waits or was preempted is what to look at.
-            let style = if matches!(*name, "wait" | "preempt") && value != "0" { theme.warn } else { look.style };
+            let style =
+                if matches!(*name, "wait" | "preempt" | "pre") && value != "0" { theme.warn } else { look.style };
             // The sign of the lane takes a column of the first.
             let width = width - usize::from(at == 0);
             pieces.push(Span::styled(format!("{value:>width$}"), style));
@@ -59,20 +60,26 @@ pub fn foot(state: &State, theme: &Theme, inner: Rect, buf: &mut Buffer) -> Rect
     above
 }
 
-/// The columns that have room in full, each with its width; the first stands closer to the edge where that lets one more
-/// in.
+/// The columns that have room in full, each with its width. The first stands closer to the edge, and a name is shortened,
+/// where that lets one more in.
 fn columns(room: usize) -> Vec<(&'static str, usize)> {
-    let fitting = |first: usize| {
+    let fitting = |(first, preempted)| {
         let mut used = 0;
-        let all = [("run", first), ("wait", 5), ("preempt", 8), ("fits", 5), ("full", 5)];
+        let all = [("run", first), ("wait", 5), preempted, ("fits", 5), ("full", 5)];
         let fits = all.into_iter().take_while(|(_, width)| {
             used += width;
             used <= room
         });
         fits.collect::<Vec<_>>()
     };
-    let (wide, close) = (fitting(5), fitting(3));
-    if close.len() > wide.len() { close } else { wide }
+    let (long, short) = (("preempt", 8), ("pre", 4));
+    let mut best = Vec::new();
+    for found in [(5, long), (3, long), (5, short), (3, short)].map(fitting) {
+        if found.len() > best.len() {
+            best = found;
+        }
+    }
+    best
 }
 
 /// Draws the pane: a row for each figure, the most important first, a column for each lane.
